@@ -1,0 +1,52 @@
+"""Find, measure and use low-loss surfaces between trained neural networks."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fourfold.batchnorm import reestimate_batchnorm
+    from fourfold.checkpoint import load_checkpoint, save_checkpoint
+    from fourfold.ensemble import evaluate_ensemble, greedy_ensemble
+    from fourfold.errors import DivergenceError, FourfoldError, InputError
+    from fourfold.fitting import fit
+    from fourfold.geometry import measure_barriers, measure_distances
+    from fourfold.grid import evaluate_grid, evaluate_points, grid_points, predict
+    from fourfold.merge import average_states, greedy_soup
+    from fourfold.metrics import average_predictions, classification_metrics, disagreement
+    from fourfold.surface import BezierSurface
+    from fourfold.training import train
+    from fourfold.trajectory import select_corners
+
+_MODULES = {
+    "batchnorm": ["reestimate_batchnorm"],
+    "checkpoint": ["load_checkpoint", "save_checkpoint"],
+    "ensemble": ["evaluate_ensemble", "greedy_ensemble"],
+    "errors": ["DivergenceError", "FourfoldError", "InputError"],
+    "fitting": ["fit"],
+    "geometry": ["measure_barriers", "measure_distances"],
+    "grid": ["evaluate_grid", "evaluate_points", "grid_points", "predict"],
+    "merge": ["average_states", "greedy_soup"],
+    "metrics": ["average_predictions", "classification_metrics", "disagreement"],
+    "surface": ["BezierSurface"],
+    "training": ["train"],
+    "trajectory": ["select_corners"],
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that commands without networks start without torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'fourfold' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fourfold.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return list(__all__)

@@ -1,0 +1,103 @@
+"""Exact re-estimation of BatchNorm statistics for a network whose weights were not trained with them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fourfold.data.batches import iterate_batches, to_float
+from fourfold.errors import InputError
+
+
+def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
+    """Return the BatchNorm layers of `model` that keep running statistics."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
+
+
+class _Statistics:
+    """Mean and variance over everything one layer has seen, combined batch by batch in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Tensor | float = 0.0
+        self.squares: Tensor | float = 0.0  # sum of squared deviations from the mean
+
+    def add(self, count: int, mean: Tensor, unbiased_variance: Tensor) -> None:
+        """Add a batch of `count` numbers per channel (Chan, Golub, LeVeque 1983)."""
+        delta = mean.double() - self.mean
+        total = self.count + count
+        self.mean = self.mean + delta * (count / total)
+        self.squares = (
+            self.squares
+            + unbiased_variance.double() * (count - 1)
+            + delta.square() * (self.count * count / total)
+        )
+        self.count = total
+
+
+@torch.no_grad()
+def reestimate_batchnorm(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    batch_size: int = 512,
+    preprocess: Callable[[Tensor], Tensor] = to_float,
+) -> None:
+    """Set the running statistics of every BatchNorm layer to those of `images`, from scratch.
+
+    One pass in batches: the layers normalize by the statistics of the batch, everything else
+    (dropout) is in evaluation mode. The mean is the average of the batch means; the variance is the
+    average variance inside batches plus the variance of the batch means, so that the result is that
+    of one large batch for the first layer, and nearly so for the deeper ones. The variance is the
+    unbiased one, as PyTorch keeps it. Modes and momenta are as before afterwards.
+
+    Args:
+        model: changed in place; nothing happens if it has no BatchNorm statistics.
+        images: (n, ...) training images without augmentation; 5,000 to 10,000 suffice.
+        batch_size: images per batch, at least 2.
+        preprocess: maps a batch of `images` to the input of `model`.
+
+    Raises:
+        InputError: if there are fewer than 2 images or the batch size is below 2.
+    """
+    layers = batchnorm_layers(model)
+    if not layers:
+        return
+    if len(images) < 2 or batch_size < 2:
+        raise InputError(
+            f"re-estimating BatchNorm needs at least 2 images and a batch size of at least 2, got "
+            f"{len(images)} images in batches of {batch_size}."
+        )
+    statistics = {layer: _Statistics() for layer in layers}
+
+    def collect(layer: _BatchNorm, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        # With momentum 1 the running statistics are those of the batch just seen: no second pass.
+        count = inputs[0].numel() // inputs[0].shape[1]
+        statistics[layer].add(count, layer.running_mean, layer.running_var)
+
+    modes = {module: module.training for module in model.modules()}
+    momenta = {layer: layer.momentum for layer in layers}
+    hooks = [layer.register_forward_hook(collect) for layer in layers]
+    try:
+        model.eval()
+        for layer in layers:
+            layer.train()
+            layer.momentum = 1.0
+        for batch in iterate_batches(len(images), batch_size, smallest=2):
+            model(preprocess(images[batch]))
+        for layer, seen in statistics.items():
+            if seen.count:  # a layer that the forward pass skips keeps what it has
+                layer.running_mean.copy_(seen.mean)
+                layer.running_var.copy_(seen.squares / (seen.count - 1))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, momentum in momenta.items():
+            layer.momentum = momentum
+        for module, training in modes.items():
+            module.training = training

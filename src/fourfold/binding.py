@@ -1,0 +1,126 @@
+"""Run any module with parameters taken from a flat vector, and get the gradient as one."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fourfold.batchnorm import batchnorm_layers
+from fourfold.errors import InputError
+from fourfold.surface import BezierSurface
+
+
+def load_point(model: nn.Module, surface: BezierSurface, u: float, v: float) -> None:
+    """Load the network at (u, v) of `surface` into `model`.
+
+    Raises:
+        InputError: if the model is of another architecture than the surface's corners.
+    """
+    try:
+        model.load_state_dict(surface.state_dict(u, v))
+    except RuntimeError as error:
+        raise InputError(
+            f"the model is not of the surface's architecture: {error}. "
+            "Build the model that the corners were trained with."
+        ) from error
+
+
+class BoundModel:
+    """A training copy of a model whose parameters are pieces of a flat vector of D numbers.
+
+    BatchNorm layers normalize by the batch and keep no running statistics, which mean nothing along
+    a surface. The model given is not touched.
+
+    Attributes:
+        module: the copy, in training mode.
+        constant_columns: pieces of the vector that the model does not train (frozen parameters,
+            buffers); their gradient is 0.
+    """
+
+    def __init__(self, model: nn.Module, surface: BezierSurface, device: torch.device) -> None:
+        """Copy `model`, check that it is of the surface's architecture, and find its parameters."""
+        self.module = copy.deepcopy(model).to(device)
+        load_point(self.module, surface, 0.0, 0.0)
+        self._layout = layout = surface.layout
+        declared = dict(self.module.named_parameters(remove_duplicate=False))
+        first_name: dict[int, str] = {}
+        self._trainable: list[str] = []
+        self._aliases: dict[str, str] = {}  # tied in the model, stored twice in the vector
+        self.constant_columns: list[slice] = []
+        start = 0
+        for name, size in zip(layout.names, layout.sizes, strict=True):
+            parameter = declared.get(name)
+            if parameter is None or not parameter.requires_grad:
+                self.constant_columns.append(slice(start, start + size))
+            elif id(parameter) in first_name:
+                self._aliases[name] = first_name[id(parameter)]
+                self._check_tied(surface, name, self._aliases[name])
+            else:
+                first_name[id(parameter)] = name
+                self._trainable.append(name)
+            start += size
+        if not self._trainable:
+            raise InputError(
+                "the model has no trainable parameter; set requires_grad of at least one."
+            )
+        for layer in batchnorm_layers(self.module):
+            layer.track_running_stats = False
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+        self.module.train()
+
+    def gradient(
+        self,
+        theta: Tensor,
+        inputs: Tensor,
+        labels: Tensor,
+        loss_function: Callable[[Tensor, Tensor], Tensor],
+        out: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Write the gradient of the mean loss at `theta` into `out`.
+
+        Args:
+            theta: (D,) parameters.
+            inputs: a preprocessed batch.
+            labels: its labels.
+            loss_function: maps logits and labels to a scalar.
+            out: (D,) receives dL/dtheta.
+
+        Returns:
+            The loss and the logits, detached.
+        """
+        # Each piece is a leaf of its own: the gradient of a sliced vector would be built by adding
+        # as many full-length vectors as there are pieces.
+        pieces: dict[str, Any] = self._layout.views(theta.detach())
+        for name in self._trainable:
+            pieces[name].requires_grad_()
+        arguments = {name: piece for name, piece in pieces.items() if name not in self._aliases}
+        logits = functional_call(self.module, arguments, (inputs,))
+        loss = loss_function(logits, labels)
+        leaves = [pieces[name] for name in self._trainable]
+        found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+        gradients = dict(zip(self._trainable, found, strict=True))
+        gradients |= {alias: gradients[name] for alias, name in self._aliases.items()}
+        flat = [
+            gradients[name].reshape(-1) if name in gradients else piece.new_zeros(piece.numel())
+            for name, piece in pieces.items()
+        ]
+        torch.cat(flat, out=out)
+        return loss.detach(), logits.detach()
+
+    @staticmethod
+    def _check_tied(surface: BezierSurface, alias: str, name: str) -> None:
+        pieces = dict(
+            zip(
+                surface.layout.names,
+                surface.control_points.split(surface.layout.sizes, dim=1),
+                strict=True,
+            )
+        )
+        if not torch.equal(pieces[alias], pieces[name]):
+            raise InputError(
+                f"the model ties {alias!r} to {name!r}, but a corner holds different values for "
+                "them; save the corners from the model that ties them."
+            )

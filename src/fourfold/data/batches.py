@@ -1,0 +1,46 @@
+"""Batches of tensors that lie on the device, and their conversion to a network's input."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def iterate_batches(n: int, batch_size: int, smallest: int = 1) -> Iterator[slice]:
+    """Yield slices that cover range(n) in order; a last batch under `smallest` joins the one before."""
+    start = 0
+    while start < n:
+        end = min(start + batch_size, n)
+        if n - end < smallest:
+            end = n
+        yield slice(start, end)
+        start = end
+
+
+def shuffled_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield the index batches of one epoch in random order; an incomplete last batch is dropped."""
+    order = torch.randperm(n, generator=generator, device=generator.device)
+    yield from order[: n // batch_size * batch_size].view(-1, batch_size)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Map uint8 images to float32 in [0, 1]; leave floating tensors as they are."""
+    return images if images.is_floating_point() else images.float().div_(255)
+
+
+class Normalize:
+    """Map uint8 images (batch, channels, height, width) to normalized float32, channels last.
+
+    channels_last is the faster memory format of convolutions on CPU and GPU alike.
+    """
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        """Take per-channel mean and standard deviation of images in [0, 1]."""
+        self.mean = 255 * torch.tensor(mean).view(1, -1, 1, 1)
+        self.scale = 1 / (255 * torch.tensor(std).view(1, -1, 1, 1))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return (images / 255 - mean) / std."""
+        mean, scale = self.mean.to(images.device), self.scale.to(images.device)
+        floats = images.to(torch.float32, memory_format=torch.channels_last)
+        return floats.sub_(mean).mul_(scale)

@@ -1,0 +1,157 @@
+"""Prepared data sets: three splits of uint8 images in safetensors files."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fourfold.checkpoint import load_tensors, save_tensors
+from fourfold.data.batches import Normalize
+from fourfold.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one split.
+
+    Attributes:
+        images: (n, channels, height, width) uint8.
+        labels: (n,) int64 class indices.
+        index: (n,) int64 row of each image in its source; recorded so that the split is fixed.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def first(self, n: int | None) -> "Split":
+        """Return the first `n` images (all if None); the rows of a split are in random order."""
+        return Split(self.images[:n], self.labels[:n], self.index[:n])
+
+    def sha256(self) -> str:
+        """Return the hash of shapes and bytes of images and labels."""
+        digest = hashlib.sha256(json.dumps(list(self.images.shape)).encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Train, val and test split of one data set.
+
+    Attributes:
+        name: name in params.yaml.
+        classes: class names; their positions are the labels.
+        splits: `train`, `val` and `test`.
+        mean: per-channel mean of the train images, in [0, 1].
+        std: per-channel standard deviation of the train images.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_splits(cls, name: str, classes: list[str], splits: dict[str, Split]) -> "Dataset":
+        """Check the splits and measure the train images.
+
+        Raises:
+            InputError: if a split is empty, a label is out of range, or the images differ in shape.
+        """
+        for split_name in SPLITS:
+            split = splits[split_name]
+            if len(split) == 0:
+                raise InputError(
+                    f"data set {name!r}: split {split_name!r} is empty; give it at least one image "
+                    f"per class (datasets.{name}.{split_name}_images in params.yaml)."
+                )
+            if split.images.dtype != torch.uint8 or split.images.ndim != 4:
+                raise InputError(
+                    f"data set {name!r}: images of {split_name!r} are {split.images.dtype} with "
+                    f"{split.images.ndim} axes; expected uint8 (n, channels, height, width)."
+                )
+            low, high = int(split.labels.min()), int(split.labels.max())
+            if low < 0 or high >= len(classes):
+                raise InputError(
+                    f"data set {name!r}: labels of {split_name!r} run from {low} to {high}, but "
+                    f"there are {len(classes)} classes; labels must be 0 to {len(classes) - 1}."
+                )
+        pixels = splits["train"].images.transpose(0, 1).flatten(1).double() / 255
+        return cls(
+            name,
+            tuple(classes),
+            splits,
+            tuple(pixels.mean(dim=1).tolist()),
+            tuple(pixels.std(dim=1).clamp(min=1e-3).tolist()),
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return tuple(self.splits["train"].images.shape[1:])
+
+    @property
+    def normalize(self) -> Normalize:
+        """The map from uint8 images to the input of the networks."""
+        return Normalize(list(self.mean), list(self.std))
+
+    def sha256(self) -> str:
+        """Return one hash over the three splits."""
+        hashes = [self.splits[name].sha256() for name in SPLITS]
+        return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """Return the data set with images and labels on `device`."""
+        moved = {
+            name: Split(split.images.to(device), split.labels.to(device), split.index)
+            for name, split in self.splits.items()
+        }
+        return Dataset(self.name, self.classes, moved, self.mean, self.std)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `train.safetensors`, `val.safetensors` and `test.safetensors` into `folder`."""
+        for name, split in self.splits.items():
+            header = {
+                "dataset": self.name,
+                "split": name,
+                "classes": self.classes,
+                "mean": self.mean,
+                "std": self.std,
+                "sha256": split.sha256(),
+            }
+            tensors = {"images": split.images, "labels": split.labels, "index": split.index}
+            save_tensors(tensors, Path(folder) / f"{name}.safetensors", header)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Dataset":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: if a file is missing, damaged, or not what its hash says.
+        """
+        splits = {}
+        for name in SPLITS:
+            path = Path(folder) / f"{name}.safetensors"
+            tensors, header = load_tensors(path)
+            if header.get("split") != name or set(tensors) != {"images", "labels", "index"}:
+                raise InputError(f"{path} is no prepared {name} split; run prepare-data again.")
+            splits[name] = Split(tensors["images"], tensors["labels"], tensors["index"])
+            if splits[name].sha256() != header["sha256"]:
+                raise InputError(
+                    f"{path}: images and labels don't have the hash in the header; the file was "
+                    "changed after it was written. Delete it and run prepare-data again."
+                )
+        mean, std = tuple(header["mean"]), tuple(header["std"])
+        return cls(header["dataset"], tuple(header["classes"]), splits, mean, std)

@@ -1,0 +1,135 @@
+"""Where images come from. A new source is one function in `SOURCES`; nothing else changes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fourfold.data.dataset import Dataset, Split
+from fourfold.errors import InputError
+from fourfold.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Source:
+    """A decoded data set as published, before it is split.
+
+    Attributes:
+        classes: class names; their positions are the labels.
+        images: (n, channels, height, width) uint8, the published training set or everything.
+        labels: (n,) int64.
+        test: images and labels of the published test set, None if there is none.
+    """
+
+    classes: list[str]
+    images: Tensor
+    labels: Tensor
+    test: tuple[Tensor, Tensor] | None = None
+
+
+def digits() -> Source:
+    """Read the 1,797 handwritten digits (8x8, grey) that come with scikit-learn.
+
+    Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # published in steps 0..16
+    return Source(
+        classes=[str(name) for name in bunch.target_names],
+        images=torch.from_numpy(images)[:, None],
+        labels=torch.from_numpy(bunch.target.astype(np.int64)),
+    )
+
+
+SOURCES: dict[str, Callable[[], Source]] = {"digits": digits}
+
+
+def load_source(name: str) -> Source:
+    """Read the named source.
+
+    Raises:
+        InputError: if there is no such source.
+    """
+    if name not in SOURCES:
+        raise InputError(f"source is {name!r}; choose one of {', '.join(sorted(SOURCES))}.")
+    return SOURCES[name]()
+
+
+def split_source(
+    source: Source,
+    name: str,
+    *,
+    seed: int,
+    train_images: int | None,
+    val_images: int,
+    test_images: int | None,
+) -> Dataset:
+    """Split a source into train, val and test, each with the class shares of the whole.
+
+    val is taken from the published training set. test is the published test set if there is one,
+    else it is taken from the training set too. Rows are in random order, so that the first k rows of
+    a split are a random subset.
+
+    Args:
+        source: the decoded data set.
+        name: name of the data set in params.yaml.
+        seed: seed of the split.
+        train_images: size of train; None takes all that are left.
+        val_images: size of val.
+        test_images: size of test; None takes the whole published test set.
+
+    Raises:
+        InputError: if a size is impossible.
+    """
+    remaining = np.arange(len(source.labels))
+    splits = {}
+    if source.test is None:
+        remaining, chosen = _take(source.labels, remaining, test_images, seed, name, "test")
+        splits["test"] = _pick(source.images, source.labels, chosen)
+    else:
+        images, labels = source.test
+        order = np.arange(len(labels))
+        if test_images is not None:
+            _, order = _take(labels, order, test_images, seed, name, "test")
+        splits["test"] = _pick(images, labels, order)
+    remaining, chosen = _take(source.labels, remaining, val_images, seed, name, "val")
+    splits["val"] = _pick(source.images, source.labels, chosen)
+    if train_images is None:
+        train_images = len(remaining)
+    _, chosen = _take(source.labels, remaining, train_images, seed, name, "train")
+    splits["train"] = _pick(source.images, source.labels, chosen)
+    return Dataset.from_splits(name, source.classes, splits)
+
+
+def _take(
+    labels: Tensor, rows: np.ndarray, size: int | None, seed: int, name: str, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide `rows` into (the rest, a stratified random choice of `size` rows)."""
+    key = f"datasets.{name}.{split}_images"
+    if size is None:
+        raise InputError(f"{key} is null, but the source publishes no {split} set; give a number.")
+    classes = len(torch.unique(labels))
+    if not classes <= size <= len(rows):
+        raise InputError(
+            f"{key} is {size}; it must be from {classes} (one per class) to {len(rows)} "
+            "(the images not yet given away)."
+        )
+    random_state = derive_seed(seed, split) % 2**32
+    if len(rows) - size < classes:  # nothing, or too little to stratify, is left over
+        order = np.random.default_rng(random_state).permutation(len(rows))
+        return rows[order[size:]], rows[order[:size]]
+    from sklearn.model_selection import train_test_split
+
+    rest, chosen = train_test_split(
+        rows, test_size=size, stratify=labels.numpy()[rows], random_state=random_state
+    )
+    return rest, chosen
+
+
+def _pick(images: Tensor, labels: Tensor, rows: np.ndarray) -> Split:
+    index = torch.from_numpy(np.ascontiguousarray(rows))
+    return Split(images[index].contiguous(), labels[index], index)

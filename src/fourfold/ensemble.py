@@ -1,0 +1,72 @@
+"""Ensembles: networks whose predicted probabilities are averaged."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fourfold.errors import InputError
+from fourfold.metrics import average_predictions, classification_metrics, mean_disagreement
+
+
+def evaluate_ensemble(logits: Tensor, members: Sequence[int], labels: Tensor) -> dict[str, Any]:
+    """Evaluate the average of some networks' predictions.
+
+    Args:
+        logits: (networks, n, classes) logits.
+        members: indices of the networks to average.
+        labels: (n,) class indices.
+
+    Returns:
+        n, nll, accuracy, ece, brier, disagreement (mean over pairs of members), forward_passes
+        (networks evaluated per prediction).
+    """
+    chosen = logits[list(members)]
+    return {
+        "n": len(labels),
+        **classification_metrics(average_predictions(chosen), labels),
+        "disagreement": mean_disagreement(chosen),
+        "forward_passes": len(members),
+    }
+
+
+def greedy_ensemble(logits: Tensor, labels: Tensor, max_members: int) -> list[int]:
+    """Choose networks one by one, each the one that lowers the ensemble's nll most.
+
+    It stops when no further network lowers the nll, or at `max_members`. A network is taken once.
+
+    Args:
+        logits: (networks, n, classes) logits on the split to choose on: val, or test for an oracle.
+        labels: (n,) class indices.
+        max_members: largest number of networks, at least 1.
+
+    Returns:
+        Indices in the order of their choice.
+
+    Raises:
+        InputError: if `max_members` is below 1 or there are no networks.
+
+    Reference: Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004 (here
+    without replacement).
+    """
+    if max_members < 1 or len(logits) == 0:
+        raise InputError(
+            f"max_members is {max_members} and there are {len(logits)} networks; both must be at "
+            "least 1."
+        )
+    # Only the probability of the true class enters the nll of an average.
+    of_label = logits.float().softmax(dim=2)[:, torch.arange(len(labels)), labels].double()
+    total = torch.zeros_like(of_label[0])
+    chosen: list[int] = []
+    best = float("inf")
+    while len(chosen) < min(max_members, len(logits)):
+        nll = -torch.log((total + of_label) / (len(chosen) + 1)).mean(dim=1)
+        nll[chosen] = float("inf")
+        candidate = int(nll.argmin())
+        if not nll[candidate] < best:
+            break
+        best = float(nll[candidate])
+        chosen.append(candidate)
+        total += of_label[candidate]
+    return chosen

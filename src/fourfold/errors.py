@@ -1,0 +1,13 @@
+"""The errors a user can cause; the command line prints their message alone and exits with status 1."""
+
+
+class FourfoldError(Exception):
+    """Base of every error with a message written for the user."""
+
+
+class InputError(FourfoldError, ValueError):
+    """A value, file or combination of them that can't be used."""
+
+
+class DivergenceError(FourfoldError, RuntimeError):
+    """Training left the finite numbers."""

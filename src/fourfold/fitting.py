@@ -1,0 +1,299 @@
+"""Fit the free control points of a surface; the corners stay fixed."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fourfold.binding import BoundModel
+from fourfold.data.batches import shuffled_batches, to_float
+from fourfold.errors import InputError
+from fourfold.schedule import check_training_settings, learning_rate
+from fourfold.seeds import derive_seed, make_generator
+from fourfold.surface import BezierSurface
+from fourfold.training import Augment, OnStep, Preprocess, RunningMean, cuda_devices
+
+# Columns of the control-point matrix that are updated together. On a CPU a block of all rows should
+# fit into the cache, so that momentum and control points cross memory once per step.
+_BLOCK = {"cpu": 1 << 16}
+
+Sampler = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+
+
+def fit(
+    surface: BezierSurface,
+    model: nn.Module,
+    train_images: Tensor,
+    train_labels: Tensor,
+    *,
+    epochs: int = 40,
+    lr: float = 0.4,
+    seed: int = 0,
+    batch_size: int = 128,
+    points_per_step: int = 4,
+    sampler: str = "latin-hypercube",
+    boundary_epochs: int = 0,
+    optimizer: str = "sgd",
+    momentum: float = 0.9,
+    betas: tuple[float, float] = (0.9, 0.98),
+    weight_decay: float = 5e-4,
+    clip_norm: float | None = None,
+    warmup: float = 0.05,
+    schedule: str = "cosine",
+    augment: Augment | None = None,
+    preprocess: Preprocess = to_float,
+    loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    device: torch.device | str | None = None,
+    on_step: OnStep | None = None,
+) -> pd.DataFrame:
+    """Minimize the mean loss over the surface, E over (u, v) ~ U(0,1)^2 of L(theta(u, v)).
+
+    A step draws `points_per_step` points, evaluates an equal share of the batch at each, and moves
+    every free control point P_k by what the points' gradients say: dL/dP_k = w_k(u, v) dL/dtheta.
+    Weight decay acts on the point, dL/dtheta += weight_decay * theta, as for a single network.
+
+    Args:
+        surface: its free control points are moved in place. After an error they are where the last
+            step left them.
+        model: any module of the corners' architecture; it is copied, not changed.
+        train_images: (n, ...) images.
+        train_labels: (n,) class indices.
+        epochs: passes over the images for the whole surface.
+        lr: peak learning rate. A point moves about an eighth as far as the control points (see
+            `bernstein.gram_matrix`), so take 2 to 8 times the rate of the corners' own training.
+        seed: of data order, points, augmentation and dropout.
+        batch_size: images per step, a multiple of `points_per_step`.
+        points_per_step: points of the surface per step; more points lower the gradient's variance,
+            fewer give BatchNorm larger batches.
+        sampler: `latin-hypercube` (one point in each of `points_per_step` strata of u and of v) or
+            `uniform` (independent points).
+        boundary_epochs: passes that train all four boundary curves alone before `epochs` passes
+            over the whole surface, the first of the paper's two phases. Each phase has a learning-
+            rate schedule of its own.
+        optimizer: `sgd` (momentum) or `adamw` on the free control points.
+        momentum: of SGD.
+        betas: of AdamW.
+        weight_decay: of the point.
+        clip_norm: largest norm of a point's gradient, None for no limit.
+        warmup: fraction of the steps of a phase with a linearly rising learning rate.
+        schedule: `cosine` (to 0) or `constant`.
+        augment: maps a batch of images and a generator to an augmented batch.
+        preprocess: maps a batch of images to the model's input.
+        loss_function: maps logits and labels to a mean over the batch.
+        device: where to fit; by default where the images are.
+        on_step: progress report, called with (step, steps, loss, images seen).
+
+    Returns:
+        One row per epoch: epoch, step, split, nll, accuracy, learning_rate, images_seen, wall_s.
+
+    Raises:
+        InputError: if a setting is impossible or the model is of another architecture.
+        DivergenceError: if the loss of an epoch is not finite.
+    """
+    if not surface.free_rows:
+        raise InputError(
+            f"a surface of degree {surface.degree} has no free control points to fit; "
+            "choose a degree with a component of at least 2, such as (2, 2)."
+        )
+    for phase_epochs in (epochs, boundary_epochs):
+        check_training_settings(
+            n=len(train_images), labels=len(train_labels), epochs=phase_epochs, lr=lr,
+            batch_size=batch_size, warmup=warmup, schedule=schedule,
+        )  # fmt: skip
+    if points_per_step < 1 or batch_size % points_per_step:
+        raise InputError(
+            f"batch_size is {batch_size} and points_per_step {points_per_step}; "
+            "the batch must be a multiple of the points."
+        )
+    draw_surface = _choose(SAMPLERS, "sampler", sampler)
+    descent_class = _choose(_OPTIMIZERS, "optimizer", optimizer)
+    device = torch.device(device) if device is not None else train_images.device
+    train_images, train_labels = train_images.to(device), train_labels.to(device)
+    surface.control_points = surface.control_points.to(device)
+    bound = BoundModel(model, surface, device)
+
+    generators = {
+        stream: make_generator(seed, stream) for stream in ("order", "points", "augment")
+    }
+    chunk = batch_size // points_per_step
+    theta = torch.empty(points_per_step, surface.dimension, device=device)
+    gradient = torch.empty_like(theta)
+    steps_per_epoch = len(train_images) // batch_size
+    steps = (boundary_epochs + epochs) * steps_per_epoch
+    step, epoch, rows, start = 0, 0, [], time.perf_counter()
+    with torch.random.fork_rng(devices=cuda_devices(device)):
+        torch.manual_seed(derive_seed(seed, "dropout"))
+        for draw, phase_epochs in ((_draw_boundary, boundary_epochs), (draw_surface, epochs)):
+            descent = descent_class(surface, momentum, betas, weight_decay, bound.constant_columns)
+            phase_start, phase_steps = step, phase_epochs * steps_per_epoch
+            for _ in range(phase_epochs):
+                epoch += 1
+                mean_loss = RunningMean(device)
+                for index in shuffled_batches(len(train_images), batch_size, generators["order"]):
+                    index = index.to(device)
+                    batch, target = train_images[index], train_labels[index]
+                    if augment is not None:
+                        batch = augment(batch, generators["augment"])
+                    inputs = preprocess(batch)
+                    u, v = draw(points_per_step, generators["points"])
+                    weights = surface.weights(u.to(device), v.to(device))
+                    torch.mm(weights, surface.control_points, out=theta)
+                    for i in range(points_per_step):
+                        share = slice(i * chunk, (i + 1) * chunk)
+                        loss, logits = bound.gradient(
+                            theta[i], inputs[share], target[share], loss_function, out=gradient[i]
+                        )
+                        mean_loss.add(loss, logits, target[share])
+                    if clip_norm is not None:
+                        norm = gradient.norm(dim=1, keepdim=True)
+                        gradient.mul_((clip_norm / (norm + 1e-6)).clamp(max=1))
+                    rate = learning_rate(step - phase_start, phase_steps, lr, warmup, schedule)
+                    descent.step(weights, theta, gradient, rate)
+                    step += 1
+                    if on_step is not None:
+                        on_step(step, steps, loss, step * batch_size)
+                rows.append(
+                    mean_loss.row("train", epoch, step, rate, step * batch_size, start, "fit")
+                )
+    surface.control_points = surface.control_points.cpu()
+    return pd.DataFrame(rows)
+
+
+# --- points of a step -----------------------------------------------------------------------------
+
+
+def _draw_uniform(points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    u, v = torch.rand(2, points, generator=generator, dtype=torch.float64)
+    return u, v
+
+
+def _draw_latin_hypercube(points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw one point in each of `points` equal strata of u, and likewise of v."""
+    jitter = torch.rand(2, points, generator=generator, dtype=torch.float64)
+    strata = torch.stack([torch.randperm(points, generator=generator) for _ in range(2)])
+    u, v = (strata + jitter) / points
+    return u, v
+
+
+def _draw_boundary(points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw points on the perimeter, one in each of `points` strata: four or more visit every edge."""
+    shift = torch.rand(points, generator=generator, dtype=torch.float64)
+    offset = torch.rand(1, generator=generator, dtype=torch.float64)
+    along = 4 * ((torch.arange(points) + shift) / points + offset).remainder(1)
+    edge, t = along.long().clamp(max=3), along.frac()
+    zero, one = torch.zeros_like(t), torch.ones_like(t)
+    u = torch.stack([t, one, t, zero])[edge, torch.arange(points)]
+    v = torch.stack([zero, t, one, t])[edge, torch.arange(points)]
+    return u, v
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "latin-hypercube": _draw_latin_hypercube,
+    "uniform": _draw_uniform,
+}
+
+
+# --- updates of the control points ----------------------------------------------------------------
+
+
+class _Descent:
+    """Move the free rows of the control points, block by block of columns.
+
+    The gradient of row k over the points of a step is (1/c) sum_c w_ck g_c. It is formed for one
+    block of columns at a time and never stored for all of them.
+    """
+
+    def __init__(
+        self,
+        surface: BezierSurface,
+        momentum: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        constant_columns: Sequence[slice],
+    ) -> None:
+        self.points = surface.control_points
+        self.free = list(surface.free_rows)
+        self.momentum, self.betas, self.weight_decay = momentum, betas, weight_decay
+        self.constant_columns = constant_columns
+        block = _BLOCK.get(self.points.device.type, surface.dimension)
+        self.blocks = [
+            slice(start, min(start + block, surface.dimension))
+            for start in range(0, surface.dimension, block)
+        ]
+        self.steps = 0
+
+    def new_state(self) -> Tensor:
+        """Return zeros for each free control point."""
+        return self.points.new_zeros(len(self.free), self.points.shape[1])
+
+    def step(self, weights: Tensor, theta: Tensor, gradient: Tensor, rate: float) -> None:
+        """Do one step from the points' parameters and gradients, both (c, D)."""
+        self.steps += 1
+        share = (weights[:, self.free] / len(weights)).T.contiguous()  # (free, c)
+        for columns in self.constant_columns:  # no gradient there, and no decay either
+            theta[:, columns] = 0
+        for block in self.blocks:
+            rows = [self.points[k, block] for k in self.free]
+            self.update(rows, block, share, theta[:, block], gradient[:, block], rate)
+
+    def update(
+        self,
+        rows: list[Tensor],
+        block: slice,
+        share: Tensor,
+        theta: Tensor,
+        gradient: Tensor,
+        rate: float,
+    ) -> None:
+        raise NotImplementedError
+
+
+class _SGD(_Descent):
+    """M <- momentum M + W^T (G + weight_decay Theta) / c, P <- P - rate M."""
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.velocity = self.new_state()
+
+    def update(self, rows, block, share, theta, gradient, rate) -> None:  # noqa: ANN001
+        if self.weight_decay:
+            gradient.add_(theta, alpha=self.weight_decay)
+        velocity = self.velocity[:, block]
+        torch.addmm(velocity, share, gradient, beta=self.momentum, out=velocity)
+        torch._foreach_add_(rows, list(velocity), alpha=-rate)
+
+
+class _AdamW(_Descent):
+    """AdamW on each free control point, with the decoupled decay acting on the point.
+
+    Reference: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+    """
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.mean, self.square = self.new_state(), self.new_state()
+
+    def update(self, rows, block, share, theta, gradient, rate) -> None:  # noqa: ANN001
+        beta1, beta2 = self.betas
+        direction = share @ gradient
+        mean = self.mean[:, block].lerp_(direction, 1 - beta1)
+        square = self.square[:, block].mul_(beta2).addcmul_(direction, direction, value=1 - beta2)
+        denominator = (square / (1 - beta2**self.steps)).sqrt_().add_(1e-8)  # eps as in PyTorch
+        torch.div(mean, denominator, out=direction).div_(1 - beta1**self.steps)
+        if self.weight_decay:
+            direction.addmm_(share, theta, alpha=self.weight_decay)
+        torch._foreach_add_(rows, list(direction), alpha=-rate)
+
+
+_OPTIMIZERS = {"sgd": _SGD, "adamw": _AdamW}
+
+
+def _choose(options: dict[str, Any], setting: str, value: str) -> Any:
+    if value not in options:
+        raise InputError(f"{setting} is {value!r}; choose one of {', '.join(sorted(options))}.")
+    return options[value]

@@ -1,0 +1,82 @@
+"""Metrics of classifiers from predicted log-probabilities and labels (pure functions)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fourfold.errors import InputError
+
+ECE_BINS = 15  # equal-width bins of confidence, the usual number since Guo et al., ICML 2017
+
+
+def classification_metrics(log_probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return nll, accuracy, ece and brier of one set of predictions.
+
+    Args:
+        log_probabilities: (n, classes), rows of natural logarithms that sum to 1 after exp.
+        labels: (n,) class indices.
+
+    Returns:
+        nll: mean negative log-likelihood over all n examples, nats per example;
+        accuracy: fraction of correct top-1 predictions;
+        ece: expected calibration error over 15 equal-width confidence bins, a fraction;
+        brier: mean over examples of the squared distance between the predicted distribution and
+        the one-hot label, from 0 to 2.
+
+    Raises:
+        InputError: if there are no examples.
+    """
+    if len(labels) == 0:
+        raise InputError("metrics of 0 examples don't exist; the split is empty.")
+    probabilities = log_probabilities.exp()
+    confidence, predicted = probabilities.max(dim=1)
+    correct = (predicted == labels).double()
+    of_label = log_probabilities.gather(1, labels[:, None])[:, 0]
+    # sum_k (p_k - y_k)^2 = sum_k p_k^2 - 2 p_label + 1 needs no one-hot matrix.
+    brier = probabilities.square().sum(dim=1) - 2 * of_label.exp() + 1
+    return {
+        "nll": -of_label.double().mean().item(),
+        "accuracy": correct.mean().item(),
+        "ece": _calibration_error(confidence.double(), correct),
+        "brier": brier.double().mean().item(),
+    }
+
+
+def _calibration_error(confidence: Tensor, correct: Tensor) -> float:
+    """Sum over bins of |mean confidence - accuracy| times the share of examples in the bin."""
+    bins = (confidence * ECE_BINS).long().clamp(max=ECE_BINS - 1)
+    gap = torch.zeros(ECE_BINS, dtype=torch.float64, device=bins.device)
+    gap.index_add_(0, bins, confidence - correct)
+    return (gap.abs().sum() / len(correct)).item()
+
+
+def average_predictions(logits: Sequence[Tensor] | Tensor) -> Tensor:
+    """Return the (n, classes) log of the mean probability of an ensemble's members.
+
+    Args:
+        logits: members, each (n, classes); raw outputs of the networks.
+    """
+    stacked = torch.stack([member.float().log_softmax(dim=1) for member in logits])
+    return stacked.logsumexp(dim=0) - torch.log(torch.tensor(float(len(stacked))))
+
+
+def disagreement(a: Tensor, b: Tensor) -> float:
+    """Return the fraction of examples on which two networks predict different classes.
+
+    Args:
+        a: (n, classes) logits or log-probabilities of the one network.
+        b: (n, classes) of the other.
+    """
+    return (a.argmax(dim=1) != b.argmax(dim=1)).double().mean().item()
+
+
+def mean_disagreement(logits: Sequence[Tensor] | Tensor) -> float:
+    """Return the disagreement averaged over all pairs of members, 0 for a single one."""
+    predicted = torch.stack([member.argmax(dim=1) for member in logits])
+    members = len(predicted)
+    if members < 2:
+        return 0.0
+    differs = sum((predicted[i] != predicted[i + 1 :]).double().mean(dim=1).sum().item()
+                  for i in range(members - 1))
+    return differs / (members * (members - 1) / 2)

@@ -1,0 +1,46 @@
+"""Networks for small images, built from torchvision's parts, each with a size setting."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from fourfold.errors import InputError
+
+_BUILDERS = {"resnet18": "resnet", "vgg16": "vgg", "vit": "vit"}
+
+
+def build_model(
+    name: str, *, channels: int, image_size: int, classes: int, **settings: Any
+) -> nn.Module:
+    """Build a randomly initialized network for images of shape (channels, image_size, image_size).
+
+    Args:
+        name: `resnet18`, `vgg16` or `vit`.
+        channels: image channels, 1 (grey) or 3 (RGB).
+        image_size: height and width of an image, pixels.
+        classes: number of classes = width of the logits.
+        **settings: size settings of the network, see its builder (`width`, `patch_size`, ...).
+
+    Returns:
+        A module that maps (batch, channels, image_size, image_size) float images to
+        (batch, classes) logits. Its initialization draws from torch's global generator.
+
+    Raises:
+        InputError: if the name or a setting is unknown, or a size does not fit the images.
+    """
+    if name not in _BUILDERS:
+        raise InputError(f"model.name is {name!r}; choose one of {', '.join(sorted(_BUILDERS))}.")
+    builder: Callable[..., nn.Module] = import_module(f"{__name__}.{_BUILDERS[name]}").build
+    _check_settings(name, builder, settings)
+    return builder(channels=channels, image_size=image_size, classes=classes, **settings)
+
+
+def _check_settings(name: str, builder: Callable[..., nn.Module], settings: Mapping) -> None:
+    allowed = [key for key in builder.__kwdefaults__ or {}]
+    unknown = sorted(set(settings) - set(allowed))
+    if unknown:
+        raise InputError(
+            f"model {name!r} has no setting {unknown[0]!r}; it takes {', '.join(allowed)}."
+        )

@@ -1,0 +1,18 @@
+"""The figures: tables in, matplotlib figures out. Nothing here needs torch."""
+
+from fourfold.plot._comparison import plot_ensembles, plot_merges, plot_summary
+from fourfold.plot._networks import plot_geometry, plot_training
+from fourfold.plot._style import save_figure
+from fourfold.plot._surface import plot_profiles, plot_surfaces, plot_surfaces_3d
+
+__all__ = [
+    "plot_ensembles",
+    "plot_geometry",
+    "plot_merges",
+    "plot_profiles",
+    "plot_summary",
+    "plot_surfaces",
+    "plot_surfaces_3d",
+    "plot_training",
+    "save_figure",
+]

@@ -1,0 +1,96 @@
+"""How nll and accuracy are drawn: units, spacing, ticks and colours.
+
+A barrier is a hundred times as high as a flat surface is rough. Nll is therefore spaced by its
+logarithm and accuracy by the logarithm of the error, which keeps both readable on one scale.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import FuncNorm
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+_SMALLEST_NLL = 1e-6  # nats; keeps an nll of 0 on a logarithmic scale
+_ERROR_OFFSET = 0.5  # percentage points; keeps an accuracy of 100 % on a logarithmic scale
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of a table as it is drawn.
+
+    Attributes:
+        column: in the tables.
+        factor: from the table's unit to the figure's.
+        label: of an axis, with the unit.
+        colours: name of the colour map; its light end is good for every measure.
+        space: increasing function from a drawn value to its place on the scale.
+        unspace: its inverse.
+        round_values: all values that make good ticks.
+    """
+
+    column: str
+    factor: float
+    label: str
+    colours: str
+    space: Callable[[ArrayLike], NDArray]
+    unspace: Callable[[ArrayLike], NDArray]
+    round_values: NDArray
+
+    def values(self, rows: pd.DataFrame) -> NDArray:
+        """Return the column in the figure's unit."""
+        return rows[self.column].to_numpy(float) * self.factor
+
+    def limits(self, values: ArrayLike, margin: float = 0.0) -> tuple[float, float]:
+        """Return the range of `values`, wider by a fraction `margin` of itself at both ends."""
+        low, high = np.nanmin(values), np.nanmax(values)
+        low, high = self.space(np.array([low, high]))
+        pad = max(margin * (high - low), 1e-3)  # equal values still need a range
+        return tuple(self.unspace(np.array([low - pad, high + pad])).tolist())
+
+    def ticks(self, low: float, high: float, count: int) -> NDArray:
+        """Return at most about `count` round values in [low, high]."""
+        ticks = self.round_values[(self.round_values >= low) & (self.round_values <= high)]
+        if len(ticks) < min(count, 3):  # less than a decade: a linear choice is finer
+            ticks = MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(low, high)
+            ticks = ticks[(ticks >= low) & (ticks <= high)]
+        return ticks[:: max(1, math.ceil(len(ticks) / count))]
+
+    def norm(self, low: float, high: float) -> FuncNorm:
+        """Return the colour scale from `low` to `high`."""
+        return FuncNorm((self.space, self.unspace), vmin=low, vmax=high)
+
+    def set_axis(self, axes: Axes, which: str, values: Iterable[float], count: int = 6) -> None:
+        """Give axis `which` ("x" or "y") the scale, limits and ticks that show all `values`."""
+        low, high = self.limits(values, margin=0.07)
+        ticks = self.ticks(low, high, count)
+        getattr(axes, f"set_{which}scale")("function", functions=(self.space, self.unspace))
+        getattr(axes, f"set_{which}lim")(low, high)
+        getattr(axes, f"set_{which}ticks")(ticks, labels=[f"{tick:g}" for tick in ticks])
+
+
+_ONE_TWO_FIVE = np.outer(10.0 ** np.arange(-6, 4), [1, 2, 5]).ravel()
+
+NLL = Measure(
+    column="nll",
+    factor=1.0,
+    label="nll (nats per example)",
+    colours="viridis_r",
+    space=lambda nll: np.log(np.maximum(nll, _SMALLEST_NLL)),
+    unspace=np.exp,
+    round_values=_ONE_TWO_FIVE,
+)
+ACCURACY = Measure(
+    column="accuracy",
+    factor=100.0,
+    label="accuracy (%)",
+    colours="viridis",
+    space=lambda accuracy: -np.log(np.maximum(100 + _ERROR_OFFSET - np.asarray(accuracy), 1e-6)),
+    unspace=lambda place: 100 + _ERROR_OFFSET - np.exp(-np.asarray(place)),
+    # 0, 50, 80, 90, 95, 98, 99, ...: errors in steps of 1, 2, 5
+    round_values=np.sort(100 - _ONE_TWO_FIVE[(_ONE_TWO_FIVE <= 100) & (_ONE_TWO_FIVE >= 0.1)]),
+)

@@ -1,0 +1,134 @@
+"""Figures of the trained networks: their training and how far apart they are."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fourfold.errors import InputError
+from fourfold.plot._measure import ACCURACY, NLL
+from fourfold.plot._style import (
+    BLUE,
+    FULL_WIDTH,
+    GREY,
+    MARKED_WIDTH,
+    VERMILLION,
+    check_run,
+    heading,
+    in_order,
+    paper_style,
+    surface_label,
+    surface_order,
+    surface_style,
+)
+
+_SPLITS = {"train": (GREY, "--"), "val": (BLUE, "-"), "test": (VERMILLION, "-")}
+_CORNER_PREFIX = "corner_"
+
+
+@paper_style
+def plot_training(training: pd.DataFrame) -> Figure:
+    """Draw nll (above) and accuracy (below) per epoch: endpoints left, each surface fit beside.
+
+    One line per run and split.
+
+    Args:
+        training: table `training` of one replicate.
+
+    Raises:
+        InputError: if the table is empty.
+    """
+    rows = check_run("training", training)
+    rows = rows.drop_duplicates(["stage", "item", "split", "epoch"], keep="last")
+    endpoints = rows[rows["stage"] == "endpoint"]
+    columns = {f"{endpoints['item'].nunique()} networks": endpoints} if len(endpoints) else {}
+    for item, fit in rows[rows["stage"] == "fit"].groupby("item"):
+        columns[f"fit of the {surface_label(item)} surface"] = fit
+    figure = Figure(figsize=(max(3.4, 0.5 * FULL_WIDTH * len(columns)), 4.0), layout="constrained")
+    panels = figure.subplots(2, len(columns), sharex="col", squeeze=False)
+    for (title, runs), (top, bottom) in zip(columns.items(), panels.T, strict=True):
+        for measure, axes in ((NLL, top), (ACCURACY, bottom)):
+            for (_, split), run in runs.groupby(["item", "split"]):
+                run = run.sort_values("epoch")
+                colour, dashes = _SPLITS[split]
+                axes.plot(run["epoch"], measure.values(run), dashes, color=colour, linewidth=0.8)
+            measure.set_axis(axes, "y", measure.values(runs))
+            axes.grid(axis="y")
+        top.set_title(title)
+        bottom.set_xlabel("epoch")
+        bottom.xaxis.get_major_locator().set_params(integer=True)
+    for measure, axes in zip((NLL, ACCURACY), panels[:, 0], strict=True):
+        axes.set_ylabel(measure.label)
+    handles = [
+        Line2D([], [], color=_SPLITS[split][0], linestyle=_SPLITS[split][1], label=split)
+        for split in in_order(rows["split"], _SPLITS)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.suptitle(heading("training", rows))
+    return figure
+
+
+@paper_style
+def plot_geometry(geometry: pd.DataFrame) -> Figure:
+    """Draw how far apart networks are in weights, and how often corners disagree in predictions.
+
+    Above: one mark per pair of corners. Below: the distances of all pairs of control points.
+
+    Args:
+        geometry: table `geometry` of one replicate.
+
+    Raises:
+        InputError: if the table is empty or no pair of corners has a disagreement.
+    """
+    rows = check_run("geometry", geometry)
+    known = rows[rows["disagreement"].notna()]
+    if known.empty:
+        raise InputError("table 'geometry' has no disagreement; it needs one per pair of corners.")
+    surfaces = surface_order(rows["surface"])
+    pairs = rows["a"].str.startswith(_CORNER_PREFIX).astype(int) + rows["b"].str.startswith(
+        _CORNER_PREFIX
+    )
+    rows = rows.assign(pair=pairs.map({2: "corners", 1: "corner to other", 0: "others"}))
+    kinds = [
+        (surface, pair)
+        for surface in surfaces
+        for pair in in_order(rows.loc[rows["surface"] == surface, "pair"], ["corners"])
+    ]
+    figure = Figure(figsize=(0.75 * FULL_WIDTH, 2.4 + 0.22 * len(kinds)), layout="constrained")
+    top, bottom = figure.subplots(
+        2, 1, sharex=True, height_ratios=[2.0, 0.2 * len(kinds)]
+    )
+    for index, surface in enumerate(surfaces):
+        colour, marker = surface_style(surface, surfaces)
+        mark = {
+            "marker": marker,
+            "linestyle": "",
+            # Later surfaces are hollow and larger, so that equal corners stay visible below them.
+            "markersize": 4 + 2.5 * index,
+            "markerfacecolor": "none" if index else colour,
+            "markeredgecolor": colour,
+            "markeredgewidth": 1,
+            "clip_on": False,
+        }
+        part = known[known["surface"] == surface]
+        top.plot(part["relative_l2"], 100 * part["disagreement"], label=surface_label(surface), **mark)
+    for place, (surface, pair) in enumerate(kinds):
+        part = rows[(rows["surface"] == surface) & (rows["pair"] == pair)]
+        bottom.plot(
+            part["relative_l2"],
+            [place] * len(part),
+            "|",
+            markersize=7,
+            color=surface_style(surface, surfaces)[0],
+            markeredgewidth=MARKED_WIDTH,
+        )
+    top.set_ylim(bottom=0)
+    top.set_ylabel("disagreement of predictions (%)")
+    top.legend(title="corners of the surface", loc="upper left")
+    top.grid()
+    bottom.set_yticks(range(len(kinds)), labels=[f"{surface_label(s)}: {pair}" for s, pair in kinds])
+    bottom.set_ylim(len(kinds) - 0.5, -0.5)
+    bottom.set_xlim(left=0)
+    bottom.set_xlabel("relative L2 distance in weights")
+    bottom.grid(axis="x")
+    figure.suptitle(heading("distances between networks", rows))
+    return figure

@@ -1,0 +1,46 @@
+"""Learning-rate schedules."""
+
+import math
+
+from fourfold.errors import InputError
+
+SCHEDULES = ("cosine", "constant")
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: float, schedule: str) -> float:
+    """Return the learning rate of step `step` of `steps`.
+
+    Linear warm-up to `peak` over the first fraction `warmup` of the steps, then `cosine` to 0 or
+    `constant`.
+    """
+    warmup_steps = round(warmup * steps)
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    if schedule == "constant":
+        return peak
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def check_training_settings(
+    *, n: int, labels: int, epochs: int, lr: float, batch_size: int, warmup: float, schedule: str
+) -> None:
+    """Refuse settings that no training can run with.
+
+    Raises:
+        InputError: naming the setting, its value and what is allowed.
+    """
+    if n == 0:
+        raise InputError("there are no training images; the split is empty.")
+    if n != labels:
+        raise InputError(f"there are {n} images but {labels} labels; give one label per image.")
+    if epochs < 0:
+        raise InputError(f"epochs is {epochs}; it must be 0 or more.")
+    if not (math.isfinite(lr) and lr > 0):
+        raise InputError(f"lr is {lr}; it must be a positive number.")
+    if not 1 <= batch_size <= n:
+        raise InputError(f"batch_size is {batch_size}; it must be from 1 to {n}, the images given.")
+    if not 0 <= warmup < 1:
+        raise InputError(f"warmup is {warmup}; it is a fraction of the steps, in [0, 1).")
+    if schedule not in SCHEDULES:
+        raise InputError(f"schedule is {schedule!r}; choose one of {', '.join(SCHEDULES)}.")

@@ -1,0 +1,246 @@
+"""Bezier surfaces in parameter space, spanned by four trained networks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fourfold.bernstein import surface_basis
+from fourfold.checkpoint import load_tensors, save_tensors, state_hash
+from fourfold.errors import InputError
+from fourfold.layout import ParameterLayout, StateDict, check_same_architecture
+
+CORNERS = ("corner_00", "corner_01", "corner_10", "corner_11")
+CORNER_COORDINATES = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+
+
+class BezierSurface:
+    """theta(u, v) = sum_ij B_i^n(u) B_j^m(v) P_ij, a surface of networks of one architecture.
+
+    The corners P_00, P_0m, P_n0, P_nm are the given networks, at (u, v) = (0,0), (0,1), (1,0) and
+    (1,1). Degree (1, 1) is the bilinear surface through them.
+
+    Attributes:
+        control_points: (K, D) float32, K = (n + 1)(m + 1); row i (m + 1) + j is P_ij.
+        degree: (n, m).
+        layout: where each tensor lies in a row.
+        corner_buffers: name -> (4, ...) the corners' own buffers, in corner order.
+        corner_hashes: SHA-256 of each corner's state dict.
+        name: what tables call this surface.
+
+    Reference: Ren, Chen, Wang, "Revisiting Mode Connectivity in Neural Networks with Bezier
+    Surface", ICLR 2025.
+    """
+
+    def __init__(
+        self,
+        control_points: Tensor,
+        degree: tuple[int, int],
+        layout: ParameterLayout,
+        corner_buffers: Mapping[str, Tensor],
+        corner_hashes: Sequence[str],
+        name: str,
+    ) -> None:
+        """Take the parts as they are; use `from_corners` or `load`."""
+        self.control_points = control_points
+        self.degree = degree
+        self.layout = layout
+        self.corner_buffers = dict(corner_buffers)
+        self.corner_hashes = tuple(corner_hashes)
+        self.name = name
+
+    @classmethod
+    def from_corners(
+        cls,
+        corners: Sequence[StateDict],
+        degree: tuple[int, int] = (2, 2),
+        name: str | None = None,
+    ) -> "BezierSurface":
+        """Span a surface by four state dicts of one architecture.
+
+        Every other control point starts on the bilinear surface through the corners, so that a
+        surface of any degree starts as the bilinear one.
+
+        Args:
+            corners: state dicts of the networks at (u, v) = (0,0), (0,1), (1,0), (1,1).
+            degree: (n, m), polynomial degree along u and along v, each at least 1.
+            name: what tables call the surface; `linear` for degree (1, 1), else `bezier`.
+
+        Raises:
+            InputError: if there are not four corners, they differ in architecture, hold a NaN or
+                an infinity, or the degree is impossible.
+        """
+        degree = _check_degree(degree)
+        if len(corners) != 4:
+            raise InputError(
+                f"a surface needs 4 corners, got {len(corners)}; give the state dicts of the "
+                "networks at (u, v) = (0,0), (0,1), (1,0), (1,1)."
+            )
+        check_same_architecture(corners, CORNERS)
+        layout = ParameterLayout.from_state_dict(corners[0])
+        for label, corner in zip(CORNERS, corners, strict=True):
+            for alias, tensor_name in layout.tied.items():
+                if not torch.equal(corner[alias], corner[tensor_name]):
+                    raise InputError(
+                        f"tensors {tensor_name!r} and {alias!r} are tied in {CORNERS[0]} but "
+                        f"differ in {label}; the corners must tie the same tensors."
+                    )
+        rows = torch.empty(4, layout.dimension)
+        for corner, row in zip(corners, rows, strict=True):
+            layout.flatten(corner, out=row)
+        n, m = degree
+        i, j = torch.meshgrid(torch.arange(n + 1), torch.arange(m + 1), indexing="ij")
+        bilinear = surface_basis((1, 1), i.flatten() / n, j.flatten() / m)
+        return cls(
+            control_points=rows if degree == (1, 1) else bilinear @ rows,
+            degree=degree,
+            layout=layout,
+            corner_buffers={
+                buffer: torch.stack([corner[buffer].detach().cpu() for corner in corners])
+                for buffer in layout.buffers
+            },
+            corner_hashes=[state_hash(corner) for corner in corners],
+            name=name or ("linear" if degree == (1, 1) else "bezier"),
+        )
+
+    def __repr__(self) -> str:
+        """Name, degree and size."""
+        return f"BezierSurface(name={self.name!r}, degree={self.degree}, D={self.dimension})"
+
+    @property
+    def dimension(self) -> int:
+        """D, the number of parameters of one network."""
+        return self.layout.dimension
+
+    @property
+    def corner_rows(self) -> tuple[int, int, int, int]:
+        """Rows of `control_points` that hold the corners, in corner order."""
+        n, m = self.degree
+        return (0, m, n * (m + 1), n * (m + 1) + m)
+
+    @property
+    def free_rows(self) -> tuple[int, ...]:
+        """Rows of `control_points` that `fit` may move: all but the corners."""
+        return tuple(k for k in range(len(self.control_points)) if k not in self.corner_rows)
+
+    @property
+    def control_point_names(self) -> tuple[str, ...]:
+        """Name of each row: `corner_00` .. `corner_11` and `P_ij`."""
+        _, m = self.degree
+        names = [f"P_{k // (m + 1)}{k % (m + 1)}" for k in range(len(self.control_points))]
+        for row, corner in zip(self.corner_rows, CORNERS, strict=True):
+            names[row] = corner
+        return tuple(names)
+
+    def weights(self, u: Tensor, v: Tensor) -> Tensor:
+        """Return the (points, K) float32 weights w with theta = w @ control_points.
+
+        Args:
+            u: (points,) coordinates in [0, 1].
+            v: (points,) coordinates in [0, 1].
+        """
+        # The basis is evaluated in float64: at a corner its row is then exactly one-hot in float32.
+        basis = surface_basis(self.degree, u.double(), v.double())
+        return basis.to(self.control_points)
+
+    def point(self, u: float, v: float) -> Tensor:
+        """Return theta(u, v), the (D,) float32 parameters at one point."""
+        weights = self.weights(*_check_coordinates(u, v))
+        return (weights @ self.control_points)[0]
+
+    def state_dict(self, u: float, v: float) -> dict[str, Tensor]:
+        """Return the network at (u, v) as a state dict that `load_state_dict` takes.
+
+        At a corner it is that checkpoint. Elsewhere the floating buffers (BatchNorm statistics)
+        are interpolated bilinearly, which is only a start: re-estimate them
+        (`reestimate_batchnorm`) before the network is used. Integer buffers are the nearest
+        corner's.
+
+        Raises:
+            InputError: if u or v lies outside [0, 1].
+        """
+        bilinear = surface_basis((1, 1), *_check_coordinates(u, v))[0]
+        nearest = int(bilinear.argmax())
+        buffers = {}
+        for name, values in self.corner_buffers.items():
+            if values.is_floating_point():
+                buffers[name] = torch.tensordot(bilinear.to(values), values, dims=1)
+            else:
+                buffers[name] = values[nearest]
+        return self.layout.state_dict(self.point(u, v), buffers)
+
+    def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+        """Save as safetensors, with degree, layout and corner hashes in the header."""
+        layout = self.layout
+        header = {
+            **(metadata or {}),
+            "format": "fourfold-surface-1",
+            "name": self.name,
+            "degree": list(self.degree),
+            "corner_sha256": list(self.corner_hashes),
+            "layout": {
+                "names": layout.names,
+                "shapes": layout.shapes,
+                "dtypes": [str(dtype).removeprefix("torch.") for dtype in layout.dtypes],
+                "buffers": layout.buffers,
+                "tied": dict(layout.tied),
+                "order": layout.order,
+            },
+        }
+        buffers = {f"buffers/{name}": values for name, values in self.corner_buffers.items()}
+        save_tensors({"control_points": self.control_points.cpu(), **buffers}, path, header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "BezierSurface":
+        """Read a surface that `save` wrote.
+
+        Raises:
+            InputError: if the file is missing, damaged, no surface, or its parts don't fit.
+        """
+        tensors, header = load_tensors(path)
+        if header.get("format") != "fourfold-surface-1":
+            raise InputError(
+                f"{path} is no surface: its format is {header.get('format')!r}, "
+                "expected 'fourfold-surface-1'."
+            )
+        stored = header["layout"]
+        layout = ParameterLayout(
+            names=tuple(stored["names"]),
+            shapes=tuple(tuple(shape) for shape in stored["shapes"]),
+            dtypes=tuple(getattr(torch, dtype) for dtype in stored["dtypes"]),
+            buffers=tuple(stored["buffers"]),
+            tied=stored["tied"],
+            order=tuple(stored["order"]),
+        )
+        n, m = degree = _check_degree(header["degree"])
+        control_points = tensors["control_points"]
+        if control_points.shape != ((n + 1) * (m + 1), layout.dimension):
+            raise InputError(
+                f"{path}: control points have shape {tuple(control_points.shape)}, but degree "
+                f"{degree} and the layout ask for {((n + 1) * (m + 1), layout.dimension)}."
+            )
+        if not bool(torch.isfinite(control_points).all()):
+            raise InputError(f"{path}: a control point holds a NaN or an infinity.")
+        buffers = {name: tensors[f"buffers/{name}"] for name in layout.buffers}
+        return cls(control_points, degree, layout, buffers, header["corner_sha256"], header["name"])
+
+
+def _check_degree(degree: Sequence[int]) -> tuple[int, int]:
+    if (
+        len(tuple(degree)) != 2
+        or not all(isinstance(d, int) for d in degree)
+        or not all(1 <= d <= 20 for d in degree)  # beyond 20 float32 weights lose their last digits
+    ):
+        raise InputError(
+            f"degree is {tuple(degree)}; give two integers from 1 to 20, along u and along v "
+            "((1, 1) is the bilinear surface)."
+        )
+    return (degree[0], degree[1])
+
+
+def _check_coordinates(u: float, v: float) -> tuple[Tensor, Tensor]:
+    if not (0 <= u <= 1 and 0 <= v <= 1):
+        raise InputError(f"(u, v) is ({u}, {v}); both must lie in [0, 1].")
+    return torch.tensor([u], dtype=torch.float64), torch.tensor([v], dtype=torch.float64)

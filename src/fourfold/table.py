@@ -1,0 +1,193 @@
+"""The tables: column schemas, atomic parquet writing, and reading with a check.
+
+A table's columns, their order and types are public interface; docs/tables.md says what each means.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fourfold.atomic import atomic_path
+from fourfold.errors import InputError
+
+_METRICS = {"nll": pa.float64(), "accuracy": pa.float64(), "ece": pa.float64(), "brier": pa.float64()}
+_STRING, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
+
+_COLUMNS: dict[str, dict[str, pa.DataType]] = {
+    "training": {
+        "stage": _STRING,
+        "item": _STRING,
+        "epoch": _INT,
+        "step": _INT,
+        "split": _STRING,
+        "nll": _FLOAT,
+        "accuracy": _FLOAT,
+        "learning_rate": _FLOAT,
+        "images_seen": _INT,
+        "wall_s": _FLOAT,
+    },
+    "endpoints": {
+        "seed": _INT,
+        "epoch": _INT,
+        "split": _STRING,
+        "n": _INT,
+        **_METRICS,
+        "checkpoint": _STRING,
+        "sha256": _STRING,
+    },
+    "grid": {
+        "surface": _STRING,
+        "u": _FLOAT,
+        "v": _FLOAT,
+        "split": _STRING,
+        "n": _INT,
+        **_METRICS,
+        "batchnorm": _STRING,
+    },
+    "selection": {
+        "candidate": _INT,
+        "corner_00": _INT,
+        "corner_01": _INT,
+        "corner_10": _INT,
+        "corner_11": _INT,
+        "split": _STRING,
+        "n": _INT,
+        "nll_mean": _FLOAT,
+        "nll_max": _FLOAT,
+        "accuracy_mean": _FLOAT,
+        "accuracy_min": _FLOAT,
+        "selected": pa.bool_(),
+    },
+    "barrier": {
+        "surface": _STRING,
+        "split": _STRING,
+        "metric": _STRING,
+        "corner_mean": _FLOAT,
+        "min": _FLOAT,
+        "mean": _FLOAT,
+        "max": _FLOAT,
+        "barrier": _FLOAT,
+        "u_at_max": _FLOAT,
+        "v_at_max": _FLOAT,
+    },
+    "geometry": {
+        "surface": _STRING,
+        "a": _STRING,
+        "b": _STRING,
+        "l2": _FLOAT,
+        "relative_l2": _FLOAT,
+        "cosine": _FLOAT,
+        "disagreement": _FLOAT,
+    },
+    "ensemble": {
+        "ensemble": _STRING,
+        "selection": _STRING,
+        "members": _STRING,
+        "split": _STRING,
+        "n": _INT,
+        **_METRICS,
+        "disagreement": _FLOAT,
+        "forward_passes": _INT,
+    },
+    "merge": {
+        "merge": _STRING,
+        "surface": _STRING,
+        "u": _FLOAT,
+        "v": _FLOAT,
+        "selected_on": _STRING,
+        "split": _STRING,
+        "n": _INT,
+        **_METRICS,
+    },
+    "cost": {
+        "stage": _STRING,
+        "item": _STRING,
+        "device": _STRING,
+        "wall_s": _FLOAT,
+        "images_forward": _INT,
+        "images_backward": _INT,
+        "flop": _FLOAT,
+        "peak_bytes": _INT,
+    },
+    "summary": {
+        "kind": _STRING,
+        "method": _STRING,
+        "metric": _STRING,
+        "n": _INT,
+        "replicates": _INT,
+        "mean": _FLOAT,
+        "low": _FLOAT,
+        "high": _FLOAT,
+    },
+}
+
+# What a clock or the operating system measured: the only columns that differ between two equal runs.
+MEASURED_COLUMNS = frozenset({"wall_s", "peak_bytes"})
+
+SCHEMAS: dict[str, pa.Schema] = {
+    name: pa.schema({"experiment": _STRING, "replicate": pa.int32(), **columns})
+    for name, columns in _COLUMNS.items()
+}
+
+
+def make_table(
+    name: str, rows: pd.DataFrame | Iterable[Mapping[str, Any]], *, experiment: str, replicate: int
+) -> pd.DataFrame:
+    """Complete `rows` to table `name`: add experiment and replicate, order and check the columns.
+
+    Raises:
+        InputError: if a column is missing or unknown.
+    """
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    frame = frame.assign(experiment=experiment, replicate=replicate)
+    return _conform(name, frame, where=f"table {name!r}")
+
+
+def write_table(name: str, frame: pd.DataFrame, path: str | Path, metadata: Mapping = {}) -> None:
+    """Write `frame` as table `name` to a parquet file, completely or not at all.
+
+    `metadata` (JSON values) goes into the file's schema under the key `fourfold`.
+    """
+    schema = SCHEMAS[name].with_metadata(
+        {"fourfold": json.dumps({"table": name, **metadata}, sort_keys=True)}
+    )
+    table = pa.Table.from_pandas(
+        _conform(name, frame, where=f"table {name!r}"), schema=schema, preserve_index=False
+    ).replace_schema_metadata(schema.metadata)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(name: str, *paths: str | Path) -> pd.DataFrame:
+    """Read one or more parquet files of table `name` and put them under each other.
+
+    Raises:
+        InputError: if a file is missing, is no parquet file, or has not the columns of the table.
+    """
+    frames = []
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise InputError(f"no table at {path}; build it with `snakemake {path}`.")
+        try:
+            frame = pq.read_table(path).to_pandas()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path} is no readable parquet file: {error}") from error
+        frames.append(_conform(name, frame, where=str(path)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _conform(name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    expected = SCHEMAS[name].names
+    missing = [column for column in expected if column not in frame.columns]
+    unknown = [column for column in frame.columns if column not in expected]
+    if missing or unknown:
+        raise InputError(
+            f"{where}: missing columns {missing}, unknown columns {unknown}; "
+            f"table {name!r} has {expected}."
+        )
+    return frame[expected]
