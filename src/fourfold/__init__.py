@@ -35,7 +35,31 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604
+__all__ = [
+    "BezierSurface",
+    "DivergenceError",
+    "FourfoldError",
+    "InputError",
+    "average_predictions",
+    "average_states",
+    "classification_metrics",
+    "disagreement",
+    "evaluate_ensemble",
+    "evaluate_grid",
+    "evaluate_points",
+    "fit",
+    "greedy_ensemble",
+    "greedy_soup",
+    "grid_points",
+    "load_checkpoint",
+    "measure_barriers",
+    "measure_distances",
+    "predict",
+    "reestimate_batchnorm",
+    "save_checkpoint",
+    "select_corners",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -49,4 +73,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return the public names."""
-    return list(__all__)
+    return [*__all__, "__version__"]

@@ -1,4 +1,4 @@
-"""Exact re-estimation of BatchNorm statistics for a network whose weights were not trained with them."""
+"""Exact re-estimation of BatchNorm statistics, for weights that were not trained with them."""
 
 from collections.abc import Callable
 

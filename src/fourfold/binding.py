@@ -10,20 +10,21 @@ from torch.func import functional_call
 
 from fourfold.batchnorm import batchnorm_layers
 from fourfold.errors import InputError
+from fourfold.layout import StateDict
 from fourfold.surface import BezierSurface
 
 
-def load_point(model: nn.Module, surface: BezierSurface, u: float, v: float) -> None:
-    """Load the network at (u, v) of `surface` into `model`.
+def load_state(model: nn.Module, state: StateDict) -> None:
+    """Load a state dict into `model`.
 
     Raises:
-        InputError: if the model is of another architecture than the surface's corners.
+        InputError: if the model is of another architecture.
     """
     try:
-        model.load_state_dict(surface.state_dict(u, v))
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(
-            f"the model is not of the surface's architecture: {error}. "
+            f"the model is not of the checkpoints' architecture: {error}. "
             "Build the model that the corners were trained with."
         ) from error
 
@@ -43,7 +44,7 @@ class BoundModel:
     def __init__(self, model: nn.Module, surface: BezierSurface, device: torch.device) -> None:
         """Copy `model`, check that it is of the surface's architecture, and find its parameters."""
         self.module = copy.deepcopy(model).to(device)
-        load_point(self.module, surface, 0.0, 0.0)
+        load_state(self.module, surface.state_dict(0.0, 0.0))
         self._layout = layout = surface.layout
         declared = dict(self.module.named_parameters(remove_duplicate=False))
         first_name: dict[int, str] = {}

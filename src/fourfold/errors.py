@@ -1,4 +1,4 @@
-"""The errors a user can cause; the command line prints their message alone and exits with status 1."""
+"""The errors a user can cause: the command line prints the message alone and exits with 1."""
 
 
 class FourfoldError(Exception):

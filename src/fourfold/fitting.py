@@ -1,6 +1,5 @@
 """Fit the free control points of a surface; the corners stay fixed."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -117,9 +116,7 @@ def fit(
     surface.control_points = surface.control_points.to(device)
     bound = BoundModel(model, surface, device)
 
-    generators = {
-        stream: make_generator(seed, stream) for stream in ("order", "points", "augment")
-    }
+    generators = {stream: make_generator(seed, stream) for stream in ("order", "points", "augment")}
     chunk = batch_size // points_per_step
     theta = torch.empty(points_per_step, surface.dimension, device=device)
     gradient = torch.empty_like(theta)
@@ -181,7 +178,7 @@ def _draw_latin_hypercube(points: int, generator: torch.Generator) -> tuple[Tens
 
 
 def _draw_boundary(points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw points on the perimeter, one in each of `points` strata: four or more visit every edge."""
+    """Draw points on the perimeter, one in each of `points` equal strata of it."""
     shift = torch.rand(points, generator=generator, dtype=torch.float64)
     offset = torch.rand(1, generator=generator, dtype=torch.float64)
     along = 4 * ((torch.arange(points) + shift) / points + offset).remainder(1)
@@ -260,7 +257,7 @@ class _SGD(_Descent):
         super().__init__(*settings)
         self.velocity = self.new_state()
 
-    def update(self, rows, block, share, theta, gradient, rate) -> None:  # noqa: ANN001
+    def update(self, rows, block, share, theta, gradient, rate) -> None:
         if self.weight_decay:
             gradient.add_(theta, alpha=self.weight_decay)
         velocity = self.velocity[:, block]
@@ -278,7 +275,7 @@ class _AdamW(_Descent):
         super().__init__(*settings)
         self.mean, self.square = self.new_state(), self.new_state()
 
-    def update(self, rows, block, share, theta, gradient, rate) -> None:  # noqa: ANN001
+    def update(self, rows, block, share, theta, gradient, rate) -> None:
         beta1, beta2 = self.betas
         direction = share @ gradient
         mean = self.mean[:, block].lerp_(direction, 1 - beta1)

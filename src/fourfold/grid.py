@@ -1,7 +1,7 @@
 """Evaluate the networks at many points of a surface."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fourfold.batchnorm import batchnorm_layers, reestimate_batchnorm
-from fourfold.binding import load_point
+from fourfold.binding import load_state
 from fourfold.data.batches import iterate_batches, to_float
 from fourfold.errors import InputError
+from fourfold.layout import StateDict
 from fourfold.metrics import classification_metrics
 from fourfold.surface import BezierSurface
 
@@ -107,6 +108,47 @@ def evaluate_points(
         InputError: if a split is empty, re-estimation has no images, a setting is unknown, or the
             model is of another architecture.
     """
+    evaluation = evaluate_networks(
+        model,
+        (surface.state_dict(u, v) for u, v in points),
+        splits,
+        batchnorm=batchnorm,
+        batchnorm_images=batchnorm_images,
+        batch_size=batch_size,
+        preprocess=preprocess,
+        device=device,
+        on_network=None if on_point is None else lambda done: on_point(done, len(points)),
+    )
+    table = evaluation.table
+    u, v = zip(*(points[i] for i in table.pop("network")), strict=True)
+    for position, (column, values) in enumerate((("surface", surface.name), ("u", u), ("v", v))):
+        table.insert(position, column, values)
+    return evaluation
+
+
+def evaluate_networks(
+    model: nn.Module,
+    networks: Iterable[StateDict],
+    splits: Mapping[str, Images],
+    *,
+    batchnorm: str | None = None,
+    batchnorm_images: Tensor | None = None,
+    batch_size: int = 512,
+    preprocess: Callable[[Tensor], Tensor] = to_float,
+    device: torch.device | str | None = None,
+    on_network: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Evaluate any state dicts of one architecture by the procedure of `evaluate_points`.
+
+    Args:
+        model: a module of their architecture; it is copied, not changed.
+        networks: state dicts, taken one at a time.
+        splits, batchnorm, batchnorm_images, batch_size, preprocess, device: see `evaluate_points`.
+        on_network: progress report, called with the number of networks done.
+
+    Returns:
+        A table with the column `network` (position in `networks`) in place of surface, u and v.
+    """
     if not splits:
         raise InputError("splits is empty; give at least one name -> (images, labels).")
     for name, (images, labels) in splits.items():
@@ -126,13 +168,15 @@ def evaluate_points(
                 f"give batchnorm_images, or a split 'train' (splits are {list(splits)})."
             )
         batchnorm_images = splits["train"][0]
-    moved = {name: (images.to(device), labels.to(device)) for name, (images, labels) in splits.items()}
+    moved = {
+        name: (images.to(device), labels.to(device)) for name, (images, labels) in splits.items()
+    }
     if batchnorm_images is not None:
         batchnorm_images = batchnorm_images.to(device)
     rows: list[dict[str, Any]] = []
     logits: dict[str, list[Tensor]] = {name: [] for name in splits}
-    for done, (u, v) in enumerate(points, start=1):
-        load_point(network, surface, u, v)
+    for position, state in enumerate(networks):
+        load_state(network, state)
         if mode == "reestimated":
             reestimate_batchnorm(
                 network, batchnorm_images, batch_size=batch_size, preprocess=preprocess
@@ -140,13 +184,13 @@ def evaluate_points(
         for name, (images, labels) in moved.items():
             outputs = predict(network, images, batch_size=batch_size, preprocess=preprocess)
             rows.append(
-                {"surface": surface.name, "u": u, "v": v, "split": name, "n": len(labels)}
+                {"network": position, "split": name, "n": len(labels)}
                 | classification_metrics(outputs.log_softmax(dim=1), labels)
                 | {"batchnorm": mode}
             )
             logits[name].append(outputs.half().cpu())
-        if on_point is not None:
-            on_point(done, len(points))
+        if on_network is not None:
+            on_network(position + 1)
     return Evaluation(
         pd.DataFrame(rows), {name: torch.stack(members) for name, members in logits.items()}
     )

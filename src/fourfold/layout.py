@@ -52,7 +52,9 @@ class ParameterLayout:
                 buffers.append(name)
                 continue
             # The same memory under two names is one parameter (tied weights).
-            place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+            place = (
+                (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+            )
             if place in first_at:
                 tied[name] = first_at[place]
                 continue
@@ -80,7 +82,7 @@ class ParameterLayout:
             piece.copy_(state[name].reshape(-1))
 
     def views(self, vector: Tensor) -> dict[str, Tensor]:
-        """Return name -> view of the (D,) `vector` in the tensor's shape; tied names are left out."""
+        """Return name -> view of the (D,) `vector` in the tensor's shape, without tied names."""
         pieces = vector.split(self.sizes)
         return {
             name: piece.view(shape)

@@ -77,6 +77,8 @@ def mean_disagreement(logits: Sequence[Tensor] | Tensor) -> float:
     members = len(predicted)
     if members < 2:
         return 0.0
-    differs = sum((predicted[i] != predicted[i + 1 :]).double().mean(dim=1).sum().item()
-                  for i in range(members - 1))
+    differs = sum(
+        (predicted[i] != predicted[i + 1 :]).double().mean(dim=1).sum().item()
+        for i in range(members - 1)
+    )
     return differs / (members * (members - 1) / 2)

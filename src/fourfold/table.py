@@ -15,7 +15,12 @@ import pyarrow.parquet as pq
 from fourfold.atomic import atomic_path
 from fourfold.errors import InputError
 
-_METRICS = {"nll": pa.float64(), "accuracy": pa.float64(), "ece": pa.float64(), "brier": pa.float64()}
+_METRICS = {
+    "nll": pa.float64(),
+    "accuracy": pa.float64(),
+    "ece": pa.float64(),
+    "brier": pa.float64(),
+}
 _STRING, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
 
 _COLUMNS: dict[str, dict[str, pa.DataType]] = {
@@ -126,7 +131,7 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
     },
 }
 
-# What a clock or the operating system measured: the only columns that differ between two equal runs.
+# Measured by a clock or the operating system: the only columns that differ between equal runs.
 MEASURED_COLUMNS = frozenset({"wall_s", "peak_bytes"})
 
 SCHEMAS: dict[str, pa.Schema] = {

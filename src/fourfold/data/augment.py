@@ -23,7 +23,7 @@ class RandomShiftFlip:
         self.flip = flip
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return augmented copies of (batch, channels, height, width) images, drawing from `generator`."""
+        """Return augmented copies of (batch, channels, height, width) images."""
         batch, _, height, width = images.shape
         rows = torch.arange(height, device=images.device).expand(batch, height)
         columns = torch.arange(width, device=images.device).expand(batch, width)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def iterate_batches(n: int, batch_size: int, smallest: int = 1) -> Iterator[slice]:
-    """Yield slices that cover range(n) in order; a last batch under `smallest` joins the one before."""
+    """Yield slices that cover range(n); a last batch under `smallest` joins the one before."""
     start = 0
     while start < n:
         end = min(start + batch_size, n)

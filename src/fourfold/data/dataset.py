@@ -75,7 +75,7 @@ class Dataset:
             if len(split) == 0:
                 raise InputError(
                     f"data set {name!r}: split {split_name!r} is empty; give it at least one image "
-                    f"per class (datasets.{name}.{split_name}_images in params.yaml)."
+                    f"per class (datasets.{name}.split.{split_name}_images in params.yaml)."
                 )
             if split.images.dtype != torch.uint8 or split.images.ndim != 4:
                 raise InputError(

@@ -71,8 +71,8 @@ def split_source(
     """Split a source into train, val and test, each with the class shares of the whole.
 
     val is taken from the published training set. test is the published test set if there is one,
-    else it is taken from the training set too. Rows are in random order, so that the first k rows of
-    a split are a random subset.
+    else it is taken from the training set too. Rows are in random order, so that the first k rows
+    of a split are a random subset.
 
     Args:
         source: the decoded data set.
@@ -109,7 +109,7 @@ def _take(
     labels: Tensor, rows: np.ndarray, size: int | None, seed: int, name: str, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide `rows` into (the rest, a stratified random choice of `size` rows)."""
-    key = f"datasets.{name}.{split}_images"
+    key = f"datasets.{name}.split.{split}_images"
     if size is None:
         raise InputError(f"{key} is null, but the source publishes no {split} set; give a number.")
     classes = len(torch.unique(labels))

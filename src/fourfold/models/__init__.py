@@ -8,7 +8,7 @@ from torch import nn
 
 from fourfold.errors import InputError
 
-_BUILDERS = {"resnet18": "resnet", "vgg16": "vgg", "vit": "vit"}
+MODELS = ("resnet18", "vgg16", "vit")  # each has a module of its name, with `build`
 
 
 def build_model(
@@ -30,15 +30,15 @@ def build_model(
     Raises:
         InputError: if the name or a setting is unknown, or a size does not fit the images.
     """
-    if name not in _BUILDERS:
-        raise InputError(f"model.name is {name!r}; choose one of {', '.join(sorted(_BUILDERS))}.")
-    builder: Callable[..., nn.Module] = import_module(f"{__name__}.{_BUILDERS[name]}").build
+    if name not in MODELS:
+        raise InputError(f"model.name is {name!r}; choose one of {', '.join(MODELS)}.")
+    builder: Callable[..., nn.Module] = import_module(f"{__name__}.{name}").build
     _check_settings(name, builder, settings)
     return builder(channels=channels, image_size=image_size, classes=classes, **settings)
 
 
 def _check_settings(name: str, builder: Callable[..., nn.Module], settings: Mapping) -> None:
-    allowed = [key for key in builder.__kwdefaults__ or {}]
+    allowed = list(builder.__kwdefaults__ or {})
     unknown = sorted(set(settings) - set(allowed))
     if unknown:
         raise InputError(

@@ -2,8 +2,9 @@
 
 A CPU-only torch beside a torchvision that was compiled for CUDA can't register the compiled
 operators, and `import torchvision` stops with `operator torchvision::nms does not exist`. The
-networks and data sets need none of those operators, so their schemas are declared here and the import
-is tried again. Where torch and torchvision match, the first import succeeds and nothing is declared.
+networks and data sets need none of those operators, so their schemas are declared here and the
+import is tried again. Where torch and torchvision match, the first import succeeds and nothing is
+declared.
 """
 
 import importlib

@@ -56,7 +56,9 @@ def build(
     )
     if channels != 3:  # torchvision's patch embedding is for RGB; initialized as there
         network.conv_proj = nn.Conv2d(channels, hidden, patch_size, stride=patch_size)
-        nn.init.trunc_normal_(network.conv_proj.weight, std=math.sqrt(1 / (channels * patch_size**2)))
+        nn.init.trunc_normal_(
+            network.conv_proj.weight, std=math.sqrt(1 / (channels * patch_size**2))
+        )
         nn.init.zeros_(network.conv_proj.bias)
     nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
     return network

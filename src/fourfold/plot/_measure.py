@@ -30,7 +30,9 @@ class Measure:
         colours: name of the colour map; its light end is good for every measure.
         space: increasing function from a drawn value to its place on the scale.
         unspace: its inverse.
-        round_values: all values that make good ticks.
+        spacing: what the scale is called.
+        round_values: good ticks, about three to each power of ten.
+        rounder_values: good ticks for a wide range, about one to each power of ten.
     """
 
     column: str
@@ -39,7 +41,9 @@ class Measure:
     colours: str
     space: Callable[[ArrayLike], NDArray]
     unspace: Callable[[ArrayLike], NDArray]
+    spacing: str
     round_values: NDArray
+    rounder_values: NDArray
 
     def values(self, rows: pd.DataFrame) -> NDArray:
         """Return the column in the figure's unit."""
@@ -53,18 +57,23 @@ class Measure:
         return tuple(self.unspace(np.array([low - pad, high + pad])).tolist())
 
     def ticks(self, low: float, high: float, count: int) -> NDArray:
-        """Return at most about `count` round values in [low, high]."""
-        ticks = self.round_values[(self.round_values >= low) & (self.round_values <= high)]
-        if len(ticks) < min(count, 3):  # less than a decade: a linear choice is finer
-            ticks = MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(low, high)
-            ticks = ticks[(ticks >= low) & (ticks <= high)]
-        return ticks[:: max(1, math.ceil(len(ticks) / count))]
+        """Return at most `count` round values in [low, high]."""
+        round_ones, rounder_ones = (
+            choice[(choice >= low) & (choice <= high)]
+            for choice in (self.round_values, self.rounder_values)
+        )
+        if len(round_ones) < 3:  # less than a decade: an evenly spaced choice is finer
+            ticks = MaxNLocator(min(count, 6), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+            return ticks[(ticks >= low) & (ticks <= high)]
+        if len(round_ones) > count and len(rounder_ones) >= 3:
+            round_ones = rounder_ones
+        return round_ones[:: math.ceil(len(round_ones) / count)]
 
     def norm(self, low: float, high: float) -> FuncNorm:
         """Return the colour scale from `low` to `high`."""
         return FuncNorm((self.space, self.unspace), vmin=low, vmax=high)
 
-    def set_axis(self, axes: Axes, which: str, values: Iterable[float], count: int = 6) -> None:
+    def set_axis(self, axes: Axes, which: str, values: Iterable[float], count: int = 9) -> None:
         """Give axis `which` ("x" or "y") the scale, limits and ticks that show all `values`."""
         low, high = self.limits(values, margin=0.07)
         ticks = self.ticks(low, high, count)
@@ -73,7 +82,8 @@ class Measure:
         getattr(axes, f"set_{which}ticks")(ticks, labels=[f"{tick:g}" for tick in ticks])
 
 
-_ONE_TWO_FIVE = np.outer(10.0 ** np.arange(-6, 4), [1, 2, 5]).ravel()
+_POWERS = 10.0 ** np.arange(-6, 4)
+_ONE_TWO_FIVE = np.outer(_POWERS, [1, 2, 5]).ravel()
 
 NLL = Measure(
     column="nll",
@@ -82,7 +92,9 @@ NLL = Measure(
     colours="viridis_r",
     space=lambda nll: np.log(np.maximum(nll, _SMALLEST_NLL)),
     unspace=np.exp,
+    spacing="log scale",
     round_values=_ONE_TWO_FIVE,
+    rounder_values=_POWERS,
 )
 ACCURACY = Measure(
     column="accuracy",
@@ -91,6 +103,7 @@ ACCURACY = Measure(
     colours="viridis",
     space=lambda accuracy: -np.log(np.maximum(100 + _ERROR_OFFSET - np.asarray(accuracy), 1e-6)),
     unspace=lambda place: 100 + _ERROR_OFFSET - np.exp(-np.asarray(place)),
-    # 0, 50, 80, 90, 95, 98, 99, ...: errors in steps of 1, 2, 5
-    round_values=np.sort(100 - _ONE_TWO_FIVE[(_ONE_TWO_FIVE <= 100) & (_ONE_TWO_FIVE >= 0.1)]),
+    spacing="log scale of the error",
+    round_values=np.array([0, 50, 80, 90, 95, 98, 99, 99.5, 100]),
+    rounder_values=np.array([0, 90, 99, 100]),
 )

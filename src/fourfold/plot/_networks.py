@@ -11,6 +11,7 @@ from fourfold.plot._style import (
     FULL_WIDTH,
     GREY,
     MARKED_WIDTH,
+    NARROW_WIDTH,
     VERMILLION,
     check_run,
     heading,
@@ -22,7 +23,6 @@ from fourfold.plot._style import (
 )
 
 _SPLITS = {"train": (GREY, "--"), "val": (BLUE, "-"), "test": (VERMILLION, "-")}
-_CORNER_PREFIX = "corner_"
 
 
 @paper_style
@@ -40,18 +40,23 @@ def plot_training(training: pd.DataFrame) -> Figure:
     rows = check_run("training", training)
     rows = rows.drop_duplicates(["stage", "item", "split", "epoch"], keep="last")
     endpoints = rows[rows["stage"] == "endpoint"]
-    columns = {f"{endpoints['item'].nunique()} networks": endpoints} if len(endpoints) else {}
+    names = ", ".join(sorted(endpoints["item"].unique()))
+    columns = {f"endpoints {names}": endpoints} if names else {}
     for item, fit in rows[rows["stage"] == "fit"].groupby("item"):
         columns[f"fit of the {surface_label(item)} surface"] = fit
-    figure = Figure(figsize=(max(3.4, 0.5 * FULL_WIDTH * len(columns)), 4.0), layout="constrained")
-    panels = figure.subplots(2, len(columns), sharex="col", squeeze=False)
+    figure = Figure(
+        figsize=(max(NARROW_WIDTH, 0.5 * FULL_WIDTH * len(columns)), 4.0), layout="constrained"
+    )
+    panels = figure.subplots(2, len(columns), sharex="col", sharey="row", squeeze=False)
     for (title, runs), (top, bottom) in zip(columns.items(), panels.T, strict=True):
         for measure, axes in ((NLL, top), (ACCURACY, bottom)):
             for (_, split), run in runs.groupby(["item", "split"]):
                 run = run.sort_values("epoch")
                 colour, dashes = _SPLITS[split]
-                axes.plot(run["epoch"], measure.values(run), dashes, color=colour, linewidth=0.8)
-            measure.set_axis(axes, "y", measure.values(runs))
+                line = {"color": colour, "linewidth": 0.8, "markersize": 4}
+                line["marker"] = "." if len(run) < 10 else ""  # a single epoch makes no line
+                axes.plot(run["epoch"], measure.values(run), dashes, **line)
+            measure.set_axis(axes, "y", measure.values(rows))
             axes.grid(axis="y")
         top.set_title(title)
         bottom.set_xlabel("epoch")
@@ -84,33 +89,33 @@ def plot_geometry(geometry: pd.DataFrame) -> Figure:
     if known.empty:
         raise InputError("table 'geometry' has no disagreement; it needs one per pair of corners.")
     surfaces = surface_order(rows["surface"])
-    pairs = rows["a"].str.startswith(_CORNER_PREFIX).astype(int) + rows["b"].str.startswith(
-        _CORNER_PREFIX
+    corners = sum(rows[end].str.startswith("corner_").astype(int) for end in ("a", "b"))
+    rows = rows.assign(
+        pair=corners.map({2: "corners", 1: "corner to control point", 0: "control points"})
     )
-    rows = rows.assign(pair=pairs.map({2: "corners", 1: "corner to other", 0: "others"}))
     kinds = [
         (surface, pair)
         for surface in surfaces
         for pair in in_order(rows.loc[rows["surface"] == surface, "pair"], ["corners"])
     ]
     figure = Figure(figsize=(0.75 * FULL_WIDTH, 2.4 + 0.22 * len(kinds)), layout="constrained")
-    top, bottom = figure.subplots(
-        2, 1, sharex=True, height_ratios=[2.0, 0.2 * len(kinds)]
-    )
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.0, 0.2 * len(kinds)])
     for index, surface in enumerate(surfaces):
         colour, marker = surface_style(surface, surfaces)
         mark = {
             "marker": marker,
             "linestyle": "",
             # Later surfaces are hollow and larger, so that equal corners stay visible below them.
-            "markersize": 4 + 2.5 * index,
+            "markersize": 6.5 if index else 4,
             "markerfacecolor": "none" if index else colour,
             "markeredgecolor": colour,
             "markeredgewidth": 1,
             "clip_on": False,
         }
         part = known[known["surface"] == surface]
-        top.plot(part["relative_l2"], 100 * part["disagreement"], label=surface_label(surface), **mark)
+        top.plot(
+            part["relative_l2"], 100 * part["disagreement"], label=surface_label(surface), **mark
+        )
     for place, (surface, pair) in enumerate(kinds):
         part = rows[(rows["surface"] == surface) & (rows["pair"] == pair)]
         bottom.plot(
@@ -122,13 +127,15 @@ def plot_geometry(geometry: pd.DataFrame) -> Figure:
             markeredgewidth=MARKED_WIDTH,
         )
     top.set_ylim(bottom=0)
-    top.set_ylabel("disagreement of predictions (%)")
-    top.legend(title="corners of the surface", loc="upper left")
+    top.set_ylabel("prediction disagreement (%)")
+    top.legend(title="corners of the surface", loc="upper left", alignment="left")
     top.grid()
-    bottom.set_yticks(range(len(kinds)), labels=[f"{surface_label(s)}: {pair}" for s, pair in kinds])
+    bottom.set_yticks(
+        range(len(kinds)), labels=[f"{surface_label(s)}: {pair}" for s, pair in kinds]
+    )
     bottom.set_ylim(len(kinds) - 0.5, -0.5)
     bottom.set_xlim(left=0)
-    bottom.set_xlabel("relative L2 distance in weights")
+    bottom.set_xlabel("relative L2 distance of the weights (distance / mean norm)")
     bottom.grid(axis="x")
     figure.suptitle(heading("distances between networks", rows))
     return figure

@@ -16,6 +16,7 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C"
 
 FULL_WIDTH = 7.0  # inches; two columns of a paper
+NARROW_WIDTH = 4.2  # inches; the least that holds titles and legends
 MARKED_WIDTH = 0.6  # points; outlines of markers and thin lines
 
 _SURFACES = {

@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
-from fourfold.errors import InputError
+from fourfold.plot._lattice import corner_values, diagonals, lattice, perimeter
 from fourfold.plot._measure import ACCURACY, NLL, Measure
 from fourfold.plot._style import (
     BLACK,
@@ -21,6 +21,7 @@ from fourfold.plot._style import (
     FULL_WIDTH,
     GREY,
     MARKED_WIDTH,
+    NARROW_WIDTH,
     VERMILLION,
     check_run,
     heading,
@@ -73,7 +74,7 @@ def plot_surfaces(grid: pd.DataFrame, merge: pd.DataFrame, *, split: str = "test
     """Draw nll (above) and accuracy (below) over (u, v), one column per surface.
 
     Each row has one colour scale; the light end is good. Contour lines are chosen for each panel.
-    Squares are the corners, the star is the point with the lowest nll on val, the cross the center.
+    Squares are the corners, the star is the point chosen on val, the cross the center.
 
     Args:
         grid: table `grid` of one replicate; each surface on a complete lattice.
@@ -85,7 +86,7 @@ def plot_surfaces(grid: pd.DataFrame, merge: pd.DataFrame, *, split: str = "test
     """
     rows, surfaces = _surfaces(grid, split)
     best_points = _best_points(merge)
-    figure = Figure(figsize=_size(surfaces, 4.9), layout="constrained")
+    figure = Figure(figsize=_size(surfaces, 4.9), layout="compressed")
     panels = figure.subplots(2, len(surfaces), sharex=True, sharey=True, squeeze=False)
     for measure, row in zip((NLL, ACCURACY), panels, strict=True):
         low, high = measure.limits(measure.values(rows))
@@ -93,14 +94,18 @@ def plot_surfaces(grid: pd.DataFrame, merge: pd.DataFrame, *, split: str = "test
             points, values = lattice(rows, surface, measure)
             filled = _draw_contours(axes, measure, points, values, (low, high))
             _mark_points(axes, best_points.get(surface))
-            axes.set_title(f"{values.min():.3g} to {values.max():.3g}")
+            axes.set_title(f"{measure.column} {values.min():.3g} to {values.max():.3g}")
         _draw_colourbar(figure, filled, measure, row)
-        row[0].set_ylabel("v")
+        row[0].set_ylabel("v", rotation=0)
     for surface, top, bottom in zip(surfaces, *panels, strict=True):
         top.set_title(f"{surface_label(surface)}\n{top.get_title()}")
         bottom.set_xlabel("u")
-    figure.legend(handles=[Line2D([], [], **mark) for mark in (_CORNER_MARK, _BEST_MARK, _CENTER_MARK)], loc="outside lower center", ncols=3)
-    figure.suptitle(heading("loss and accuracy of the surfaces", rows, _batchnorm(rows)))
+    figure.legend(
+        handles=[Line2D([], [], **mark) for mark in (_CORNER_MARK, _BEST_MARK, _CENTER_MARK)],
+        loc="outside lower center",
+        ncols=min(3, len(surfaces)),
+    )
+    figure.suptitle(heading("loss and accuracy", rows, _batchnorm(rows)))
     return figure
 
 
@@ -120,14 +125,14 @@ def plot_surfaces_3d(grid: pd.DataFrame, *, split: str = "test") -> Figure:
     rows, surfaces = _surfaces(grid, split)
     low, high = NLL.limits(NLL.values(rows))
     colours = ScalarMappable(NLL.norm(low, high), colormaps[NLL.colours])
-    figure = Figure(figsize=_size(surfaces, 2.75), layout="constrained")
+    figure = Figure(figsize=_size(surfaces, 2.5), layout="constrained")
     panels = figure.subplots(1, len(surfaces), squeeze=False, subplot_kw={"projection": "3d"})[0]
     for surface, axes in zip(surfaces, panels, strict=True):
         _draw_relief(axes, colours, *lattice(rows, surface, NLL))
         axes.set_zlim(0, high)
-        axes.set_title(surface_label(surface), fontsize=8.5, y=0.98)
+        axes.set_title(surface_label(surface), y=0.96)
     _draw_colourbar(figure, colours, NLL, panels)
-    figure.suptitle(heading("loss over the surfaces", rows, _batchnorm(rows)))
+    figure.suptitle(heading("nll as height (linear) and colour (log)", rows, _batchnorm(rows)))
     return figure
 
 
@@ -155,7 +160,7 @@ def plot_profiles(grid: pd.DataFrame, *, split: str = "test") -> Figure:
         for name, dashes in zip(splits, ("-", "--"), strict=False):
             points, values = lattice(drawn[name], surface, NLL)
             for (path, colour), profile in zip(_DIAGONALS.items(), diagonals(values), strict=True):
-                top.plot(points, profile, dashes, color=colour, label=f"diagonal {path}, {name}")
+                top.plot(points, profile, dashes, color=colour, label=f"{path}, {name}")
             along, profile = perimeter(points, values)
             bottom.plot(along, profile, dashes, color=BLACK, label=f"edges, {name}")
         corners = corner_values(lattice(rows, surface, NLL)[1])
@@ -168,58 +173,14 @@ def plot_profiles(grid: pd.DataFrame, *, split: str = "test") -> Figure:
         bottom.set_xticks(range(5), labels=[*_CORNERS, "00"])
     for axes in panels[:, 0]:
         axes.set_ylabel(NLL.label)
-    band = Patch(color="#D0D0D0", label=f"four corners, {split}: range and mean")
+    band = Patch(color="#D0D0D0", label="corners: range and mean")
     handles = [*panels[0, 0].get_lines(), *panels[1, 0].get_lines()]
     handles = [line for line in handles if not line.get_label().startswith("_")]
-    figure.legend(handles=[*handles, band], loc="outside lower center", ncols=min(4, len(surfaces) + 1))
+    figure.legend(
+        handles=[*handles, band], loc="outside lower center", ncols=min(4, len(surfaces) + 1)
+    )
     figure.suptitle(heading("loss along diagonals and edges", rows, _batchnorm(rows)))
     return figure
-
-
-def lattice(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray, NDArray]:
-    """Return the points of one axis, and the measure at them as an array [v, u].
-
-    Rows of the array are v and columns u, as matplotlib wants them for u to the right and v upwards.
-
-    Raises:
-        InputError: if a point of the lattice is missing, double or not finite.
-    """
-    rows = rows[rows["surface"] == surface]
-    points = np.union1d(rows["u"], rows["v"])
-    count = len(points)
-    if rows.duplicated(["u", "v"]).any() or len(rows) != count**2 or not {0.0, 1.0} <= set(points):
-        raise InputError(
-            f"surface {surface!r} has {len(rows)} grid points on {count} coordinates "
-            f"{points.round(3).tolist()}; a figure needs each pair (u, v) of them once, "
-            "from 0 to 1."
-        )
-    table = rows.assign(drawn=measure.values(rows)).pivot(index="v", columns="u", values="drawn")
-    values = table.to_numpy()
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise InputError(
-            f"{measure.column} of surface {surface!r} is {values[row, column]} at "
-            f"(u, v) = ({points[column]:g}, {points[row]:g}); a figure needs finite numbers."
-        )
-    return points, values
-
-
-def corner_values(values: NDArray) -> NDArray:
-    """Return the values [v, u] at the corners 00, 10, 11, 01."""
-    return values[[0, 0, -1, -1], [0, -1, -1, 0]]
-
-
-def diagonals(values: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the values [v, u] from corner 00 to 11 and from 01 to 10, with u rising."""
-    return values.diagonal(), values[::-1].diagonal()
-
-
-def perimeter(points: NDArray, values: NDArray) -> tuple[NDArray, NDArray]:
-    """Return position (0 to 4) and value [v, u] along the edges 00, 10, 11, 01 and back to 00."""
-    back = 1 - points[::-1]
-    along = np.concatenate([points, 1 + points[1:], 2 + back[1:], 3 + back[1:]])
-    sides = [values[0], values[1:, -1], values[-1, -2::-1], values[-2::-1, 0]]
-    return along, np.concatenate(sides)
 
 
 def _surfaces(grid: pd.DataFrame, split: str) -> tuple[pd.DataFrame, list[str]]:
@@ -241,13 +202,15 @@ def _best_points(merge: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 def _size(surfaces: list[str], height: float) -> tuple[float, float]:
     # Three surfaces fill the width of a page; titles need room over a single one.
-    return max(3.4, FULL_WIDTH * (0.11 + 0.89 * len(surfaces) / 3)), height
+    return max(NARROW_WIDTH, FULL_WIDTH * (0.11 + 0.89 * len(surfaces) / 3)), height
 
 
 def _draw_colourbar(
     figure: Figure, colours: ScalarMappable, measure: Measure, panels: NDArray
 ) -> None:
-    bar = figure.colorbar(colours, ax=panels, pad=0.02, aspect=22, label=measure.label)
+    bar = figure.colorbar(
+        colours, ax=panels, pad=0.02, aspect=22, label=f"{measure.label}\n{measure.spacing}"
+    )
     ticks = measure.ticks(*colours.get_clim(), 8)
     bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     bar.minorticks_off()
@@ -268,10 +231,13 @@ def _draw_contours(
     filled.set_edgecolor("face")  # closes the hairlines that SVG viewers leave between bands
     filled.set_linewidth(0.2)
     levels = measure.ticks(values.min(), values.max(), 4)
+    levels = levels[(levels > values.min()) & (levels < values.max())]
     if len(levels):
         lines = axes.contour(points, points, values, levels, colors="black", linewidths=0.4)
         for text in axes.clabel(lines, fmt="%g", fontsize=5.5):
             text.set_path_effects(_HALO)
+            # A label at the rim would be cut in two or lie on the name of a corner.
+            text.set_visible(all(0.09 < at < 0.91 for at in text.get_position()))
     axes.set(aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     return filled
 
@@ -308,13 +274,11 @@ def _draw_relief(axes: Axes3D, colours: ScalarMappable, points: NDArray, values:
         linewidth=0.2,
         shade=False,
     )
-    for name, (at_u, at_v), height in zip(
-        _CORNERS, _CORNERS.values(), corner_values(values), strict=True
-    ):
-        axes.text(at_u, at_v, height, name, fontsize=6, zorder=10, path_effects=_HALO)
     axes.set(xlabel="u", ylabel="v", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     axes.tick_params(labelsize=6, pad=-3)
     axes.xaxis.labelpad = axes.yaxis.labelpad = -9
-    axes.view_init(elev=22, azim=-58)
+    axes.zaxis.get_major_locator().set_params(nbins=4)
+    axes.view_init(elev=24, azim=-58)
+    axes.set_box_aspect((1, 1, 0.7), zoom=1.12)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_pane_color((1, 1, 1, 0))

@@ -1,0 +1,36 @@
+# Main entry point: `snakemake --cores N` builds everything that `run:` in params.yaml names.
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "params.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/surface.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/compare.smk"
+include: "workflow/rules/report.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+onstart:
+    remove_unfinished()
+
+
+onsuccess:
+    print_headline()
+
+
+rule all:
+    """Build the tables and figures of every experiment in `run:`, and the headline table."""
+    default_target: True
+    input:
+        SUMMARY,
+        per_replicate("figures/{figure}.{format}", figure=FIGURES, format=["png", "svg"]),
+        per_replicate("tables/csv/{table}.csv", table=TABLES),

@@ -1,0 +1,1 @@
+"""The commands: each reads files, calls the library, and writes files. No mathematics here."""

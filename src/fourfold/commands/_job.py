@@ -1,0 +1,114 @@
+"""What the commands that run networks have in common."""
+
+import argparse
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fourfold.commands._settings import add_settings_argument, check_keys, read_settings
+from fourfold.cost import CostMeter, flop_per_image
+from fourfold.data.augment import RandomShiftFlip
+from fourfold.data.dataset import Dataset
+from fourfold.errors import InputError
+from fourfold.models import build_model
+from fourfold.table import make_table, write_table
+
+
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every command that runs networks."""
+    add_settings_argument(parser)
+    parser.add_argument("--experiment", required=True, help="name of the experiment")
+    parser.add_argument("--replicate", required=True, type=int, help="number of the replicate")
+    parser.add_argument("--data", required=True, type=Path, help="folder of prepare-data")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--cost", required=True, type=Path, help="table of the job's cost to write")
+
+
+class Job:
+    """One run of a command: its settings, data, device and cost."""
+
+    def __init__(self, arguments: argparse.Namespace, *sections: str) -> None:
+        """Read settings and data, choose the device, start counting the cost."""
+        self.arguments = arguments
+        self.settings = read_settings(arguments.settings, *sections)
+        if arguments.threads < 1:
+            raise InputError(f"--threads is {arguments.threads}; it must be at least 1.")
+        torch.set_num_threads(arguments.threads)
+        self.device = choose_device(arguments.device)
+        self.cost = CostMeter(self.device)
+        stored = Dataset.load(arguments.data)
+        self.data_sha256 = stored.sha256()
+        self.dataset = stored.to(self.device)
+
+    def build_model(self) -> nn.Module:
+        """Build the experiment's network on the job's device."""
+        channels, height, width = self.dataset.image_shape
+        if height != width:
+            raise InputError(
+                f"the images are {height} x {width} pixels; the networks need squares."
+            )
+        model = build_model(
+            **self.settings["model"],
+            channels=channels,
+            image_size=height,
+            classes=len(self.dataset.classes),
+        )
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def augment(self) -> RandomShiftFlip:
+        """Build the experiment's augmentation."""
+        check_keys("augment", self.settings["augment"], RandomShiftFlip)
+        return RandomShiftFlip(**self.settings["augment"])
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what made a file: settings, data, versions, device."""
+        return {
+            "experiment": self.arguments.experiment,
+            "replicate": self.arguments.replicate,
+            "settings": self.settings,
+            "data_sha256": self.data_sha256,
+            "device": self.device.type,
+            "threads": self.arguments.threads,
+            "versions": {
+                "python": platform.python_version(),
+                **{
+                    name: importlib.metadata.version(name)
+                    for name in ("fourfold", "torch", "torchvision", "numpy", "pandas")
+                },
+            },
+        }
+
+    def write(self, name: str, rows: Any, path: Path) -> None:
+        """Write rows as table `name`, with experiment, replicate and metadata."""
+        table = make_table(
+            name,
+            rows,
+            experiment=self.arguments.experiment,
+            replicate=self.arguments.replicate,
+        )
+        write_table(name, table, path, self.metadata())
+
+    def write_cost(self, stage: str, item: str, model: nn.Module) -> None:
+        """Write the job's row of the cost table; call it last."""
+        flop = flop_per_image(model, self.dataset.image_shape)
+        self.write("cost", [self.cost.row(stage, item, flop)], self.arguments.cost)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for `auto` (a GPU if there is one), `cpu` or `cuda`.
+
+    Raises:
+        InputError: if the name is unknown, or `cuda` is asked for and there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device is {name!r}; choose auto, cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is 'cuda', but PyTorch sees no GPU here; choose auto or cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

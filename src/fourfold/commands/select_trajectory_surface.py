@@ -1,0 +1,71 @@
+"""Span the bilinear surface by four checkpoints of one training run: nothing is trained."""
+
+import argparse
+from pathlib import Path
+
+from fourfold.checkpoint import load_checkpoint, read_header
+from fourfold.commands._job import Job, add_job_arguments
+from fourfold.commands._settings import check_keys
+from fourfold.errors import InputError
+from fourfold.progress import Progress
+from fourfold.surface import CORNERS, BezierSurface
+from fourfold.trajectory import select_corners
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_job_arguments(parser)
+    parser.add_argument("--trajectory", required=True, type=Path, help="folder of one run")
+    parser.add_argument("--output", required=True, type=Path, help="surface to write")
+    parser.add_argument(
+        "--selection", required=True, type=Path, help="table of candidates to write"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the surface and the table of candidates."""
+    job = Job(arguments, "model", "trajectory", "grid")
+    settings = dict(job.settings["trajectory"])
+    check_keys("trajectory", settings, _choose_candidates)
+    candidates = _choose_candidates(**settings)
+    paths = {
+        read_header(path)["epoch"]: path for path in arguments.trajectory.glob("*.safetensors")
+    }
+    checkpoints = {epoch: load_checkpoint(paths[epoch]) for epoch in sorted(paths)}
+    model, splits, grid = job.build_model(), job.dataset.splits, job.settings["grid"]
+    batchnorm = splits["train"].first(grid["batchnorm_images"])
+    evaluated = 0
+
+    def on_network(done: int, networks: int) -> None:
+        nonlocal evaluated
+        evaluated = done
+        progress.on_item(done, networks)
+
+    progress = Progress(f"{arguments.experiment} trajectory", unit="network")
+    table = select_corners(
+        checkpoints,
+        model,
+        splits["val"].images,
+        splits["val"].labels,
+        candidates=candidates,
+        batchnorm_images=batchnorm.images,
+        batch_size=grid["batch_size"],
+        preprocess=job.dataset.normalize,
+        on_network=on_network,
+    )
+    job.cost.evaluated(evaluated * (len(splits["val"]) + len(batchnorm)))
+    epochs = [int(table.iloc[0][corner]) for corner in CORNERS]
+    corners = [checkpoints[epoch] for epoch in epochs]
+    surface = BezierSurface.from_corners(corners, degree=(1, 1), name="trajectory")
+    surface.save(arguments.output, job.metadata() | {"epochs": epochs})
+    job.write("selection", table, arguments.selection)
+    job.write_cost("select_trajectory_surface", "trajectory", model)
+
+
+def _choose_candidates(*, selection: str, epochs: list[int]) -> list[list[int]] | None:
+    """Return the one fixed candidate, or None for all."""
+    if selection == "epochs":
+        return [epochs]
+    if selection == "validation":
+        return None
+    raise InputError(f"trajectory.selection is {selection!r}; choose epochs or validation.")

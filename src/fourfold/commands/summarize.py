@@ -1,0 +1,45 @@
+"""Write the headline table over all experiments and replicates, its text, metrics and figure."""
+
+import argparse
+import json
+from pathlib import Path
+
+from fourfold import plot
+from fourfold.atomic import atomic_path, write_text
+from fourfold.errors import InputError
+from fourfold.summary import render_markdown, render_metrics, summarize
+from fourfold.table import SCHEMAS, read_table, write_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    for name in ("grids", "barriers", "ensembles", "merges"):
+        parser.add_argument(f"--{name}", required=True, nargs="+", type=Path, help="tables to read")
+    parser.add_argument(
+        "--margin",
+        required=True,
+        type=float,
+        help="largest gap between a low-loss surface's worst accuracy and its corners' mean",
+    )
+    parser.add_argument("--output", required=True, type=Path, help="folder of the results")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write summary.parquet, .csv and .md, metrics.json, and the summary figure."""
+    if not 0 <= arguments.margin <= 1:
+        raise InputError(f"--margin is {arguments.margin}; it is a fraction, in [0, 1].")
+    summary = summarize(
+        read_table("grid", *arguments.grids),
+        read_table("barrier", *arguments.barriers),
+        read_table("ensemble", *arguments.ensembles),
+        read_table("merge", *arguments.merges),
+        margin=arguments.margin,
+    )[SCHEMAS["summary"].names]
+    folder = arguments.output
+    write_table("summary", summary, folder / "summary.parquet")
+    with atomic_path(folder / "summary.csv") as path:
+        summary.to_csv(path, index=False, float_format="%.6g")
+    write_text(folder / "summary.md", render_markdown(summary, arguments.margin))
+    metrics = json.dumps(render_metrics(summary), indent=2, sort_keys=True)
+    write_text(folder / "metrics.json", metrics + "\n")
+    plot.save_figure(plot.plot_summary(summary), folder / "figures" / "summary")

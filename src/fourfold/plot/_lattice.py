@@ -1,0 +1,53 @@
+"""The values of one surface on its lattice, and the lines through it that are drawn."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fourfold.errors import InputError
+from fourfold.plot._measure import Measure
+
+
+def lattice(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray, NDArray]:
+    """Return the points of one axis, and the measure at them as an array [v, u].
+
+    Rows of the array are v and columns u: matplotlib then draws u to the right and v upwards.
+
+    Raises:
+        InputError: if a point of the lattice is missing, double or not finite.
+    """
+    rows = rows[rows["surface"] == surface]
+    points = np.union1d(rows["u"], rows["v"])
+    count = len(points)
+    if rows.duplicated(["u", "v"]).any() or len(rows) != count**2 or not {0.0, 1.0} <= set(points):
+        raise InputError(
+            f"surface {surface!r} has {len(rows)} grid points on {count} coordinates "
+            f"{points.round(3).tolist()}; a figure needs each pair (u, v) of them once, "
+            "from 0 to 1."
+        )
+    values = measure.values(rows.sort_values(["v", "u"])).reshape(count, count)
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise InputError(
+            f"{measure.column} of surface {surface!r} is {values[row, column]} at "
+            f"(u, v) = ({points[column]:g}, {points[row]:g}); a figure needs finite numbers."
+        )
+    return points, values
+
+
+def corner_values(values: NDArray) -> NDArray:
+    """Return the values [v, u] at the corners 00, 10, 11, 01."""
+    return values[[0, 0, -1, -1], [0, -1, -1, 0]]
+
+
+def diagonals(values: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the values [v, u] from corner 00 to 11 and from 01 to 10, with u rising."""
+    return values.diagonal(), values[::-1].diagonal()
+
+
+def perimeter(points: NDArray, values: NDArray) -> tuple[NDArray, NDArray]:
+    """Return position (0 to 4) and value [v, u] along the edges 00, 10, 11, 01 and back to 00."""
+    back = 1 - points[::-1]
+    along = np.concatenate([points, 1 + points[1:], 2 + back[1:], 3 + back[1:]])
+    sides = [values[0], values[1:, -1], values[-1, -2::-1], values[-2::-1, 0]]
+    return along, np.concatenate(sides)

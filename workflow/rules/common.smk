@@ -1,0 +1,249 @@
+# Checks of params.yaml, target lists, and what rules take from params.yaml.
+import ast
+import hashlib
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+validate(config, workflow.source_path("../schemas/params.schema.yaml"))
+
+EXPERIMENTS = config["experiments"]
+SURFACES = ["linear", "bezier", "trajectory"]
+LINEAR_SURFACES = ["linear", "trajectory"]
+CORNERS_PER_SURFACE = 4
+FIGURES = [
+    "surfaces",
+    "surfaces_3d",
+    "profiles",
+    "ensembles",
+    "merges",
+    "training",
+    "geometry",
+]
+TABLES = [
+    *(f"grid-{surface}" for surface in SURFACES),
+    "barrier",
+    "ensemble",
+    "merge",
+    "geometry",
+    "selection",
+    "endpoints",
+    "training",
+    "cost",
+]
+GATHERED_TABLES = ["endpoints", "training", "cost"]
+SUMMARY = [
+    "results/summary.parquet",
+    "results/summary.csv",
+    "results/summary.md",
+    "results/metrics.json",
+    "results/figures/summary.png",
+    "results/figures/summary.svg",
+]
+# Jobs that run networks: item of each rule's row in the cost table.
+COST_ITEMS = [
+    "linear",
+    "bezier-fit",
+    "trajectory-select",
+    *(f"{surface}-grid" for surface in SURFACES),
+    "ensembles",
+    "merges",
+    "geometry",
+]
+
+# One replicate of one experiment, and the module that a rule's command runs.
+REPLICATE = "results/{experiment}/{replicate}"
+FOURFOLD = f"{shlex.quote(sys.executable)} -m fourfold"
+
+
+wildcard_constraints:
+    experiment="|".join(map(re.escape, EXPERIMENTS)),
+    dataset="|".join(map(re.escape, config["datasets"])),
+    replicate=r"\d+",
+    seed=r"\d+",
+    surface="|".join(SURFACES),
+
+
+def check_params():
+    """Refuse what a schema can't see: names that point nowhere, epochs that are never reached."""
+    for name in config["run"]:
+        if name not in EXPERIMENTS:
+            raise WorkflowError(
+                f"run names the experiment {name!r}, which params.yaml doesn't define; "
+                f"choose from {', '.join(EXPERIMENTS)}."
+            )
+    for name, experiment in EXPERIMENTS.items():
+        key, endpoint = f"experiments.{name}", experiment["endpoint"]
+        if experiment["dataset"] not in config["datasets"]:
+            raise WorkflowError(
+                f"{key}.dataset is {experiment['dataset']!r}, which `datasets` doesn't define; "
+                f"choose from {', '.join(config['datasets'])}."
+            )
+        late = [epoch for epoch in endpoint["checkpoints"] if epoch > endpoint["epochs"]]
+        if late:
+            raise WorkflowError(
+                f"{key}.endpoint.checkpoints has {late}, but endpoint.epochs is "
+                f"{endpoint['epochs']}; list epochs from 1 to {endpoint['epochs']}."
+            )
+        absent = set(experiment["trajectory"]["epochs"]) - set(endpoint["checkpoints"])
+        if absent:
+            raise WorkflowError(
+                f"{key}.trajectory.epochs has {sorted(absent)}, which endpoint.checkpoints "
+                f"{endpoint['checkpoints']} doesn't keep; add them there or choose others."
+            )
+        bezier = experiment["bezier"]
+        if bezier["degree"] == [1, 1]:
+            raise WorkflowError(
+                f"{key}.bezier.degree is [1, 1], the linear surface, which has nothing to fit; "
+                "choose a degree with a component of at least 2, such as [2, 2]."
+            )
+        if bezier["batch_size"] % bezier["points_per_step"]:
+            raise WorkflowError(
+                f"{key}.bezier.batch_size is {bezier['batch_size']}, no multiple of "
+                f"points_per_step, {bezier['points_per_step']}; change one of them."
+            )
+
+
+check_params()
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+def per_replicate(pattern, **values):
+    """Return the files of every replicate of every experiment in `run`."""
+    return expand(
+        f"{REPLICATE}/{pattern}",
+        experiment=config["run"],
+        replicate=range(config["replicates"]),
+        **values,
+    )
+
+
+def seeds(wildcards):
+    """Return the seeds of a replicate's four corners; replicates share none."""
+    first = EXPERIMENTS[wildcards.experiment]["seeds"]["corner"]
+    start = first + CORNERS_PER_SURFACE * int(wildcards.replicate)
+    return range(start, start + CORNERS_PER_SURFACE)
+
+
+def per_seed(pattern):
+    """Return an input function: the files of a replicate's four training runs, in corner order."""
+    return lambda wildcards: [
+        f"{REPLICATE}/{pattern}".format(seed=seed, **wildcards) for seed in seeds(wildcards)
+    ]
+
+
+def first_run(pattern):
+    """Return an input function: the file of a replicate's first training run."""
+    return lambda wildcards: per_seed(pattern)(wildcards)[0]
+
+
+def prepared_data(wildcards):
+    """Return the files of the experiment's data set."""
+    dataset = EXPERIMENTS[wildcards.experiment]["dataset"]
+    return expand("data/{dataset}/{split}.safetensors", dataset=dataset, split=SPLITS)
+
+
+SPLITS = ["train", "val", "test"]
+
+
+# --- what rules take from params.yaml -------------------------------------------------------------
+
+
+def settings(*sections):
+    """Return a params function: sections of the experiment as JSON.
+
+    The text is the same whatever the order and the comments in params.yaml, so that a job reruns
+    when a value that it reads has changed, and only then.
+    """
+    return lambda wildcards: json.dumps(
+        {section: EXPERIMENTS[wildcards.experiment][section] for section in sections},
+        sort_keys=True,
+    )
+
+
+def job(wildcards):
+    """Return the arguments that every command which runs networks takes."""
+    dataset = EXPERIMENTS[wildcards.experiment]["dataset"]
+    return (
+        f"--experiment {wildcards.experiment} --replicate {wildcards.replicate}"
+        f" --data data/{dataset} --device {config['device']}"
+    )
+
+
+def experiment_threads(wildcards):
+    """Return the CPU threads of the experiment's jobs."""
+    return EXPERIMENTS[wildcards.experiment]["threads"]
+
+
+# --- code as an input -----------------------------------------------------------------------------
+
+PACKAGE = Path(workflow.basedir) / "src" / "fourfold"
+
+
+def imported_modules(path):
+    """Return the files of this package that a Python file imports, wherever the import stands."""
+    files = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fourfold":
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "fourfold"]
+        else:
+            continue
+        for name in names:
+            stem = PACKAGE.joinpath(*name.split(".")[1:])
+            files |= {f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()}
+    return files - {PACKAGE / "__init__.py"}  # it names everything and runs nothing
+
+
+def code(command):
+    """Return a params function: the hash of the text of a command's module and all it imports.
+
+    Snakemake sees rules, not the modules behind a shell command. With the hash among a rule's params
+    an edited module reruns what uses it, and a mere touch reruns nothing.
+    """
+    found, waiting = set(), {PACKAGE / "commands" / f"{command}.py"}
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        waiting |= imported_modules(path) - found
+    # Networks are imported by name, so that no import statement shows which one a job uses.
+    builds_networks = PACKAGE / "models" / "__init__.py" in found
+
+    def with_network(wildcards):
+        files = set(found)
+        if builds_networks:
+            network = (
+                PACKAGE / "models" / f"{EXPERIMENTS[wildcards.experiment]['model']['name']}.py"
+            )
+            files |= {network, *imported_modules(network)}
+        digest = hashlib.sha256()
+        for path in sorted(files):
+            digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+        return digest.hexdigest()
+
+    return with_network
+
+
+# --- hooks ----------------------------------------------------------------------------------------
+
+
+def remove_unfinished():
+    """Remove what killed jobs left under temporary names; the workflow's lock is held here."""
+    for folder in (Path("results"), Path("data")):
+        for path in folder.rglob(".unfinished-*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def print_headline():
+    """Print the headline table, if this run has the experiments that it is about."""
+    summary = Path("results/summary.md")
+    if summary.is_file():
+        print(summary.read_text(encoding="utf-8"))

@@ -1,0 +1,15 @@
+# Data sets, shared by all experiments on them.
+
+
+rule prepare_data:
+    """Decode a data set once, split it, and store the splits as uint8 tensors."""
+    output:
+        expand("data/{{dataset}}/{split}.safetensors", split=SPLITS),
+    log:
+        "results/log/prepare_data-{dataset}.log",
+    params:
+        settings=lambda wildcards: json.dumps(config["datasets"][wildcards.dataset], sort_keys=True),
+        code=code("prepare_data"),
+    shell:
+        "{FOURFOLD} prepare-data --name {wildcards.dataset} --settings {params.settings:q}"
+        " --output data/{wildcards.dataset} > {log} 2>&1"

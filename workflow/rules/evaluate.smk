@@ -1,0 +1,23 @@
+# Every surface passes through the same evaluation.
+
+
+rule evaluate_grid:
+    """Evaluate a surface on a grid of points: metrics on all splits, logits on val and test."""
+    input:
+        data=prepared_data,
+        surface=f"{REPLICATE}/surfaces/{{surface}}.safetensors",
+    output:
+        table=f"{REPLICATE}/tables/grid-{{surface}}.parquet",
+        logits=f"{REPLICATE}/logits/{{surface}}.safetensors",
+        cost=f"{REPLICATE}/jobs/cost-{{surface}}-grid.parquet",
+    log:
+        f"{REPLICATE}/log/evaluate_grid-{{surface}}.log",
+    threads: experiment_threads
+    params:
+        job=job,
+        settings=settings("model", "grid"),
+        code=code("evaluate_grid"),
+    shell:
+        "{FOURFOLD} evaluate-grid {params.job} --threads {threads} --settings {params.settings:q}"
+        " --surface {input.surface} --output {output.table} --logits {output.logits}"
+        " --cost {output.cost} > {log} 2>&1"

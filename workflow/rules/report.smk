@@ -1,0 +1,100 @@
+# Tables of single jobs gathered, figures, and the headline table over all experiments.
+
+
+rule collect_tables:
+    """Gather the tables of single jobs, and write every table of a replicate as CSV as well."""
+    input:
+        training=lambda wildcards: [
+            *per_seed("jobs/training-seed{seed}.parquet")(wildcards),
+            f"{REPLICATE}/jobs/training-bezier.parquet".format(**wildcards),
+        ],
+        endpoints=per_seed("jobs/endpoints-seed{seed}.parquet"),
+        cost=lambda wildcards: [
+            *per_seed("jobs/cost-seed{seed}.parquet")(wildcards),
+            *expand(f"{REPLICATE}/jobs/cost-{{item}}.parquet", item=COST_ITEMS, **wildcards),
+        ],
+        tables=expand(
+            f"{REPLICATE}/tables/{{table}}.parquet",
+            table=[table for table in TABLES if table not in GATHERED_TABLES],
+            allow_missing=True,
+        ),
+    output:
+        gathered=expand(
+            f"{REPLICATE}/tables/{{table}}.parquet", table=GATHERED_TABLES, allow_missing=True
+        ),
+        csv=report(
+            expand(f"{REPLICATE}/tables/csv/{{table}}.csv", table=TABLES, allow_missing=True),
+            caption="../report/tables.rst",
+            category="{experiment}",
+            subcategory="tables, replicate {replicate}",
+        ),
+    log:
+        f"{REPLICATE}/log/collect_tables.log",
+    params:
+        code=code("collect_tables"),
+        tables=f"{REPLICATE}/tables",
+    shell:
+        "{FOURFOLD} collect-tables --training {input.training} --endpoints {input.endpoints}"
+        " --cost {input.cost} --tables {input.tables} --output {params.tables} > {log} 2>&1"
+
+
+rule plot_figures:
+    """Draw all figures of one replicate; one job, since starting seaborn costs more than a figure."""
+    input:
+        grids=expand(
+            f"{REPLICATE}/tables/grid-{{surface}}.parquet", surface=SURFACES, allow_missing=True
+        ),
+        tables=expand(
+            f"{REPLICATE}/tables/{{table}}.parquet",
+            table=["merge", "ensemble", "geometry", "training"],
+            allow_missing=True,
+        ),
+    output:
+        **{
+            figure: report(
+                f"{REPLICATE}/figures/{figure}.png",
+                caption=f"../report/{figure}.rst",
+                category="{experiment}",
+                subcategory="figures, replicate {replicate}",
+                labels={"figure": figure},
+            )
+            for figure in FIGURES
+        },
+        svg=expand(f"{REPLICATE}/figures/{{figure}}.svg", figure=FIGURES, allow_missing=True),
+    log:
+        f"{REPLICATE}/log/plot_figures.log",
+    params:
+        code=code("plot_figures"),
+        tables=f"{REPLICATE}/tables",
+        figures=f"{REPLICATE}/figures",
+        surfaces=SURFACES,
+    shell:
+        "{FOURFOLD} plot-figures --tables {params.tables} --surfaces {params.surfaces}"
+        " --output {params.figures} > {log} 2>&1"
+
+
+rule summarize:
+    """Write the headline table over all experiments and replicates, its figure and its metrics."""
+    input:
+        grids=per_replicate("tables/grid-{surface}.parquet", surface=SURFACES),
+        barriers=per_replicate("tables/barrier.parquet"),
+        ensembles=per_replicate("tables/ensemble.parquet"),
+        merges=per_replicate("tables/merge.parquet"),
+    output:
+        table="results/summary.parquet",
+        text="results/summary.md",
+        metrics="results/metrics.json",
+        csv=report("results/summary.csv", caption="../report/summary.rst", category="summary"),
+        figure=report(
+            "results/figures/summary.png", caption="../report/summary.rst", category="summary"
+        ),
+        svg="results/figures/summary.svg",
+    log:
+        "results/log/summarize.log",
+    params:
+        margin=config["summary"]["margin"],
+        code=code("summarize"),
+    shell:
+        "{FOURFOLD} summarize --grids {input.grids} --barriers {input.barriers}"
+        " --ensembles {input.ensembles} --merges {input.merges} --margin {params.margin}"
+        " --output results > {log} 2>&1"

@@ -1,0 +1,71 @@
+# The surfaces: linear through independent networks, optimized, and linear through one run.
+
+
+rule build_linear_surface:
+    """Span the bilinear surface by the four corners; nothing is trained."""
+    input:
+        data=prepared_data,
+        corners=per_seed("endpoints/seed{seed}.safetensors"),
+    output:
+        surface=f"{REPLICATE}/surfaces/linear.safetensors",
+        cost=f"{REPLICATE}/jobs/cost-linear.parquet",
+    log:
+        f"{REPLICATE}/log/build_linear_surface.log",
+    threads: experiment_threads
+    params:
+        job=job,
+        settings=settings("model"),
+        code=code("build_linear_surface"),
+    shell:
+        "{FOURFOLD} build-linear-surface {params.job} --threads {threads}"
+        " --settings {params.settings:q} --corners {input.corners} --output {output.surface}"
+        " --cost {output.cost} > {log} 2>&1"
+
+
+rule fit_bezier_surface:
+    """Fit the free control points of a Bezier surface with the four corners fixed."""
+    input:
+        data=prepared_data,
+        corners=per_seed("endpoints/seed{seed}.safetensors"),
+    output:
+        surface=f"{REPLICATE}/surfaces/bezier.safetensors",
+        training=f"{REPLICATE}/jobs/training-bezier.parquet",
+        cost=f"{REPLICATE}/jobs/cost-bezier-fit.parquet",
+    log:
+        f"{REPLICATE}/log/fit_bezier_surface.log",
+    priority: 10
+    threads: experiment_threads
+    params:
+        job=job,
+        settings=settings("model", "augment", "bezier"),
+        seed=lambda wildcards: (
+            EXPERIMENTS[wildcards.experiment]["seeds"]["bezier"] + int(wildcards.replicate)
+        ),
+        code=code("fit_bezier_surface"),
+    shell:
+        "{FOURFOLD} fit-bezier-surface {params.job} --threads {threads} --seed {params.seed}"
+        " --settings {params.settings:q} --corners {input.corners} --output {output.surface}"
+        " --training {output.training} --cost {output.cost} > {log} 2>&1"
+
+
+rule select_trajectory_surface:
+    """Span the bilinear surface by four selected checkpoints of one run; nothing is trained."""
+    input:
+        data=prepared_data,
+        trajectory=first_run("trajectory/seed{seed}"),
+    output:
+        surface=f"{REPLICATE}/surfaces/trajectory.safetensors",
+        selection=f"{REPLICATE}/tables/selection.parquet",
+        cost=f"{REPLICATE}/jobs/cost-trajectory-select.parquet",
+    log:
+        f"{REPLICATE}/log/select_trajectory_surface.log",
+    threads: experiment_threads
+    params:
+        job=job,
+        settings=settings("model", "trajectory", "grid"),
+        code=code("select_trajectory_surface"),
+    shell:
+        "{FOURFOLD} select-trajectory-surface {params.job} --threads {threads}"
+        " --settings {params.settings:q} --trajectory {input.trajectory}"
+        " --output {output.surface} --selection {output.selection} --cost {output.cost}"
+        " > {log} 2>&1"
