@@ -256,7 +256,7 @@ def saved_surface(path, **changes):
         ({"format": "other"}, "'other'"),
         ({"format": None}, "fourfold-surface-1"),
         ({"degree": [3, 3]}, "(16, "),
-        ({"degree": [0, 3]}, "(0, 3)"),
+        ({"degree": [0, 3]}, "[0, 3]"),
         ({"layout": None}, "layout"),
         ({"degree": None}, "degree"),
     ],

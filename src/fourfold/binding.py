@@ -97,7 +97,11 @@ class BoundModel:
         pieces: dict[str, Any] = self._layout.views(theta.detach())
         for name in self._trainable:
             pieces[name].requires_grad_()
-        arguments = {name: piece for name, piece in pieces.items() if name not in self._aliases}
+        arguments = {
+            name: piece.to(dtype)  # the model's own: the vector is float32
+            for (name, piece), dtype in zip(pieces.items(), self._layout.dtypes, strict=True)
+            if name not in self._aliases
+        }
         logits = functional_call(self.module, arguments, (inputs,))
         loss = loss_function(logits, labels)
         leaves = [pieces[name] for name in self._trainable]

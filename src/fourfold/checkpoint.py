@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import pickle
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,12 @@ def save_checkpoint(
         for name, tensor in state.items()
         if name not in tied
     }
+    # What is left to share memory (buffers of a layer with two names, pieces of one block) is
+    # stored in full: safetensors refuses shared memory.
+    places = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    for name, tensor in tensors.items():
+        if places[tensor.untyped_storage().data_ptr()] > 1:
+            tensors[name] = tensor.clone()
     save_tensors(tensors, path, header)
     return sha256
 
@@ -133,7 +139,7 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
         raise InputError(f"no file at {path}.")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # damaged files end in errors of many kinds, IndexError among them
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"{path} can't be read as tensors alone ({reason}); save it again with "

@@ -79,7 +79,7 @@ class ParameterLayout:
     def flatten(self, state: StateDict, out: Tensor) -> None:
         """Write the parameters of `state` into the (D,) float32 vector `out`."""
         for name, piece in zip(self.names, out.split(self.sizes), strict=True):
-            piece.copy_(state[name].reshape(-1))
+            piece.copy_(state[name].detach().reshape(-1))
 
     def views(self, vector: Tensor) -> dict[str, Tensor]:
         """Return name -> view of the (D,) `vector` in the tensor's shape, without tied names."""

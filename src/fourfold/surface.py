@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fourfold.bernstein import surface_basis
 from fourfold.checkpoint import load_tensors, save_tensors, state_hash
-from fourfold.errors import InputError
+from fourfold.errors import DivergenceError, InputError
 from fourfold.layout import ParameterLayout, StateDict, check_same_architecture
 
 CORNERS = ("corner_00", "corner_01", "corner_10", "corner_11")
@@ -93,8 +93,10 @@ class BezierSurface:
         n, m = degree
         i, j = torch.meshgrid(torch.arange(n + 1), torch.arange(m + 1), indexing="ij")
         bilinear = surface_basis((1, 1), i.flatten() / n, j.flatten() / m)
+        control_points = bilinear @ rows
+        control_points[[0, m, n * (m + 1), n * (m + 1) + m]] = rows  # -0.0 stays what it is
         return cls(
-            control_points=rows if degree == (1, 1) else bilinear @ rows,
+            control_points=control_points,
             degree=degree,
             layout=layout,
             corner_buffers={
@@ -148,6 +150,9 @@ class BezierSurface:
     def point(self, u: float, v: float) -> Tensor:
         """Return theta(u, v), the (D,) float32 parameters at one point."""
         weights = self.weights(*_check_coordinates(u, v))
+        largest = int(weights.argmax())
+        if weights[0, largest] == 1:  # a corner; the product would turn -0.0 into 0.0
+            return self.control_points[largest].clone()
         return (weights @ self.control_points)[0]
 
     def state_dict(self, u: float, v: float) -> dict[str, Tensor]:
@@ -165,14 +170,23 @@ class BezierSurface:
         nearest = int(bilinear.argmax())
         buffers = {}
         for name, values in self.corner_buffers.items():
-            if values.is_floating_point():
+            if values.is_floating_point() and bilinear[nearest] < 1:
                 buffers[name] = torch.tensordot(bilinear.to(values), values, dims=1)
             else:
                 buffers[name] = values[nearest]
         return self.layout.state_dict(self.point(u, v), buffers)
 
     def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """Save as safetensors, with degree, layout and corner hashes in the header."""
+        """Save as safetensors, with degree, layout and corner hashes in the header.
+
+        Raises:
+            DivergenceError: if a control point holds a NaN or an infinity.
+        """
+        if not bool(torch.isfinite(self.control_points).all()):
+            raise DivergenceError(
+                f"not saving {path}: a control point holds a NaN or an infinity. The fit diverged; "
+                "lower its learning rate or clip the gradient."
+            )
         layout = self.layout
         header = {
             **(metadata or {}),
@@ -205,17 +219,24 @@ class BezierSurface:
                 f"{path} is no surface: its format is {header.get('format')!r}, "
                 "expected 'fourfold-surface-1'."
             )
-        stored = header["layout"]
-        layout = ParameterLayout(
-            names=tuple(stored["names"]),
-            shapes=tuple(tuple(shape) for shape in stored["shapes"]),
-            dtypes=tuple(getattr(torch, dtype) for dtype in stored["dtypes"]),
-            buffers=tuple(stored["buffers"]),
-            tied=stored["tied"],
-            order=tuple(stored["order"]),
-        )
-        n, m = degree = _check_degree(header["degree"])
-        control_points = tensors["control_points"]
+        try:
+            stored = header["layout"]
+            layout = ParameterLayout(
+                names=tuple(stored["names"]),
+                shapes=tuple(tuple(shape) for shape in stored["shapes"]),
+                dtypes=tuple(getattr(torch, dtype) for dtype in stored["dtypes"]),
+                buffers=tuple(stored["buffers"]),
+                tied=stored["tied"],
+                order=tuple(stored["order"]),
+            )
+            n, m = degree = _check_degree(header["degree"])
+            hashes, name = header["corner_sha256"], header["name"]
+            control_points = tensors["control_points"]
+            buffers = {buffer: tensors[f"buffers/{buffer}"] for buffer in layout.buffers}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path} is no complete surface ({type(error).__name__}: {error}); build it again."
+            ) from error
         if control_points.shape != ((n + 1) * (m + 1), layout.dimension):
             raise InputError(
                 f"{path}: control points have shape {tuple(control_points.shape)}, but degree "
@@ -223,18 +244,18 @@ class BezierSurface:
             )
         if not bool(torch.isfinite(control_points).all()):
             raise InputError(f"{path}: a control point holds a NaN or an infinity.")
-        buffers = {name: tensors[f"buffers/{name}"] for name in layout.buffers}
-        return cls(control_points, degree, layout, buffers, header["corner_sha256"], header["name"])
+        return cls(control_points, degree, layout, buffers, hashes, name)
 
 
 def _check_degree(degree: Sequence[int]) -> tuple[int, int]:
     if (
-        len(tuple(degree)) != 2
+        not isinstance(degree, Sequence)
+        or len(degree) != 2
         or not all(isinstance(d, int) for d in degree)
         or not all(1 <= d <= 20 for d in degree)  # beyond 20 float32 weights lose their last digits
     ):
         raise InputError(
-            f"degree is {tuple(degree)}; give two integers from 1 to 20, along u and along v "
+            f"degree is {degree}; give two integers from 1 to 20, along u and along v "
             "((1, 1) is the bilinear surface)."
         )
     return (degree[0], degree[1])

@@ -182,7 +182,12 @@ def read_table(name: str, *paths: str | Path) -> pd.DataFrame:
             frame = pq.read_table(path).to_pandas()
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path} is no readable parquet file: {error}") from error
-        frames.append(_conform(name, frame, where=str(path)))
+        frame = _conform(name, frame, where=str(path))
+        try:
+            typed = pa.Table.from_pandas(frame, schema=SCHEMAS[name], preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise InputError(f"{path} is no table {name!r}: {error}") from error
+        frames.append(typed.to_pandas())
     return pd.concat(frames, ignore_index=True)
 
 

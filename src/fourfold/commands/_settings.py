@@ -3,20 +3,11 @@
 import argparse
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from fourfold.errors import InputError
-
-# Arguments of library functions that are no settings.
-_GIVEN_BY_COMMANDS = frozenset(
-    """
-    surface model images labels train_images train_labels splits points checkpoints
-    source name seed augment preprocess loss_function device on_step on_epoch
-    on_point on_network logits
-    """.split()
-)
 
 
 def add_settings_argument(parser: argparse.ArgumentParser) -> None:
@@ -53,16 +44,20 @@ def read_settings(text: str, *sections: str) -> dict[str, Any]:
     return settings
 
 
-def check_keys(section: str, given: Mapping[str, Any], *functions: Callable[..., Any]) -> None:
-    """Refuse settings that none of the functions takes.
+def check_keys(
+    section: str,
+    given: Mapping[str, Any],
+    function: Callable[..., Any],
+    supplied: Collection[str] = (),
+) -> None:
+    """Refuse settings that the function does not take, or that the command supplies itself.
 
     Raises:
         InputError: naming the key and the keys that are allowed.
     """
-    allowed = {name for function in functions for name in inspect.signature(function).parameters}
-    allowed -= _GIVEN_BY_COMMANDS
+    allowed = sorted(set(inspect.signature(function).parameters) - set(supplied))
     for key in given:
         if key not in allowed:
             raise InputError(
-                f"{section}.{key} is no setting; {section} takes {', '.join(sorted(allowed))}."
+                f"{section}.{key} is no setting; {section} takes {', '.join(allowed)}."
             )

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the ensemble table."""
     job = Job(arguments, "model", "ensemble")
-    check_keys("ensemble", job.settings["ensemble"], greedy_ensemble)
+    check_keys("ensemble", job.settings["ensemble"], greedy_ensemble, ("logits", "labels"))
     surfaces = [SurfaceLogits.load(path) for path in arguments.logits]
     rows = [row for surface in surfaces for row in _rows(surface, **job.settings["ensemble"])]
     job.write("ensemble", rows, arguments.output)

@@ -11,6 +11,11 @@ from fourfold.fitting import fit
 from fourfold.progress import Progress
 from fourfold.surface import BezierSurface
 
+_SUPPLIED = (
+    *("surface", "model", "train_images", "train_labels", "seed", "augment", "preprocess"),
+    *("loss_function", "device", "on_step"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -26,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     job = Job(arguments, "model", "augment", "bezier")
     settings = dict(job.settings["bezier"])
     degree = settings.pop("degree")
-    check_keys("bezier", settings, fit)
+    check_keys("bezier", settings, fit, _SUPPLIED)
     corners = [load_checkpoint(path) for path in arguments.corners]
     surface = BezierSurface.from_corners(corners, degree=degree, name="bezier")
     model = job.build_model()

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write train, val and test."""
     settings = read_settings(arguments.settings, "source", "split")
-    check_keys("split", settings["split"], split_source)
+    check_keys("split", settings["split"], split_source, supplied=("source", "name"))
     source = load_source(settings["source"])
     dataset = split_source(source, arguments.name, **settings["split"])
     dataset.save(arguments.output)

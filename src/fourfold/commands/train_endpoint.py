@@ -16,6 +16,8 @@ from fourfold.progress import Progress
 from fourfold.seeds import derive_seed
 from fourfold.training import train
 
+_SUPPLIED = ("model", "images", "labels", "seed", "augment", "preprocess", "on_step", "on_epoch")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -32,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     job = Job(arguments, "model", "augment", "endpoint")
     settings = dict(job.settings["endpoint"])
     checkpoint_epochs = settings.pop("checkpoints")
-    check_keys("endpoint", settings, train)
+    check_keys("endpoint", settings, train, _SUPPLIED)
     last = settings["epochs"]
     if not checkpoint_epochs or not all(1 <= epoch <= last for epoch in checkpoint_epochs):
         raise InputError(
