@@ -7,6 +7,10 @@ min_version("9.20")
 configfile: "params.yaml"
 
 
+# Used only with --software-deployment-method apptainer; the Dockerfile makes the image.
+container: "docker-daemon://fourfold:0.1.0"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"

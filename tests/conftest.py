@@ -72,10 +72,10 @@ def with_layernorm() -> nn.Module:
 
 def with_batchnorm() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3, stride=2, padding=1),
+        nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(4),
         nn.ReLU(),
-        nn.Conv2d(4, 4, 3, stride=2, padding=1),
+        nn.Conv2d(4, 4, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(4),
         nn.ReLU(),
         nn.Flatten(),

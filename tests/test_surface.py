@@ -61,7 +61,7 @@ def test_a_surface_meets_its_corners_before_and_after_fitting_and_saving(name, d
 def test_a_corner_has_the_hash_of_its_checkpoint_also_with_negative_zeros():
     corners = make_corners("batchnorm")
     for corner in corners:
-        corner["0.bias"][0] = -0.0
+        corner["1.bias"][0] = -0.0
         corner["1.running_mean"][0] = -0.0
     surface = move_free_points(BezierSurface.from_corners(corners, degree=(2, 2)))
     hashes = [state_hash(corner) for corner in corners]

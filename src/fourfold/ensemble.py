@@ -1,5 +1,6 @@
 """Ensembles: networks whose predicted probabilities are averaged."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,18 +56,19 @@ def greedy_ensemble(logits: Tensor, labels: Tensor, max_members: int) -> list[in
             f"max_members is {max_members} and there are {len(logits)} networks; both must be at "
             "least 1."
         )
-    # Only the probability of the true class enters the nll of an average.
-    of_label = logits.float().softmax(dim=2)[:, torch.arange(len(labels)), labels].double()
-    total = torch.zeros_like(of_label[0])
+    # Only the probability of the true class enters the nll of an average; its logarithm, because a
+    # confident mistake has a probability that single precision rounds to 0.
+    of_label = logits.float().log_softmax(dim=2)[:, torch.arange(len(labels)), labels].double()
+    total = torch.full_like(of_label[0], -math.inf)
     chosen: list[int] = []
-    best = float("inf")
+    best = math.inf
     while len(chosen) < min(max_members, len(logits)):
-        nll = -torch.log((total + of_label) / (len(chosen) + 1)).mean(dim=1)
-        nll[chosen] = float("inf")
+        nll = math.log(len(chosen) + 1) - torch.logaddexp(total, of_label).mean(dim=1)
+        nll[chosen] = math.inf
         candidate = int(nll.argmin())
         if not nll[candidate] < best:
             break
         best = float(nll[candidate])
         chosen.append(candidate)
-        total += of_label[candidate]
+        total = torch.logaddexp(total, of_label[candidate])
     return chosen

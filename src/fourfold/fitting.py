@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fourfold.binding import BoundModel
 from fourfold.data.batches import shuffled_batches, to_float
-from fourfold.errors import InputError
+from fourfold.errors import DivergenceError, InputError
 from fourfold.schedule import check_training_settings, learning_rate
 from fourfold.seeds import derive_seed, make_generator
 from fourfold.surface import BezierSurface
@@ -92,18 +92,20 @@ def fit(
 
     Raises:
         InputError: if a setting is impossible or the model is of another architecture.
-        DivergenceError: if the loss of an epoch is not finite.
+        DivergenceError: if the loss of an epoch or a control point is not finite.
     """
     if not surface.free_rows:
         raise InputError(
             f"a surface of degree {surface.degree} has no free control points to fit; "
             "choose a degree with a component of at least 2, such as (2, 2)."
         )
-    for phase_epochs in (epochs, boundary_epochs):
-        check_training_settings(
-            n=len(train_images), labels=len(train_labels), epochs=phase_epochs, lr=lr,
-            batch_size=batch_size, warmup=warmup, schedule=schedule,
-        )  # fmt: skip
+    check_training_settings(
+        n=len(train_images), labels=len(train_labels), epochs=epochs, lr=lr, batch_size=batch_size,
+        momentum=momentum, betas=betas, weight_decay=weight_decay, clip_norm=clip_norm,
+        warmup=warmup, schedule=schedule,
+    )  # fmt: skip
+    if boundary_epochs < 0:
+        raise InputError(f"boundary_epochs is {boundary_epochs}; it must be 0 or more.")
     if points_per_step < 1 or batch_size % points_per_step:
         raise InputError(
             f"batch_size is {batch_size} and points_per_step {points_per_step}; "
@@ -158,6 +160,11 @@ def fit(
                     mean_loss.row("train", epoch, step, rate, step * batch_size, start, "fit")
                 )
     surface.control_points = surface.control_points.cpu()
+    if not bool(torch.isfinite(surface.control_points).all()):  # the last step is in no loss
+        raise DivergenceError(
+            "the fit diverged: a control point holds a NaN or an infinity. Lower fit.lr, lengthen "
+            "fit.warmup, or set fit.clip_norm."
+        )
     return pd.DataFrame(rows)
 
 

@@ -19,6 +19,8 @@ from fourfold.surface import BezierSurface
 
 BATCHNORM_MODES = ("reestimated", "interpolated", "none")
 
+_LARGEST_HALF = torch.finfo(torch.float16).max  # beyond it logits would become infinite
+
 Images = tuple[Tensor, Tensor]  # images, labels
 
 
@@ -108,6 +110,8 @@ def evaluate_points(
         InputError: if a split is empty, re-estimation has no images, a setting is unknown, or the
             model is of another architecture.
     """
+    if not points:
+        raise InputError("points is empty; give at least one (u, v).")
     evaluation = evaluate_networks(
         model,
         (surface.state_dict(u, v) for u, v in points),
@@ -188,7 +192,7 @@ def evaluate_networks(
                 | classification_metrics(outputs.log_softmax(dim=1), labels)
                 | {"batchnorm": mode}
             )
-            logits[name].append(outputs.half().cpu())
+            logits[name].append(outputs.clamp(-_LARGEST_HALF, _LARGEST_HALF).half().cpu())
         if on_network is not None:
             on_network(position + 1)
     return Evaluation(
@@ -205,13 +209,16 @@ def predict(
     preprocess: Callable[[Tensor], Tensor] = to_float,
 ) -> Tensor:
     """Return the (n, classes) float32 logits of `model`, in evaluation mode, for all images."""
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    outputs = [
-        model(preprocess(images[batch])).float()
-        for batch in iterate_batches(len(images), batch_size)
-    ]
-    model.train(was_training)
+    try:
+        outputs = [
+            model(preprocess(images[batch])).float()
+            for batch in iterate_batches(len(images), batch_size)
+        ]
+    finally:
+        for module, training in modes:
+            module.training = training
     return torch.cat(outputs)
 
 

@@ -82,3 +82,18 @@ def mean_disagreement(logits: Sequence[Tensor] | Tensor) -> float:
         for i in range(members - 1)
     )
     return differs / (members * (members - 1) / 2)
+
+
+def best_network(logits: Tensor, labels: Tensor) -> int:
+    """Return the index of the network with the highest accuracy; among equals the lowest nll.
+
+    Args:
+        logits: (networks, n, classes) on the split to choose on.
+        labels: (n,) class indices.
+    """
+
+    def rank(index: int) -> tuple[float, float]:
+        metrics = classification_metrics(logits[index].float().log_softmax(dim=1), labels)
+        return -metrics["accuracy"], metrics["nll"]
+
+    return min(range(len(logits)), key=rank)

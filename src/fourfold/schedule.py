@@ -1,6 +1,7 @@
 """Learning-rate schedules."""
 
 import math
+from collections.abc import Sequence
 
 from fourfold.errors import InputError
 
@@ -23,7 +24,18 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float, schedule: s
 
 
 def check_training_settings(
-    *, n: int, labels: int, epochs: int, lr: float, batch_size: int, warmup: float, schedule: str
+    *,
+    n: int,
+    labels: int,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    momentum: float,
+    betas: Sequence[float],
+    weight_decay: float,
+    clip_norm: float | None,
+    warmup: float,
+    schedule: str,
 ) -> None:
     """Refuse settings that no training can run with.
 
@@ -40,6 +52,14 @@ def check_training_settings(
         raise InputError(f"lr is {lr}; it must be a positive number.")
     if not 1 <= batch_size <= n:
         raise InputError(f"batch_size is {batch_size}; it must be from 1 to {n}, the images given.")
+    if not 0 <= momentum < 1:
+        raise InputError(f"momentum is {momentum}; it must lie in [0, 1).")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise InputError(f"betas is {betas}; give two numbers in [0, 1).")
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise InputError(f"weight_decay is {weight_decay}; it must be 0 or more.")
+    if clip_norm is not None and not clip_norm > 0:
+        raise InputError(f"clip_norm is {clip_norm}; it must be positive, or None for no limit.")
     if not 0 <= warmup < 1:
         raise InputError(f"warmup is {warmup}; it is a fraction of the steps, in [0, 1).")
     if schedule not in SCHEDULES:

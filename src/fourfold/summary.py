@@ -20,6 +20,7 @@ def summarize(
     barrier: pd.DataFrame,
     ensemble: pd.DataFrame,
     merge: pd.DataFrame,
+    geometry: pd.DataFrame,
     margin: float,
 ) -> pd.DataFrame:
     """Return the `summary` table: headline figures on test, over the replicates.
@@ -28,7 +29,7 @@ def summarize(
     mean by Student's t; with one they are missing.
 
     Args:
-        grid, barrier, ensemble, merge: tables of all experiments and replicates.
+        grid, barrier, ensemble, merge, geometry: tables of all experiments and replicates.
         margin: largest gap between the worst accuracy of a low-loss surface and its corners' mean.
 
     Returns:
@@ -36,7 +37,7 @@ def summarize(
         replicates in which it holds.
     """
     test = [frame[frame["split"] == "test"] for frame in (grid, barrier, ensemble, merge)]
-    facts = pd.DataFrame(_facts(*test, margin=margin))
+    facts = pd.DataFrame(_facts(*test, geometry, margin=margin))
     keys = ["experiment", "kind", "method", "metric"]
     rows = []
     for key, group in facts.groupby(keys, sort=False):
@@ -54,12 +55,13 @@ def _facts(
     barrier: pd.DataFrame,
     ensemble: pd.DataFrame,
     merge: pd.DataFrame,
+    geometry: pd.DataFrame,
     margin: float,
 ) -> Iterator[dict[str, Any]]:
     """Yield one row per experiment, replicate, method and metric."""
     for (experiment, replicate), points in grid.groupby(["experiment", "replicate"], sort=False):
         here = {"experiment": experiment, "replicate": replicate, "n": points["n"].iloc[0]}
-        of = _Replicate(points, *(_select(f, here) for f in (barrier, ensemble, merge)))
+        of = _Replicate(points, *(_select(f, here) for f in (barrier, ensemble, merge, geometry)))
         for kind, method, metric, value in (*of.measurements(), *of.claims(margin)):
             yield here | {"kind": kind, "method": method, "metric": metric, "value": value}
 
@@ -81,6 +83,7 @@ class _Replicate:
         barrier: pd.DataFrame,
         ensemble: pd.DataFrame,
         merge: pd.DataFrame,
+        geometry: pd.DataFrame,
     ) -> None:
         self.surfaces = {
             name: self._measure_surface(points)
@@ -88,6 +91,11 @@ class _Replicate:
         }
         for _, row in barrier.iterrows():
             self.surfaces[row["surface"]][f"barrier_{row['metric']}"] = row["barrier"]
+        corners = geometry[
+            geometry["a"].str.startswith("corner") & geometry["b"].str.startswith("corner")
+        ]
+        for surface, pairs in corners.groupby("surface", sort=False):
+            self.surfaces[surface]["corner_distance"] = pairs["relative_l2"].mean()
         self.ensembles = {
             f"{row['ensemble']}/{row['selection']}": row for _, row in ensemble.iterrows()
         }
@@ -176,7 +184,8 @@ def render_markdown(summary: pd.DataFrame, margin: float) -> str:
         f"Low-loss everywhere: the worst accuracy on the grid is at most {100 * margin:g} points "
         "under the mean of the four corners; a surface fails if it is not. Rows marked *oracle* "
         "were chosen on test and show how much that flatters; everything else was chosen on val or "
-        "in advance."
+        "in advance. Corners' distance: mean over pairs of |a - b| over the mean norm; if the "
+        "corners nearly coincide, a low-loss surface through them is trivial."
     )
     return "\n\n".join(blocks) + "\n"
 
@@ -197,8 +206,10 @@ def _surface_table(rows: pd.DataFrame) -> str:
         by_metric = facts.set_index("metric")
         cells = [_percent(by_metric.loc[metric]) for metric in _SURFACE_METRICS]
         barrier = by_metric.loc["barrier_nll", "mean"]
-        body.append([surface, *cells, f"{barrier:.3f}"])
-    return _table(["surface", *_SURFACE_METRICS.values(), "barrier (nats)"], body)
+        distance = by_metric.loc["corner_distance", "mean"]
+        body.append([surface, *cells, f"{barrier:.3f}", f"{distance:.3f}"])
+    head = ["surface", *_SURFACE_METRICS.values(), "barrier (nats)", "corners' distance"]
+    return _table(head, body)
 
 
 def _method_table(rows: pd.DataFrame) -> str:

@@ -72,6 +72,7 @@ def train(
     """
     check_training_settings(
         n=len(images), labels=len(labels), epochs=epochs, lr=lr, batch_size=batch_size,
+        momentum=momentum, betas=betas, weight_decay=weight_decay, clip_norm=clip_norm,
         warmup=warmup, schedule=schedule,
     )  # fmt: skip
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -69,6 +69,8 @@ def select_corners(
             for four in combinations(sorted(checkpoints), 4)
             for placing in _PLACINGS
         ]
+    if not candidates:
+        raise InputError("candidates is empty; give at least one choice of four epochs.")
     for candidate in candidates:
         if len(set(candidate)) != 4 or not set(candidate) <= set(checkpoints):
             raise InputError(

@@ -56,9 +56,13 @@ COST_ITEMS = [
     "geometry",
 ]
 
-# One replicate of one experiment, and the module that a rule's command runs.
+# The folder of one replicate of one experiment.
 REPLICATE = "results/{experiment}/{replicate}"
-FOURFOLD = f"{shlex.quote(sys.executable)} -m fourfold"
+
+# Commands run in the Python that runs Snakemake, whether or not its environment is activated.
+shell.prefix(
+    f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+)
 
 
 wildcard_constraints:
@@ -226,7 +230,8 @@ def code(command):
             files |= {network, *imported_modules(network)}
         digest = hashlib.sha256()
         for path in sorted(files):
-            digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+            digest.update(path.relative_to(PACKAGE).as_posix().encode())
+            digest.update(path.read_bytes())
         return digest.hexdigest()
 
     return with_network

@@ -19,7 +19,7 @@ rule compare_ensembles:
         settings=settings("model", "ensemble"),
         code=code("compare_ensembles"),
     shell:
-        "{FOURFOLD} compare-ensembles {params.job} --threads {threads}"
+        "python -m fourfold compare-ensembles {params.job} --threads {threads}"
         " --settings {params.settings:q} --logits {input.logits} --output {output.table}"
         " --cost {output.cost} > {log} 2>&1"
 
@@ -47,7 +47,7 @@ rule compare_merges:
         settings=settings("model", "grid"),
         code=code("compare_merges"),
     shell:
-        "{FOURFOLD} compare-merges {params.job} --threads {threads} --settings {params.settings:q}"
+        "python -m fourfold compare-merges {params.job} --threads {threads} --settings {params.settings:q}"
         " --grids {input.grids} --surfaces {input.surfaces} --output {output.table}"
         " --cost {output.cost} > {log} 2>&1"
 
@@ -77,7 +77,7 @@ rule measure_geometry:
         settings=settings("model"),
         code=code("measure_geometry"),
     shell:
-        "{FOURFOLD} measure-geometry {params.job} --threads {threads}"
+        "python -m fourfold measure-geometry {params.job} --threads {threads}"
         " --settings {params.settings:q} --surfaces {input.surfaces} --logits {input.logits}"
         " --grids {input.grids} --geometry {output.geometry} --barrier {output.barrier}"
         " --cost {output.cost} > {log} 2>&1"

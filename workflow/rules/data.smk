@@ -11,5 +11,15 @@ rule prepare_data:
         settings=lambda wildcards: json.dumps(config["datasets"][wildcards.dataset], sort_keys=True),
         code=code("prepare_data"),
     shell:
-        "{FOURFOLD} prepare-data --name {wildcards.dataset} --settings {params.settings:q}"
+        "python -m fourfold prepare-data --name {wildcards.dataset} --settings {params.settings:q}"
         " --output data/{wildcards.dataset} > {log} 2>&1"
+
+
+rule data:
+    """Prepare the data sets of the experiments in `run`."""
+    input:
+        [
+            f"data/{EXPERIMENTS[experiment]['dataset']}/{split}.safetensors"
+            for experiment in config["run"]
+            for split in SPLITS
+        ],

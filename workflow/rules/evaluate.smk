@@ -18,6 +18,6 @@ rule evaluate_grid:
         settings=settings("model", "grid"),
         code=code("evaluate_grid"),
     shell:
-        "{FOURFOLD} evaluate-grid {params.job} --threads {threads} --settings {params.settings:q}"
+        "python -m fourfold evaluate-grid {params.job} --threads {threads} --settings {params.settings:q}"
         " --surface {input.surface} --output {output.table} --logits {output.logits}"
         " --cost {output.cost} > {log} 2>&1"

@@ -32,9 +32,9 @@ rule collect_tables:
         f"{REPLICATE}/log/collect_tables.log",
     params:
         code=code("collect_tables"),
-        tables=f"{REPLICATE}/tables",
+        tables=lambda wildcards, output: str(Path(output.gathered[0]).parent),
     shell:
-        "{FOURFOLD} collect-tables --training {input.training} --endpoints {input.endpoints}"
+        "python -m fourfold collect-tables --training {input.training} --endpoints {input.endpoints}"
         " --cost {input.cost} --tables {input.tables} --output {params.tables} > {log} 2>&1"
 
 
@@ -46,7 +46,7 @@ rule plot_figures:
         ),
         tables=expand(
             f"{REPLICATE}/tables/{{table}}.parquet",
-            table=["merge", "ensemble", "geometry", "training"],
+            table=["merge", "ensemble", "geometry", "training", "endpoints"],
             allow_missing=True,
         ),
     output:
@@ -65,11 +65,11 @@ rule plot_figures:
         f"{REPLICATE}/log/plot_figures.log",
     params:
         code=code("plot_figures"),
-        tables=f"{REPLICATE}/tables",
-        figures=f"{REPLICATE}/figures",
+        tables=lambda wildcards, input: str(Path(input.tables[0]).parent),
+        figures=lambda wildcards, output: str(Path(output.svg[0]).parent),
         surfaces=SURFACES,
     shell:
-        "{FOURFOLD} plot-figures --tables {params.tables} --surfaces {params.surfaces}"
+        "python -m fourfold plot-figures --tables {params.tables} --surfaces {params.surfaces}"
         " --output {params.figures} > {log} 2>&1"
 
 
@@ -80,6 +80,7 @@ rule summarize:
         barriers=per_replicate("tables/barrier.parquet"),
         ensembles=per_replicate("tables/ensemble.parquet"),
         merges=per_replicate("tables/merge.parquet"),
+        geometries=per_replicate("tables/geometry.parquet"),
     output:
         table="results/summary.parquet",
         text="results/summary.md",
@@ -95,6 +96,6 @@ rule summarize:
         margin=config["summary"]["margin"],
         code=code("summarize"),
     shell:
-        "{FOURFOLD} summarize --grids {input.grids} --barriers {input.barriers}"
-        " --ensembles {input.ensembles} --merges {input.merges} --margin {params.margin}"
-        " --output results > {log} 2>&1"
+        "python -m fourfold summarize --grids {input.grids} --barriers {input.barriers}"
+        " --ensembles {input.ensembles} --merges {input.merges}"
+        " --geometries {input.geometries} --margin {params.margin} --output results > {log} 2>&1"

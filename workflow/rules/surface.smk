@@ -17,7 +17,7 @@ rule build_linear_surface:
         settings=settings("model"),
         code=code("build_linear_surface"),
     shell:
-        "{FOURFOLD} build-linear-surface {params.job} --threads {threads}"
+        "python -m fourfold build-linear-surface {params.job} --threads {threads}"
         " --settings {params.settings:q} --corners {input.corners} --output {output.surface}"
         " --cost {output.cost} > {log} 2>&1"
 
@@ -43,7 +43,7 @@ rule fit_bezier_surface:
         ),
         code=code("fit_bezier_surface"),
     shell:
-        "{FOURFOLD} fit-bezier-surface {params.job} --threads {threads} --seed {params.seed}"
+        "python -m fourfold fit-bezier-surface {params.job} --threads {threads} --seed {params.seed}"
         " --settings {params.settings:q} --corners {input.corners} --output {output.surface}"
         " --training {output.training} --cost {output.cost} > {log} 2>&1"
 
@@ -65,7 +65,7 @@ rule select_trajectory_surface:
         settings=settings("model", "trajectory", "grid"),
         code=code("select_trajectory_surface"),
     shell:
-        "{FOURFOLD} select-trajectory-surface {params.job} --threads {threads}"
+        "python -m fourfold select-trajectory-surface {params.job} --threads {threads}"
         " --settings {params.settings:q} --trajectory {input.trajectory}"
         " --output {output.surface} --selection {output.selection} --cost {output.cost}"
         " > {log} 2>&1"

@@ -20,7 +20,7 @@ rule train_endpoint:
         settings=settings("model", "augment", "endpoint"),
         code=code("train_endpoint"),
     shell:
-        "{FOURFOLD} train-endpoint {params.job} --threads {threads} --seed {wildcards.seed}"
+        "python -m fourfold train-endpoint {params.job} --threads {threads} --seed {wildcards.seed}"
         " --settings {params.settings:q} --checkpoint {output.checkpoint}"
         " --trajectory {output.trajectory} --training {output.training}"
         " --endpoints {output.endpoints} --cost {output.cost} > {log} 2>&1"

@@ -12,6 +12,7 @@ from fourfold.commands._job import Job, add_job_arguments
 from fourfold.commands._settings import check_keys
 from fourfold.ensemble import evaluate_ensemble, greedy_ensemble
 from fourfold.logits import SurfaceLogits
+from fourfold.metrics import best_network
 
 # Five networks that no corner is: chosen before anything was measured.
 _FIXED_POINTS = ((0.5, 0.5), (0.0, 0.5), (0.5, 0.0), (0.5, 1.0), (1.0, 0.5))
@@ -54,8 +55,8 @@ def _ensembles(surface: SurfaceLogits, max_members: int) -> Iterator[tuple[str, 
     val, test = surface.logits["val"], surface.logits["test"]
     corners = surface.corners
     if surface.surface == "linear":  # its corners are the four independently trained networks
-        best = greedy_ensemble(val[corners], surface.labels["val"], max_members=1)
-        yield "best-corner", "validation", [corners[best[0]]]
+        best = best_network(val[corners], surface.labels["val"])
+        yield "best-corner", "validation", [corners[best]]
         yield "corners", "fixed", corners
     elif surface.surface == "trajectory":
         yield "trajectory-corners", "fixed", corners

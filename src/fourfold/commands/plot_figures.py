@@ -1,6 +1,7 @@
 """Draw the figures of one replicate from its tables; no network and no torch is needed."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from fourfold import plot
@@ -22,17 +23,18 @@ def run(arguments: argparse.Namespace) -> None:
     grid = read_table("grid", *(folder / f"grid-{name}.parquet" for name in arguments.surfaces))
     table = {
         name: read_table(name, folder / f"{name}.parquet")
-        for name in ("merge", "ensemble", "training", "geometry")
+        for name in ("merge", "ensemble", "training", "geometry", "endpoints")
     }
+    seeds = sorted(table["endpoints"]["seed"].unique().tolist())
     # One after another: an open figure holds memory until it is saved.
     draw = {
-        "surfaces": lambda: plot.plot_surfaces(grid, table["merge"]),
-        "surfaces_3d": lambda: plot.plot_surfaces_3d(grid),
-        "profiles": lambda: plot.plot_profiles(grid),
-        "ensembles": lambda: plot.plot_ensembles(table["ensemble"]),
-        "merges": lambda: plot.plot_merges(table["merge"]),
-        "training": lambda: plot.plot_training(table["training"]),
-        "geometry": lambda: plot.plot_geometry(table["geometry"]),
+        "surfaces": partial(plot.plot_surfaces, grid, table["merge"]),
+        "surfaces_3d": partial(plot.plot_surfaces_3d, grid),
+        "profiles": partial(plot.plot_profiles, grid),
+        "ensembles": partial(plot.plot_ensembles, table["ensemble"]),
+        "merges": partial(plot.plot_merges, table["merge"]),
+        "training": partial(plot.plot_training, table["training"]),
+        "geometry": partial(plot.plot_geometry, table["geometry"]),
     }
     for name, figure in draw.items():
-        plot.save_figure(figure(), arguments.output / name)
+        plot.save_figure(figure(seeds=seeds), arguments.output / name)

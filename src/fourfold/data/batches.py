@@ -5,9 +5,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from fourfold.errors import InputError
+
 
 def iterate_batches(n: int, batch_size: int, smallest: int = 1) -> Iterator[slice]:
-    """Yield slices that cover range(n); a last batch under `smallest` joins the one before."""
+    """Yield slices that cover range(n); a last batch under `smallest` joins the one before.
+
+    Raises:
+        InputError: if the batch size is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
     start = 0
     while start < n:
         end = min(start + batch_size, n)

@@ -75,7 +75,9 @@ _SUMMARY_MARKS = {
 
 
 @paper_style
-def plot_ensembles(ensemble: pd.DataFrame, *, split: str = "test") -> Figure:
+def plot_ensembles(
+    ensemble: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()
+) -> Figure:
     """Draw accuracy and nll of each ensemble, with its forward passes per example.
 
     Marker and colour tell how the members were picked; hollow ones were picked on test. The dashed
@@ -84,6 +86,7 @@ def plot_ensembles(ensemble: pd.DataFrame, *, split: str = "test") -> Figure:
     Args:
         ensemble: table `ensemble` of one replicate.
         split: the split that is shown.
+        seeds: seeds of the replicate's corners, for the title.
 
     Raises:
         InputError: if the split is absent or the table empty.
@@ -99,12 +102,12 @@ def plot_ensembles(ensemble: pd.DataFrame, *, split: str = "test") -> Figure:
         order=rows["selection"].map(list(_PICKS).index),
     ).sort_values(["rank", "order", "forward_passes"], kind="stable")
     figure = _dot_plot(rows, note="forward passes", reference=rows["ensemble"] == "corners")
-    figure.suptitle(heading("ensembles (averaged predictions)", rows, _one_example(rows)))
+    figure.suptitle(heading("ensembles (averaged predictions)", rows, seeds, _one_example(rows)))
     return figure
 
 
 @paper_style
-def plot_merges(merge: pd.DataFrame, *, split: str = "test") -> Figure:
+def plot_merges(merge: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()) -> Figure:
     """Draw accuracy and nll of each merged network: one network, one forward pass.
 
     Marker and colour tell how the point was picked; hollow ones were picked on test. The dashed
@@ -113,6 +116,7 @@ def plot_merges(merge: pd.DataFrame, *, split: str = "test") -> Figure:
     Args:
         merge: table `merge` of one replicate.
         split: the split that is shown.
+        seeds: seeds of the replicate's corners, for the title.
 
     Raises:
         InputError: if the split is absent or the table empty.
@@ -135,7 +139,7 @@ def plot_merges(merge: pd.DataFrame, *, split: str = "test") -> Figure:
         order=rows["merge"].map(merges.index),
     ).sort_values(["rank", "order"], kind="stable")
     figure = _dot_plot(rows, note="(u, v)", reference=rows["merge"] == "best-corner")
-    figure.suptitle(heading("merged networks (one forward pass)", rows, _one_example(rows)))
+    figure.suptitle(heading("merged networks (one forward pass)", rows, seeds, _one_example(rows)))
     return figure
 
 

@@ -1,6 +1,9 @@
 """Figures of the trained networks: their training and how far apart they are."""
 
+from collections.abc import Sequence
+
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -22,17 +25,19 @@ from fourfold.plot._style import (
     surface_style,
 )
 
-_SPLITS = {"train": (GREY, "--"), "val": (BLUE, "-"), "test": (VERMILLION, "-")}
+# Colour and dashes; an empty tuple is a solid line.
+_SPLITS = {"train": (GREY, (4, 2)), "val": (BLUE, ()), "test": (VERMILLION, ())}
 
 
 @paper_style
-def plot_training(training: pd.DataFrame) -> Figure:
+def plot_training(training: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figure:
     """Draw nll (above) and accuracy (below) per epoch: endpoints left, each surface fit beside.
 
     One line per run and split.
 
     Args:
         training: table `training` of one replicate.
+        seeds: seeds of the replicate's corners, for the title.
 
     Raises:
         InputError: if the table is empty.
@@ -50,36 +55,47 @@ def plot_training(training: pd.DataFrame) -> Figure:
     panels = figure.subplots(2, len(columns), sharex="col", sharey="row", squeeze=False)
     for (title, runs), (top, bottom) in zip(columns.items(), panels.T, strict=True):
         for measure, axes in ((NLL, top), (ACCURACY, bottom)):
-            for (_, split), run in runs.groupby(["item", "split"]):
-                run = run.sort_values("epoch")
-                colour, dashes = _SPLITS[split]
-                line = {"color": colour, "linewidth": 0.8, "markersize": 4}
-                line["marker"] = "." if len(run) < 10 else ""  # a single epoch makes no line
-                axes.plot(run["epoch"], measure.values(run), dashes, **line)
+            sns.lineplot(
+                x=runs["epoch"],
+                y=measure.values(runs),
+                hue=runs["split"],
+                style=runs["split"],
+                units=runs["item"],
+                estimator=None,  # each run is drawn, not a mean
+                palette={split: colour for split, (colour, _) in _SPLITS.items()},
+                dashes={split: dashes for split, (_, dashes) in _SPLITS.items()},
+                marker="." if runs["epoch"].nunique() < 10 else None,  # one epoch makes no line
+                linewidth=0.8,
+                legend=False,
+                ax=axes,
+            )
             measure.set_axis(axes, "y", measure.values(rows))
             axes.grid(axis="y")
-        top.set_title(title)
-        bottom.set_xlabel("epoch")
+        top.set(title=title, xlabel="")
+        bottom.set(xlabel="epoch")
         bottom.xaxis.get_major_locator().set_params(integer=True)
     for measure, axes in zip((NLL, ACCURACY), panels[:, 0], strict=True):
         axes.set_ylabel(measure.label)
     handles = [
-        Line2D([], [], color=_SPLITS[split][0], linestyle=_SPLITS[split][1], label=split)
+        Line2D(
+            [], [], color=_SPLITS[split][0], linestyle=(0, _SPLITS[split][1] or None), label=split
+        )
         for split in in_order(rows["split"], _SPLITS)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    figure.suptitle(heading("training", rows))
+    figure.suptitle(heading("training", rows, seeds))
     return figure
 
 
 @paper_style
-def plot_geometry(geometry: pd.DataFrame) -> Figure:
+def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figure:
     """Draw how far apart networks are in weights, and how often corners disagree in predictions.
 
     Above: one mark per pair of corners. Below: the distances of all pairs of control points.
 
     Args:
         geometry: table `geometry` of one replicate.
+        seeds: seeds of the replicate's corners, for the title.
 
     Raises:
         InputError: if the table is empty or no pair of corners has a disagreement.
@@ -137,5 +153,5 @@ def plot_geometry(geometry: pd.DataFrame) -> Figure:
     bottom.set_xlim(left=0)
     bottom.set_xlabel("relative L2 distance of the weights (distance / mean norm)")
     bottom.grid(axis="x")
-    figure.suptitle(heading("distances between networks", rows))
+    figure.suptitle(heading("distances between networks", rows, seeds))
     return figure

@@ -1,6 +1,6 @@
 """What all figures share: fonts, colours, names, titles, the check of a table, and saving."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -108,10 +108,12 @@ def check_run(table: str, frame: pd.DataFrame, *, split: str | None = None) -> p
     return rows
 
 
-def heading(what: str, rows: pd.DataFrame, *details: str) -> str:
-    """Return a title of two lines: experiment and subject; split, n, replicate and details."""
+def heading(what: str, rows: pd.DataFrame, seeds: Sequence[int], *details: str) -> str:
+    """Return a title of two lines: experiment and subject; split, n, replicate, seeds, details."""
     first = rows.iloc[0]
     facts = [f"replicate {first['replicate']}", *details]
+    if seeds:
+        facts[0] += f" (corner seeds {', '.join(map(str, seeds))})"
     if "n" in rows.columns:
         facts = [f"{first['split']} split, n = {first['n']:,}", *facts]
     return f"{first['experiment']}: {what}\n{', '.join(facts)}"

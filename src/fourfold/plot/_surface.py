@@ -1,5 +1,7 @@
 """Figures of surfaces over (u, v): contours, relief and profiles."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -70,7 +72,9 @@ _CENTER_MARK = {
 
 
 @paper_style
-def plot_surfaces(grid: pd.DataFrame, merge: pd.DataFrame, *, split: str = "test") -> Figure:
+def plot_surfaces(
+    grid: pd.DataFrame, merge: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()
+) -> Figure:
     """Draw nll (above) and accuracy (below) over (u, v), one column per surface.
 
     Each row has one colour scale; the light end is good. Contour lines are chosen for each panel.
@@ -80,6 +84,7 @@ def plot_surfaces(grid: pd.DataFrame, merge: pd.DataFrame, *, split: str = "test
         grid: table `grid` of one replicate; each surface on a complete lattice.
         merge: table `merge` of the same replicate; its rows best-point place the stars.
         split: the split that is shown.
+        seeds: seeds of the replicate's corners, for the title.
 
     Raises:
         InputError: if the split is absent, a table is empty or a lattice incomplete.
@@ -105,12 +110,14 @@ def plot_surfaces(grid: pd.DataFrame, merge: pd.DataFrame, *, split: str = "test
         loc="outside lower center",
         ncols=min(3, len(surfaces)),
     )
-    figure.suptitle(heading("loss and accuracy", rows, _batchnorm(rows)))
+    figure.suptitle(heading("loss and accuracy", rows, seeds, _batchnorm(rows)))
     return figure
 
 
 @paper_style
-def plot_surfaces_3d(grid: pd.DataFrame, *, split: str = "test") -> Figure:
+def plot_surfaces_3d(
+    grid: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()
+) -> Figure:
     """Draw nll as height over (u, v), one relief per surface.
 
     Height is linear and colour logarithmic; all panels share both scales.
@@ -118,6 +125,7 @@ def plot_surfaces_3d(grid: pd.DataFrame, *, split: str = "test") -> Figure:
     Args:
         grid: table `grid` of one replicate; each surface on a complete lattice.
         split: the split that is shown.
+        seeds: seeds of the replicate's corners, for the title.
 
     Raises:
         InputError: if the split is absent, the table is empty or a lattice incomplete.
@@ -132,12 +140,14 @@ def plot_surfaces_3d(grid: pd.DataFrame, *, split: str = "test") -> Figure:
         axes.set_zlim(0, high)
         axes.set_title(surface_label(surface), y=0.96)
     _draw_colourbar(figure, colours, NLL, panels)
-    figure.suptitle(heading("nll as height (linear) and colour (log)", rows, _batchnorm(rows)))
+    figure.suptitle(
+        heading("nll as height (linear) and colour (log)", rows, seeds, _batchnorm(rows))
+    )
     return figure
 
 
 @paper_style
-def plot_profiles(grid: pd.DataFrame, *, split: str = "test") -> Figure:
+def plot_profiles(grid: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()) -> Figure:
     """Draw nll along the two diagonals (above) and around the four edges (below) of each surface.
 
     Solid lines are `split`, dashed ones train. The grey band is the range of the four corners on
@@ -179,7 +189,7 @@ def plot_profiles(grid: pd.DataFrame, *, split: str = "test") -> Figure:
     figure.legend(
         handles=[*handles, band], loc="outside lower center", ncols=min(4, len(surfaces) + 1)
     )
-    figure.suptitle(heading("loss along diagonals and edges", rows, _batchnorm(rows)))
+    figure.suptitle(heading("loss along diagonals and edges", rows, seeds, _batchnorm(rows)))
     return figure
 
 

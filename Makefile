@@ -1,0 +1,35 @@
+# First contact: `make reproduce` and `make test`. Both make .venv and install what is pinned in
+# constraints.txt, if that is not done yet.
+
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install reproduce test lint clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v <= (3, 13); \
+	sys.exit(None if ok else "error: Python %d.%d found, 3.11 to 3.13 is needed; name one: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev]'
+	touch $@
+
+reproduce: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --quiet rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report results/report.html --quiet all
+	@echo "All tables and figures: results/report.html"
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/snakefmt --check --line-length 100 Snakefile workflow
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
+
+clean:
+	rm -rf .venv
