@@ -37,4 +37,7 @@ rule all:
     input:
         SUMMARY,
         per_replicate("figures/{figure}.{format}", figure=FIGURES, format=["png", "svg"]),
+        per_replicate("tables/{table}.parquet", table=TABLES),
         per_replicate("tables/csv/{table}.csv", table=TABLES),
+        per_replicate("surfaces/{surface}.safetensors", surface=SURFACES),
+        per_replicate("logits/{surface}.safetensors", surface=SURFACES),

@@ -59,9 +59,7 @@ class WithBuffers(nn.Module):
 
 
 def plain() -> nn.Module:
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(SIZE * SIZE, 6), nn.Tanh(), nn.Linear(6, CLASSES)
-    )
+    return nn.Sequential(nn.Flatten(), nn.Linear(SIZE * SIZE, 6), nn.Tanh(), nn.Linear(6, CLASSES))
 
 
 def with_layernorm() -> nn.Module:
@@ -209,8 +207,12 @@ def untouched() -> Callable[[nn.Module], Callable[[], None]]:
 
     def remember(network: nn.Module) -> Callable[[], None]:
         modules = {module: copy.copy(module.__dict__) for module in network.modules()}
-        tensors = snapshot(dict(itertools.chain(network.named_parameters(), network.named_buffers())))
-        identities = [id(tensor) for tensor in itertools.chain(network.parameters(), network.buffers())]
+        tensors = snapshot(
+            dict(itertools.chain(network.named_parameters(), network.named_buffers()))
+        )
+        identities = [
+            id(tensor) for tensor in itertools.chain(network.parameters(), network.buffers())
+        ]
         random_state = torch.get_rng_state()
 
         def check() -> None:

@@ -39,7 +39,10 @@ def test_basis_is_mirrored_when_the_coordinate_is():
 @pytest.mark.parametrize("degree", [(1, 1), (2, 2), (2, 1), (1, 3)])
 def test_surface_basis_is_the_product_of_the_axes_with_v_running_fastest(degree):
     basis = surface_basis(degree, *LATTICE)
-    along_u, along_v = bernstein_basis(degree[0], LATTICE[0]), bernstein_basis(degree[1], LATTICE[1])
+    along_u, along_v = (
+        bernstein_basis(degree[0], LATTICE[0]),
+        bernstein_basis(degree[1], LATTICE[1]),
+    )
     for i in range(degree[0] + 1):
         for j in range(degree[1] + 1):
             column = basis[:, i * (degree[1] + 1) + j]

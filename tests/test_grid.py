@@ -1,4 +1,4 @@
-"""Laws of evaluation: every network by the same procedure, in evaluation mode, from all examples."""
+"""Laws of evaluation: one procedure for every network, in evaluation mode, over all examples."""
 
 import pandas as pd
 import pytest
@@ -186,6 +186,15 @@ def test_logits_of_the_largest_networks_stay_finite_in_half_precision():
     evaluation = evaluate_points(surface, make_network("no-norm"), {"test": TEST}, SOME_POINTS)
     assert torch.isfinite(evaluation.logits["test"]).all()
     assert (evaluation.logits["test"].argmax(2) == 1).all()
+
+
+def test_predict_is_in_evaluation_mode_and_gives_float32_logits():
+    for name in ("dropout", "batchnorm", "bfloat16"):
+        network = make_network(name).train()
+        found = predict(network, TEST[0], batch_size=4, preprocess=input_of(network))
+        assert found.dtype == torch.float32
+        expected = logits_of(name, network.state_dict(), TEST[0]).float()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])

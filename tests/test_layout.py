@@ -90,7 +90,7 @@ def test_a_state_dict_without_floating_tensors_is_refused(state, said):
 
 
 def test_complex_parameters_are_refused_by_name():
-    with pytest.raises(InputError, match="'phase'.*complex64"):
+    with pytest.raises(InputError, match=r"'phase'.*complex64"):
         ParameterLayout.from_state_dict({"phase": torch.zeros(2, dtype=torch.complex64)})
 
 

@@ -8,6 +8,7 @@ import torch
 from fourfold.errors import InputError
 from fourfold.metrics import (
     average_predictions,
+    best_network,
     classification_metrics,
     disagreement,
     mean_disagreement,
@@ -149,3 +150,14 @@ def test_mean_disagreement_is_the_mean_over_pairs():
     pairs = [disagreement(logits[i], logits[j]) for i in range(4) for j in range(i)]
     assert mean_disagreement(logits) == pytest.approx(sum(pairs) / 6)
     assert mean_disagreement(logits[:1]) == 0
+
+
+def test_the_best_network_is_the_most_accurate_and_among_equals_the_one_of_lowest_nll():
+    labels = torch.tensor([0, 0, 0, 1])
+    right = torch.nn.functional.one_hot(labels, 2).float()
+    wrong_once = right.clone()
+    wrong_once[3] = torch.tensor([0.1, 0.0])
+    logits = torch.stack([9 * wrong_once, right, 2 * right, 3 * wrong_once])
+    assert best_network(logits, labels) == 2
+    assert best_network(logits[[3, 0]], labels) == 0  # 9 x 0.1 costs more than it gains
+    assert best_network(logits.half(), labels) == 2

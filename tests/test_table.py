@@ -93,7 +93,9 @@ def test_values_of_the_wrong_type_are_not_written(tmp_path):
 
 def test_a_file_of_another_table_is_refused_by_name(tmp_path):
     write_table(
-        "cost", make_table("cost", rows_of("cost"), experiment="e", replicate=0), tmp_path / "c.parquet"
+        "cost",
+        make_table("cost", rows_of("cost"), experiment="e", replicate=0),
+        tmp_path / "c.parquet",
     )
     with pytest.raises(InputError, match=r"c\.parquet.*'nll'"):
         read_table("grid", tmp_path / "c.parquet")

@@ -2,11 +2,9 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fourfold.batchnorm import batchnorm_layers
 from fourfold.errors import InputError
@@ -46,22 +44,26 @@ class BoundModel:
         self.module = copy.deepcopy(model).to(device)
         load_state(self.module, surface.state_dict(0.0, 0.0))
         self._layout = layout = surface.layout
-        declared = dict(self.module.named_parameters(remove_duplicate=False))
+        tensors: dict[str, Tensor] = dict(self.module.named_buffers(remove_duplicate=False))
+        tensors |= self.module.named_parameters(remove_duplicate=False)
         first_name: dict[int, str] = {}
-        self._trainable: list[str] = []
+        self._trainable: dict[str, Tensor] = {}
+        self._constant: dict[str, Tensor] = {}
         self._aliases: dict[str, str] = {}  # tied in the model, stored twice in the vector
         self.constant_columns: list[slice] = []
         start = 0
         for name, size in zip(layout.names, layout.sizes, strict=True):
-            parameter = declared.get(name)
-            if parameter is None or not parameter.requires_grad:
+            tensor = tensors.get(name)
+            if tensor is None or not tensor.requires_grad:
                 self.constant_columns.append(slice(start, start + size))
-            elif id(parameter) in first_name:
-                self._aliases[name] = first_name[id(parameter)]
+                if tensor is not None:
+                    self._constant[name] = tensor
+            elif id(tensor) in first_name:
+                self._aliases[name] = first_name[id(tensor)]
                 self._check_tied(surface, name, self._aliases[name])
             else:
-                first_name[id(parameter)] = name
-                self._trainable.append(name)
+                first_name[id(tensor)] = name
+                self._trainable[name] = tensor
             start += size
         if not self._trainable:
             raise InputError(
@@ -92,27 +94,23 @@ class BoundModel:
         Returns:
             The loss and the logits, detached.
         """
-        # Each piece is a leaf of its own: the gradient of a sliced vector would be built by adding
-        # as many full-length vectors as there are pieces.
-        pieces: dict[str, Any] = self._layout.views(theta.detach())
-        for name in self._trainable:
-            pieces[name].requires_grad_()
-        arguments = {
-            name: piece.to(dtype)  # the model's own: the vector is float32
-            for (name, piece), dtype in zip(pieces.items(), self._layout.dtypes, strict=True)
-            if name not in self._aliases
-        }
-        logits = functional_call(self.module, arguments, (inputs,))
+        # The module's tensors become views of `theta`, its gradients views of `out`: the
+        # backward pass adds each gradient to its piece while it is in the cache, and frees it.
+        # (The gradient of one sliced vector would be a sum of as many full vectors as pieces.)
+        pieces, gradients = self._layout.views(theta), self._layout.views(out.zero_())
+        for name, tensor in self._constant.items():
+            tensor.data = pieces[name].to(tensor.dtype)  # the model's own: the vector is float32
+        for name, parameter in self._trainable.items():
+            parameter.data = pieces[name].to(parameter.dtype)
+            parameter.grad = gradients[name].to(parameter.dtype)
+        logits = self.module(inputs)
         loss = loss_function(logits, labels)
-        leaves = [pieces[name] for name in self._trainable]
-        found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        gradients = dict(zip(self._trainable, found, strict=True))
-        gradients |= {alias: gradients[name] for alias, name in self._aliases.items()}
-        flat = [
-            gradients[name].reshape(-1) if name in gradients else piece.new_zeros(piece.numel())
-            for name, piece in pieces.items()
-        ]
-        torch.cat(flat, out=out)
+        loss.backward(inputs=list(self._trainable.values()))
+        for name, parameter in self._trainable.items():
+            if parameter.dtype != out.dtype:  # its gradient is no view
+                gradients[name].copy_(parameter.grad)
+        for alias, name in self._aliases.items():
+            gradients[alias].copy_(gradients[name])
         return loss.detach(), logits.detach()
 
     @staticmethod

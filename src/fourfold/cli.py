@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+from typing import NoReturn
 
 from fourfold import __version__
 from fourfold.errors import FourfoldError
@@ -24,10 +25,17 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors look like, and exit like, every other error of the program."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(1, f"error: {message}\n\n{self.format_usage()}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status: 0, or 1 after an error with its message printed."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fourfold",
         description="Find, measure and use low-loss surfaces between trained neural networks.",
         epilog="`fourfold <command> --help` lists a command's arguments.",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -56,11 +57,20 @@ def flop_per_image(model: nn.Module, image_shape: tuple[int, ...]) -> int:
     count, as usual.
     """
     parameter = next(model.parameters())
-    was_training = model.training
+    was_training, was_fused = model.training, torch.backends.mha.get_fastpath_enabled()
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
-    model.train(was_training)
+    # The counter doesn't see inside fused attention.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            model(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_fused)
+        model.train(was_training)
     return counter.get_total_flops()
 
 

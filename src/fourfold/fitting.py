@@ -112,23 +112,21 @@ def fit(
             "the batch must be a multiple of the points."
         )
     draw_surface = _choose(SAMPLERS, "sampler", sampler)
-    descent_class = _choose(_OPTIMIZERS, "optimizer", optimizer)
     device = torch.device(device) if device is not None else train_images.device
     train_images, train_labels = train_images.to(device), train_labels.to(device)
-    surface.control_points = surface.control_points.to(device)
-    bound = BoundModel(model, surface, device)
+    descend = SurfaceStep(
+        surface, model, points_per_step, device=device, optimizer=optimizer, momentum=momentum,
+        betas=betas, weight_decay=weight_decay, clip_norm=clip_norm, loss_function=loss_function,
+    )  # fmt: skip
 
     generators = {stream: make_generator(seed, stream) for stream in ("order", "points", "augment")}
-    chunk = batch_size // points_per_step
-    theta = torch.empty(points_per_step, surface.dimension, device=device)
-    gradient = torch.empty_like(theta)
     steps_per_epoch = len(train_images) // batch_size
     steps = (boundary_epochs + epochs) * steps_per_epoch
     step, epoch, rows, start = 0, 0, [], time.perf_counter()
     with torch.random.fork_rng(devices=cuda_devices(device)):
         torch.manual_seed(derive_seed(seed, "dropout"))
         for draw, phase_epochs in ((_draw_boundary, boundary_epochs), (draw_surface, epochs)):
-            descent = descent_class(surface, momentum, betas, weight_decay, bound.constant_columns)
+            descend.restart()
             phase_start, phase_steps = step, phase_epochs * steps_per_epoch
             for _ in range(phase_epochs):
                 epoch += 1
@@ -140,19 +138,9 @@ def fit(
                         batch = augment(batch, generators["augment"])
                     inputs = preprocess(batch)
                     u, v = draw(points_per_step, generators["points"])
-                    weights = surface.weights(u.to(device), v.to(device))
-                    torch.mm(weights, surface.control_points, out=theta)
-                    for i in range(points_per_step):
-                        share = slice(i * chunk, (i + 1) * chunk)
-                        loss, logits = bound.gradient(
-                            theta[i], inputs[share], target[share], loss_function, out=gradient[i]
-                        )
-                        mean_loss.add(loss, logits, target[share])
-                    if clip_norm is not None:
-                        norm = gradient.norm(dim=1, keepdim=True)
-                        gradient.mul_((clip_norm / (norm + 1e-6)).clamp(max=1))
                     rate = learning_rate(step - phase_start, phase_steps, lr, warmup, schedule)
-                    descent.step(weights, theta, gradient, rate)
+                    for loss, logits, labels in descend(u, v, inputs, target, rate):
+                        mean_loss.add(loss, logits, labels)
                     step += 1
                     if on_step is not None:
                         on_step(step, steps, loss, step * batch_size)
@@ -166,6 +154,72 @@ def fit(
             "fit.warmup, or set fit.clip_norm."
         )
     return pd.DataFrame(rows)
+
+
+class SurfaceStep:
+    """One step of `fit`: the gradients at some points of the surface, and what they move.
+
+    Holds the points' parameters and gradients, (points, D) each, and the optimizer's state, as
+    large as the free control points (for AdamW twice that).
+    """
+
+    def __init__(
+        self,
+        surface: BezierSurface,
+        model: nn.Module,
+        points: int,
+        *,
+        device: torch.device,
+        optimizer: str = "sgd",
+        momentum: float = 0.9,
+        betas: tuple[float, float] = (0.9, 0.98),
+        weight_decay: float = 5e-4,
+        clip_norm: float | None = None,
+        loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    ) -> None:
+        """Move the control points to `device` and bind a copy of `model` to them; see `fit`."""
+        descent_class = _choose(_OPTIMIZERS, "optimizer", optimizer)
+        self._bound = BoundModel(model, surface, device)
+        surface.control_points = surface.control_points.to(device)
+        self._surface, self._device = surface, device
+        self._clip_norm, self._loss_function = clip_norm, loss_function
+        self._theta = torch.empty(points, surface.dimension, device=device)
+        self._gradient = torch.empty_like(self._theta)
+        self._descent = descent_class(
+            surface, momentum, betas, weight_decay, self._bound.constant_columns
+        )
+
+    def restart(self) -> None:
+        """Forget the optimizer's state."""
+        self._descent.restart()
+
+    def __call__(
+        self, u: Tensor, v: Tensor, inputs: Tensor, labels: Tensor, rate: float
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Move the free control points by one step.
+
+        Args:
+            u, v: (points,) coordinates.
+            inputs: a preprocessed batch; each point gets an equal share of it.
+            labels: its labels.
+            rate: learning rate.
+
+        Returns:
+            Loss, logits and labels of each point's share, before the step.
+        """
+        theta, gradient = self._theta, self._gradient
+        weights = self._surface.weights(u.to(self._device), v.to(self._device))
+        torch.mm(weights, self._surface.control_points, out=theta)
+        shares = zip(inputs.chunk(len(theta)), labels.chunk(len(theta)), strict=True)
+        results = [
+            (*self._bound.gradient(theta[i], x, y, self._loss_function, out=gradient[i]), y)
+            for i, (x, y) in enumerate(shares)
+        ]
+        if self._clip_norm is not None:
+            norm = gradient.norm(dim=1, keepdim=True)
+            gradient.mul_((self._clip_norm / (norm + 1e-6)).clamp(max=1))
+        self._descent.step(weights, theta, gradient, rate)
+        return results
 
 
 # --- points of a step -----------------------------------------------------------------------------
@@ -212,6 +266,8 @@ class _Descent:
     block of columns at a time and never stored for all of them.
     """
 
+    moments: int  # tensors of state, each as large as the free control points
+
     def __init__(
         self,
         surface: BezierSurface,
@@ -230,10 +286,15 @@ class _Descent:
             for start in range(0, surface.dimension, block)
         ]
         self.steps = 0
+        self.states = [
+            self.points.new_zeros(len(self.free), surface.dimension) for _ in range(self.moments)
+        ]
 
-    def new_state(self) -> Tensor:
-        """Return zeros for each free control point."""
-        return self.points.new_zeros(len(self.free), self.points.shape[1])
+    def restart(self) -> None:
+        """Forget all steps so far."""
+        self.steps = 0
+        for state in self.states:
+            state.zero_()
 
     def step(self, weights: Tensor, theta: Tensor, gradient: Tensor, rate: float) -> None:
         """Do one step from the points' parameters and gradients, both (c, D)."""
@@ -260,14 +321,12 @@ class _Descent:
 class _SGD(_Descent):
     """M <- momentum M + W^T (G + weight_decay Theta) / c, P <- P - rate M."""
 
-    def __init__(self, *settings: Any) -> None:
-        super().__init__(*settings)
-        self.velocity = self.new_state()
+    moments = 1
 
     def update(self, rows, block, share, theta, gradient, rate) -> None:
         if self.weight_decay:
             gradient.add_(theta, alpha=self.weight_decay)
-        velocity = self.velocity[:, block]
+        velocity = self.states[0][:, block]
         torch.addmm(velocity, share, gradient, beta=self.momentum, out=velocity)
         torch._foreach_add_(rows, list(velocity), alpha=-rate)
 
@@ -278,15 +337,14 @@ class _AdamW(_Descent):
     Reference: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
     """
 
-    def __init__(self, *settings: Any) -> None:
-        super().__init__(*settings)
-        self.mean, self.square = self.new_state(), self.new_state()
+    moments = 2
 
     def update(self, rows, block, share, theta, gradient, rate) -> None:
         beta1, beta2 = self.betas
         direction = share @ gradient
-        mean = self.mean[:, block].lerp_(direction, 1 - beta1)
-        square = self.square[:, block].mul_(beta2).addcmul_(direction, direction, value=1 - beta2)
+        mean, square = (state[:, block] for state in self.states)
+        mean.lerp_(direction, 1 - beta1)
+        square.mul_(beta2).addcmul_(direction, direction, value=1 - beta2)
         denominator = (square / (1 - beta2**self.steps)).sqrt_().add_(1e-8)  # eps as in PyTorch
         torch.div(mean, denominator, out=direction).div_(1 - beta1**self.steps)
         if self.weight_decay:

@@ -164,7 +164,7 @@ def evaluate_networks(
     first_images = next(iter(splits.values()))[0]
     device = torch.device(device) if device is not None else first_images.device
     network = copy.deepcopy(model).to(device).eval()
-    mode = _batchnorm_mode(network, batchnorm)
+    mode = batchnorm_mode(network, batchnorm)
     if mode == "reestimated" and batchnorm_images is None:
         if "train" not in splits:
             raise InputError(
@@ -222,17 +222,22 @@ def predict(
     return torch.cat(outputs)
 
 
-def _batchnorm_mode(model: nn.Module, asked: str | None) -> str:
+def batchnorm_mode(model: nn.Module, asked: str | None = None) -> str:
+    """Return how the statistics of `model` are obtained: what is asked for, or what it needs.
+
+    Raises:
+        InputError: if the mode is unknown, or `none` for a model with BatchNorm statistics.
+    """
     has_statistics = bool(batchnorm_layers(model))
-    if asked is None:
-        return "reestimated" if has_statistics else "none"
-    if asked not in BATCHNORM_MODES:
+    if asked is not None and asked not in BATCHNORM_MODES:
         raise InputError(f"batchnorm is {asked!r}; choose one of {', '.join(BATCHNORM_MODES)}.")
     if not has_statistics:
-        return "none"
+        # Other layers with running statistics (InstanceNorm) keep interpolated ones: say so.
+        other = any(name.endswith("running_mean") for name, _ in model.named_buffers())
+        return "interpolated" if other else "none"
     if asked == "none":
         raise InputError(
             "batchnorm is 'none', but the model keeps BatchNorm statistics; choose 'reestimated' "
             "(or 'interpolated' to see what goes wrong without)."
         )
-    return asked
+    return asked or "reestimated"

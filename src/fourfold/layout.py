@@ -7,6 +7,7 @@ from math import prod
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from fourfold.errors import InputError
 
@@ -109,8 +110,11 @@ def check_same_architecture(states: Sequence[StateDict], labels: Sequence[str]) 
     first, first_label = states[0], labels[0]
     for state, label in zip(states, labels, strict=True):
         for name, tensor in state.items():
-            if not isinstance(tensor, Tensor):
-                raise InputError(f"{label}: entry {name!r} is {type(tensor).__name__}, no tensor.")
+            if not isinstance(tensor, Tensor) or is_lazy(tensor):
+                raise InputError(
+                    f"{label}: entry {name!r} is {type(tensor).__name__}, no tensor with values; "
+                    "run a lazy module once before its state dict is taken."
+                )
         missing, extra = sorted(first.keys() - state.keys()), sorted(state.keys() - first.keys())
         if missing or extra:
             raise InputError(

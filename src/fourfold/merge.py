@@ -13,7 +13,8 @@ from fourfold.layout import ParameterLayout, StateDict, check_same_architecture
 def average_states(states: Sequence[StateDict]) -> dict[str, Tensor]:
     """Average the parameters of networks of one architecture (a uniform soup).
 
-    Buffers are the first network's: re-estimate BatchNorm before the average is used.
+    Floating buffers (BatchNorm statistics) are averaged too, which is only a start: re-estimate
+    them before the average is used. Integer buffers are the first network's.
 
     Raises:
         InputError: if there are no networks or they differ in architecture.
@@ -27,7 +28,13 @@ def average_states(states: Sequence[StateDict]) -> dict[str, Tensor]:
     rows = torch.empty(len(states), layout.dimension)
     for state, row in zip(states, rows, strict=True):
         layout.flatten(state, out=row)
-    return layout.state_dict(rows.mean(dim=0), states[0])
+    buffers = {
+        name: torch.stack([state[name] for state in states]).mean(dim=0)
+        if states[0][name].is_floating_point()
+        else states[0][name]
+        for name in layout.buffers
+    }
+    return layout.state_dict(rows.mean(dim=0), buffers)
 
 
 def greedy_soup(

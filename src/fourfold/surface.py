@@ -130,8 +130,9 @@ class BezierSurface:
     @property
     def control_point_names(self) -> tuple[str, ...]:
         """Name of each row: `corner_00` .. `corner_11` and `P_ij`."""
-        _, m = self.degree
-        names = [f"P_{k // (m + 1)}{k % (m + 1)}" for k in range(len(self.control_points))]
+        n, m = self.degree
+        between = "_" if max(n, m) >= 10 else ""  # P_1_10 and P_11_0 must differ
+        names = [f"P_{i}{between}{j}" for i in range(n + 1) for j in range(m + 1)]
         for row, corner in zip(self.corner_rows, CORNERS, strict=True):
             names[row] = corner
         return tuple(names)

@@ -26,6 +26,7 @@ def select_corners(
     labels: Tensor,
     *,
     candidates: Sequence[Sequence[int]] | None = None,
+    batchnorm: str | None = None,
     batchnorm_images: Tensor | None = None,
     batch_size: int = 512,
     preprocess: Callable[[Tensor], Tensor] = to_float,
@@ -45,6 +46,7 @@ def select_corners(
         labels: the val labels.
         candidates: epochs at corner 00, 01, 10 and 11 of each candidate; by default all choices of
             four checkpoints in all three placings that differ.
+        batchnorm: as for `evaluate_points`.
         batchnorm_images: training images to re-estimate BatchNorm on; needed if the model has any.
         batch_size: images per forward pass.
         preprocess: maps a batch of images to the model's input.
@@ -83,6 +85,7 @@ def select_corners(
         model,
         (average_states([checkpoints[epoch] for epoch in subset]) for subset in subsets),
         {"val": (images, labels)},
+        batchnorm=batchnorm,
         batchnorm_images=batchnorm_images,
         batch_size=batch_size,
         preprocess=preprocess,

@@ -45,7 +45,7 @@ SUMMARY = [
     "results/figures/summary.png",
     "results/figures/summary.svg",
 ]
-# Jobs that run networks: item of each rule's row in the cost table.
+# Names of the jobs' parts of the cost table, beside those of the training runs.
 COST_ITEMS = [
     "linear",
     "bezier-fit",

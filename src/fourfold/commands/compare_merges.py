@@ -13,7 +13,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from fourfold.commands._job import Job, add_job_arguments
-from fourfold.grid import evaluate_networks
+from fourfold.grid import batchnorm_mode, evaluate_networks
 from fourfold.layout import StateDict
 from fourfold.merge import average_states, best_point, greedy_soup
 from fourfold.surface import CORNER_COORDINATES, BezierSurface
@@ -90,7 +90,8 @@ def _soups(
         chosen: dict[str, tuple[Tensor, Tensor]] = {
             name: (splits[name].images, splits[name].labels) for name in names
         }
-        job.cost.evaluated(len(batchnorm) + sum(len(splits[name]) for name in names))
+        reestimated = batchnorm_mode(model, settings["batchnorm"]) == "reestimated"
+        job.cost.evaluated(reestimated * len(batchnorm) + sum(len(splits[name]) for name in names))
         return evaluate_networks(
             model,
             [average_states([corners[member] for member in members])],

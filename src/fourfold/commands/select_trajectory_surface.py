@@ -7,6 +7,7 @@ from fourfold.checkpoint import load_checkpoint, read_header
 from fourfold.commands._job import Job, add_job_arguments
 from fourfold.commands._settings import check_keys
 from fourfold.errors import InputError
+from fourfold.grid import batchnorm_mode
 from fourfold.progress import Progress
 from fourfold.surface import CORNERS, BezierSurface
 from fourfold.trajectory import select_corners
@@ -48,12 +49,14 @@ def run(arguments: argparse.Namespace) -> None:
         splits["val"].images,
         splits["val"].labels,
         candidates=candidates,
+        batchnorm=grid["batchnorm"],
         batchnorm_images=batchnorm.images,
         batch_size=grid["batch_size"],
         preprocess=job.dataset.normalize,
         on_network=on_network,
     )
-    job.cost.evaluated(evaluated * (len(splits["val"]) + len(batchnorm)))
+    reestimated = batchnorm_mode(model, grid["batchnorm"]) == "reestimated"
+    job.cost.evaluated(evaluated * (len(splits["val"]) + reestimated * len(batchnorm)))
     epochs = [int(table.iloc[0][corner]) for corner in CORNERS]
     corners = [checkpoints[epoch] for epoch in epochs]
     surface = BezierSurface.from_corners(corners, degree=(1, 1), name="trajectory")

@@ -50,5 +50,5 @@ class Normalize:
     def __call__(self, images: Tensor) -> Tensor:
         """Return (images / 255 - mean) / std."""
         mean, scale = self.mean.to(images.device), self.scale.to(images.device)
-        floats = images.to(torch.float32, memory_format=torch.channels_last)
+        floats = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
         return floats.sub_(mean).mul_(scale)

@@ -13,6 +13,7 @@ from fourfold.data.batches import Normalize
 from fourfold.errors import InputError
 
 SPLITS = ("train", "val", "test")
+_HEADER = {"dataset", "split", "classes", "mean", "std", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,17 @@ class Dataset:
                     f"data set {name!r}: images of {split_name!r} are {split.images.dtype} with "
                     f"{split.images.ndim} axes; expected uint8 (n, channels, height, width)."
                 )
+            shape, train_shape = split.images.shape[1:], splits["train"].images.shape[1:]
+            if shape != train_shape:
+                raise InputError(
+                    f"data set {name!r}: images of {split_name!r} have the shape {tuple(shape)}, "
+                    f"those of 'train' {tuple(train_shape)}; they must be equal."
+                )
+            if len(split.images) != len(split.labels):
+                raise InputError(
+                    f"data set {name!r}: {split_name!r} has {len(split.images)} images, but "
+                    f"{len(split.labels)} labels; give one label per image."
+                )
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= len(classes):
                 raise InputError(
@@ -147,6 +159,8 @@ class Dataset:
             tensors, header = load_tensors(path)
             if header.get("split") != name or set(tensors) != {"images", "labels", "index"}:
                 raise InputError(f"{path} is no prepared {name} split; run prepare-data again.")
+            if missing := sorted(_HEADER - header.keys()):
+                raise InputError(f"{path}: the header lacks {missing}; run prepare-data again.")
             splits[name] = Split(tensors["images"], tensors["labels"], tensors["index"])
             if splits[name].sha256() != header["sha256"]:
                 raise InputError(

@@ -92,10 +92,10 @@ def split_source(
         splits["test"] = _pick(source.images, source.labels, chosen)
     else:
         images, labels = source.test
-        order = np.arange(len(labels))
-        if test_images is not None:
-            _, order = _take(labels, order, test_images, seed, name, "test")
-        splits["test"] = _pick(images, labels, order)
+        if test_images is None:
+            test_images = len(labels)
+        _, chosen = _take(labels, np.arange(len(labels)), test_images, seed, name, "test")
+        splits["test"] = _pick(images, labels, chosen)
     remaining, chosen = _take(source.labels, remaining, val_images, seed, name, "val")
     splits["val"] = _pick(source.images, source.labels, chosen)
     if train_images is None:

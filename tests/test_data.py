@@ -1,0 +1,364 @@
+"""Laws of the data: splits, files, batches, normalization, augmentation."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from fourfold.checkpoint import load_tensors, save_tensors
+from fourfold.data.augment import RandomShiftFlip
+from fourfold.data.batches import Normalize, iterate_batches, shuffled_batches, to_float
+from fourfold.data.dataset import Dataset, Split
+from fourfold.data.sources import SOURCES, Source, load_source, split_source
+from fourfold.errors import InputError
+
+SIZES = {"train_images": 60, "val_images": 30, "test_images": 30}
+
+
+def make_source(n=150, published_test=None) -> Source:
+    """Three classes in shares 1/2, 1/3, 1/6, sorted; no two images are equal."""
+
+    def draw(count, first):
+        rows = torch.arange(count)
+        labels = (6 * rows // count).apply_(lambda k: (0, 0, 0, 1, 1, 2)[k])
+        code = first + rows
+        images = torch.stack([code % 256, code // 256, 40 * labels + 10, 0 * code], dim=1)
+        return images.view(-1, 1, 2, 2).to(torch.uint8), labels
+
+    images, labels = draw(n, first=0)
+    test = None if published_test is None else draw(published_test, first=2000)
+    return Source(["a", "b", "c"], images, labels, test)
+
+
+def make_dataset(seed=0, source=None, **sizes) -> Dataset:
+    return split_source(source or make_source(), "toy", seed=seed, **(SIZES | sizes))
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("published", [None, 36])
+def test_no_image_is_in_two_splits_or_twice_in_one(seed, published):
+    source = make_source(published_test=published)
+    dataset = make_dataset(seed, source, test_images=30)
+    codes = torch.cat([s.images.flatten(1)[:, :2] for s in dataset.splits.values()])
+    assert len(codes.unique(dim=0)) == len(codes) == 120
+
+
+@pytest.mark.parametrize("published", [None, 60])
+def test_every_row_keeps_its_label_and_records_where_it_came_from(published):
+    source = make_source(published_test=published)
+    for name, split in make_dataset(source=source).splits.items():
+        images, labels = source.images, source.labels
+        if published and name == "test":
+            images, labels = source.test
+        assert torch.equal(split.images, images[split.index])
+        assert torch.equal(split.labels, labels[split.index])
+
+
+@pytest.mark.parametrize("published", [None, 60])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_split_has_the_class_shares_of_the_whole(seed, published):
+    for split in make_dataset(seed, make_source(published_test=published)).splits.values():
+        counts = split.labels.bincount(minlength=3).double()
+        shares = torch.tensor([1 / 2, 1 / 3, 1 / 6], dtype=torch.float64)
+        assert (counts - len(split) * shares).abs().max() <= 1
+
+
+@pytest.mark.parametrize("source", [make_source(), make_source(published_test=60)])
+def test_one_seed_gives_one_split_and_another_seed_another(source):
+    first, second, other = (make_dataset(seed, source) for seed in (1, 1, 2))
+    for name in ("train", "val", "test"):
+        assert torch.equal(first.splits[name].index, second.splits[name].index)
+        assert not torch.equal(first.splits[name].index, other.splits[name].index)
+    assert first.sha256() == second.sha256() != other.sha256()
+
+
+def test_the_global_generators_neither_matter_nor_move():
+    torch.manual_seed(1)
+    before, first = torch.get_rng_state(), make_dataset()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert make_dataset().sha256() == first.sha256()
+
+
+@pytest.mark.parametrize(
+    ("published", "sizes"),
+    [
+        (None, {}),
+        (None, {"train_images": None}),
+        (60, {}),
+        (60, {"train_images": None}),
+        (60, {"test_images": None}),
+    ],
+)
+def test_rows_are_in_random_order_so_that_the_first_ones_are_a_sample(published, sizes):
+    dataset = make_dataset(source=make_source(published_test=published), **sizes)
+    for name, split in dataset.splits.items():
+        start = split.first(len(split) // 2)
+        assert len(start.labels.unique()) == 3, name  # the source is sorted by class
+
+
+def test_none_takes_everything_that_is_left():
+    whole = make_dataset(train_images=None)
+    assert [len(whole.splits[name]) for name in ("train", "val", "test")] == [90, 30, 30]
+    published = make_dataset(
+        source=make_source(published_test=36), train_images=None, test_images=None
+    )
+    assert [len(published.splits[n]) for n in ("train", "val", "test")] == [120, 30, 36]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"val_images": 0}, ["val_images is 0", "from 3", "to 120"]),
+        ({"val_images": 2}, ["val_images is 2", "from 3"]),
+        ({"test_images": 151}, ["test_images is 151", "to 150"]),
+        ({"train_images": 91}, ["train_images is 91", "to 90"]),
+        ({"train_images": -1}, ["train_images is -1"]),
+        ({"test_images": None}, ["test_images is null", "give a number"]),
+        ({"val_images": None}, ["val_images is null", "give a number"]),
+    ],
+)
+def test_an_impossible_size_is_refused_with_its_key_value_and_range(sizes, said):
+    with pytest.raises(InputError) as caught:
+        make_dataset(**sizes)
+    for part in ("datasets.toy.", *said):
+        assert part in str(caught.value)
+
+
+def test_an_unknown_source_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"'mnist'.*digits"):
+        load_source("mnist")
+    assert "digits" in SOURCES
+
+
+def test_the_digits_are_grey_8x8_images_of_ten_classes_over_the_full_range():
+    source = load_source("digits")
+    assert source.images.shape == (1797, 1, 8, 8)
+    assert source.images.dtype == torch.uint8
+    assert (source.images.min(), source.images.max()) == (0, 255)
+    assert source.labels.unique().tolist() == list(range(len(source.classes))) == list(range(10))
+    assert len(source.images.unique()) == 17  # published in steps 0..16
+
+
+# --- data sets and files --------------------------------------------------------------------------
+
+
+def test_a_round_trip_through_files_changes_nothing(tmp_path):
+    dataset = make_dataset()
+    dataset.save(tmp_path)
+    loaded = Dataset.load(tmp_path)
+    for name, split in dataset.splits.items():
+        for field in ("images", "labels", "index"):
+            assert torch.equal(getattr(split, field), getattr(loaded.splits[name], field))
+    assert (loaded.name, loaded.classes) == ("toy", ("a", "b", "c"))
+    assert (loaded.mean, loaded.std) == (dataset.mean, dataset.std)
+    assert loaded.sha256() == dataset.sha256()
+    assert loaded.image_shape == (1, 2, 2)
+
+
+def test_two_preparations_write_equal_bytes(tmp_path):
+    for folder in ("a", "b"):
+        make_dataset().save(tmp_path / folder)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_a_changed_pixel_is_noticed(tmp_path):
+    make_dataset().save(tmp_path)
+    tensors, header = load_tensors(tmp_path / "val.safetensors")
+    tensors["images"][3, 0, 1, 1] += 1
+    save_tensors(tensors, tmp_path / "val.safetensors", header)
+    with pytest.raises(InputError, match=r"val\.safetensors.*hash"):
+        Dataset.load(tmp_path)
+
+
+def test_a_missing_or_exchanged_file_is_refused_by_name(tmp_path):
+    make_dataset().save(tmp_path)
+    train, test = tmp_path / "train.safetensors", tmp_path / "test.safetensors"
+    test.write_bytes(train.read_bytes())
+    with pytest.raises(InputError, match=r"test\.safetensors is no prepared test split"):
+        Dataset.load(tmp_path)
+    test.unlink()
+    with pytest.raises(InputError, match=r"no file at .*test\.safetensors"):
+        Dataset.load(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["sha256", "mean", "std", "classes", "dataset"])
+def test_a_file_with_an_incomplete_header_is_refused_by_name(key, tmp_path):
+    make_dataset().save(tmp_path)
+    for name in ("train", "val", "test"):
+        tensors, header = load_tensors(tmp_path / f"{name}.safetensors")
+        del header[key]
+        save_tensors(tensors, tmp_path / f"{name}.safetensors", header)
+    with pytest.raises(InputError, match=rf"\.safetensors.*{key}"):
+        Dataset.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s.first(0), "'val' is empty.*val_images"),
+        (lambda s: dataclasses.replace(s, labels=s.labels + 1), "from 1 to 3.*must be 0 to 2"),
+        (lambda s: dataclasses.replace(s, labels=s.labels - 1), "from -1 to 1"),
+        (lambda s: dataclasses.replace(s, images=s.images.float()), "float32.*uint8"),
+        (lambda s: dataclasses.replace(s, images=s.images[:, 0]), "3 axes"),
+        (lambda s: dataclasses.replace(s, images=s.images.repeat(1, 3, 1, 1)), r"\(3, 2, 2\)"),
+        (lambda s: dataclasses.replace(s, labels=s.labels[:5]), "30 images.*5 labels"),
+    ],
+)
+def test_splits_that_can_not_be_used_are_refused_by_name(change, said):
+    splits = make_dataset().splits
+    splits["val"] = change(splits["val"])
+    with pytest.raises(InputError, match=said):
+        Dataset.from_splits("toy", ["a", "b", "c"], splits)
+
+
+def test_normalized_train_images_have_mean_zero_and_deviation_one_per_channel():
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (50, 3, 4, 4), generator=draw)
+    images[:, 1] //= 4
+    split = Split(images.to(torch.uint8), torch.arange(50) % 2, torch.arange(50))
+    other = Split(255 - split.images, split.labels, split.index)
+    splits = {"train": split, "val": other, "test": other}
+    dataset = Dataset.from_splits("noise", ["a", "b"], splits)
+    pixels = dataset.normalize(split.images).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(pixels.mean(1), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(pixels.std(1), torch.ones(3), rtol=1e-4, atol=0)
+    assert dataset.normalize(other.images).mean().abs() > 0.1  # val is measured by train's numbers
+
+
+def test_a_constant_channel_can_be_normalized():
+    images = torch.full((6, 1, 2, 2), 7, dtype=torch.uint8)
+    split = Split(images, torch.arange(6) % 2, torch.arange(6))
+    dataset = Dataset.from_splits(
+        "flat", ["a", "b"], dict.fromkeys(("train", "val", "test"), split)
+    )
+    assert torch.isfinite(dataset.normalize(images)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_normalization_changes_no_input(dtype):
+    images = torch.arange(96).view(2, 3, 4, 4).to(dtype)
+    images = images.contiguous(memory_format=torch.channels_last)
+    before = images.clone()
+    normalized = Normalize([0.5] * 3, [0.25] * 3)(images)
+    assert torch.equal(images, before)
+    torch.testing.assert_close(normalized, (before.float() / 255 - 0.5) / 0.25)
+
+
+def test_to_float_maps_bytes_to_the_unit_interval_and_leaves_floats():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    torch.testing.assert_close(to_float(images), torch.tensor([0.0, 0.2, 1.0]))
+    floats = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    assert to_float(floats) is floats
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 5, 12, 13])
+@pytest.mark.parametrize("batch_size", [1, 4, 12, 100])
+@pytest.mark.parametrize("smallest", [1, 2])
+def test_batches_cover_everything_once_in_order(n, batch_size, smallest):
+    batches = list(iterate_batches(n, batch_size, smallest))
+    assert torch.cat([torch.arange(n)[batch] for batch in batches]).tolist() == list(range(n))
+    sizes = [batch.stop - batch.start for batch in batches]
+    assert all(size == batch_size for size in sizes[:-1])
+    assert n < smallest or min(sizes) >= smallest or batch_size < smallest
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batches_of_nothing_are_refused_rather_than_endless(batch_size):
+    with pytest.raises(InputError, match=f"batch_size is {batch_size}"):
+        next(iterate_batches(3, batch_size))
+
+
+def test_an_epoch_shows_each_image_at_most_once_in_full_batches_and_a_new_order():
+    generator = torch.Generator().manual_seed(0)
+    epochs = [list(shuffled_batches(11, 4, generator)) for _ in range(2)]
+    for batches in epochs:
+        assert [len(batch) for batch in batches] == [4, 4]
+        assert len(torch.cat(batches).unique()) == 8
+    assert not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
+    again = torch.cat(list(shuffled_batches(11, 4, torch.Generator().manual_seed(0))))
+    assert torch.equal(again, torch.cat(epochs[0]))
+
+
+# --- augmentation ---------------------------------------------------------------------------------
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def numbered(n=400, channels=1, size=5):
+    """Images without zeros, in which every pixel of an image is different."""
+    one = torch.arange(1, channels * size * size + 1).view(channels, size, size)
+    return one.expand(n, -1, -1, -1).to(torch.uint8)
+
+
+def shifted(image, rows, columns):
+    """Return the image with its contents moved down and right, zeros moving in."""
+    size = image.shape[-1]
+    padded = torch.nn.functional.pad(image, [size] * 4)
+    return padded[:, size - rows : 2 * size - rows, size - columns : 2 * size - columns]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_each_image_is_shifted_and_flipped_by_its_own_draw_with_background_moving_in(
+    shift, flip, channels
+):
+    images = numbered(channels=channels)
+    augmented = RandomShiftFlip(shift, flip)(images, generator())
+    assert augmented.shape == images.shape
+    assert augmented.dtype == torch.uint8
+    image = images[0]
+    moves = range(-shift, shift + 1)
+    expected = {
+        (down, right, flipped): shifted(image, down, right).flip(2) if flipped else
+        shifted(image, down, right)
+        for down in moves
+        for right in moves
+        for flipped in ((False, True) if flip else (False,))
+    }  # fmt: skip
+    counts = dict.fromkeys(expected, 0)
+    for result in augmented:
+        matches = [key for key, value in expected.items() if torch.equal(value, result)]
+        assert len(matches) == 1
+        counts[matches[0]] += 1
+    # All are drawn, about equally often: five deviations of a binomial count.
+    mean = len(images) / len(expected)
+    assert all(abs(count - mean) < 5 * mean**0.5 for count in counts.values()) or len(counts) == 1
+    if flip:
+        flipped = sum(count for key, count in counts.items() if key[2])
+        assert abs(flipped - len(images) / 2) < 5 * (len(images) / 4) ** 0.5
+
+
+def test_augmentation_changes_no_input_and_returns_other_memory():
+    for shift, flip in ((0, False), (0, True), (2, True)):
+        images = numbered().clone()
+        augmented = RandomShiftFlip(shift, flip)(images, generator())
+        augmented.zero_()
+        assert torch.equal(images, numbered())
+
+
+def test_augmentation_is_decided_by_its_generator_alone():
+    augment, images = RandomShiftFlip(1, True), numbered()
+    torch.manual_seed(1)
+    first, before = augment(images, generator(3)), torch.get_rng_state()
+    torch.manual_seed(2)
+    assert torch.equal(augment(images, generator(3)), first)
+    assert not torch.equal(augment(images, generator(4)), first)
+    torch.manual_seed(1)
+    augment(images, generator(3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_negative_shift_is_refused():
+    with pytest.raises(InputError, match=r"augment\.shift is -1"):
+        RandomShiftFlip(-1, False)

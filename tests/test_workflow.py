@@ -1,0 +1,232 @@
+"""The workflow as a user runs it: one small experiment from data to headline table."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from fourfold.surface import BezierSurface
+from fourfold.table import MEASURED_COLUMNS, SCHEMAS
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = "tiny-resnet18"
+
+
+def _new_project(folder):
+    """Copy the workflow as a clone would have it, with the small experiments as params.yaml."""
+    for name in ("workflow", "src", "profiles"):
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    shutil.copy(ROOT / "Snakefile", folder)
+    shutil.copy(ROOT / "tests" / "params.tiny.yaml", folder / "params.yaml")
+    _edit(folder, lambda params: params.update(run=[EXPERIMENT]))
+    return folder
+
+
+def _edit(project, change):
+    """Change params.yaml; the order of its keys and its comments may change with it."""
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    change(params)
+    path.write_text(yaml.safe_dump(params))
+
+
+def _snakemake(project, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+        cwd=project,
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def _planned(project):
+    """Return the rules that a run would execute now, with their number of jobs."""
+    run = _snakemake(project, "--dry-run", "--quiet", "rules")
+    assert run.returncode == 0, run.stderr
+    text = run.stdout + run.stderr
+    if "Nothing to be done" in text:
+        return {}
+    stats = text[text.index("Job stats:") :]
+    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", stats, flags=re.M)}
+
+
+def _tables(project):
+    return sorted((project / "results").rglob("*.parquet"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return a project whose run has ended."""
+    project = _new_project(tmp_path_factory.mktemp("finished"))
+    run = _snakemake(project)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "| surface " in run.stdout, "a finished run prints the headline table"
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """Return a copy of the finished project, to be changed."""
+    copy = tmp_path / "project"
+    shutil.copytree(finished, copy)
+    return copy
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert _planned(finished) == {}
+
+
+def test_every_table_has_its_columns_and_types(finished):
+    found = set()
+    for path in _tables(finished):
+        name = path.stem.partition("-")[0]
+        schema = pq.read_schema(path)
+        assert schema.remove_metadata().equals(SCHEMAS[name]), path
+        assert json.loads(schema.metadata[b"fourfold"])["table"] == name
+        assert len(pd.read_parquet(path)) > 0, path
+        found.add(name)
+    assert found == set(SCHEMAS)
+
+
+def test_two_runs_give_equal_tables(finished, tmp_path):
+    again = _new_project(tmp_path)
+    assert _snakemake(again).returncode == 0
+    assert len(_tables(again)) == len(_tables(finished))
+    for path in _tables(finished):
+        first, second = pd.read_parquet(path), pd.read_parquet(again / path.relative_to(finished))
+        measured = [column for column in first if column in MEASURED_COLUMNS]
+        pd.testing.assert_frame_equal(
+            first.drop(columns=measured), second.drop(columns=measured), check_exact=True
+        )
+
+
+def test_the_corners_of_the_surfaces_are_the_trained_networks(finished):
+    replicate = finished / "results" / EXPERIMENT / "0"
+    endpoints = pd.read_parquet(replicate / "tables" / "endpoints.parquet")
+    final = endpoints[endpoints["checkpoint"].str.startswith("endpoints/")]
+    of_seed = final.drop_duplicates("seed").set_index("seed")["sha256"]
+    for name in ("linear", "bezier"):
+        surface = BezierSurface.load(replicate / "surfaces" / f"{name}.safetensors")
+        assert list(surface.corner_hashes) == of_seed.sort_index().tolist()
+
+
+def test_every_job_that_runs_networks_states_its_cost(finished):
+    cost = pd.read_parquet(finished / "results" / EXPERIMENT / "0" / "tables" / "cost.parquet")
+    assert set(cost["stage"]) == {
+        "train_endpoint",
+        "build_linear_surface",
+        "fit_bezier_surface",
+        "select_trajectory_surface",
+        "evaluate_grid",
+        "compare_ensembles",
+        "compare_merges",
+        "measure_geometry",
+    }
+    assert (cost["wall_s"] > 0).all()
+    trained = cost["images_backward"] > 0
+    assert set(cost.loc[trained, "stage"]) == {"train_endpoint", "fit_bezier_surface"}
+    assert (cost.loc[cost["images_forward"] > 0, "flop"] > 0).all()
+
+
+COMPARISONS = {"compare_ensembles", "collect_tables", "plot_figures", "summarize", "all"}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "reruns", "grids"),
+    [
+        ("ensemble", "max_members", 2, COMPARISONS, 0),
+        (
+            "bezier",
+            "epochs",
+            3,
+            COMPARISONS
+            | {"fit_bezier_surface", "evaluate_grid", "compare_merges", "measure_geometry"},
+            1,
+        ),
+    ],
+)
+def test_a_changed_parameter_reruns_what_depends_on_it(section, key, value, reruns, grids, project):
+    _edit(project, lambda p: p["experiments"][EXPERIMENT][section].update({key: value}))
+    planned = _planned(project)
+    assert set(planned) - {"total"} == reruns
+    assert planned.get("evaluate_grid", 0) == grids
+
+
+def test_a_changed_module_reruns_what_uses_it_and_a_touched_one_nothing(project):
+    module = project / "src" / "fourfold" / "ensemble.py"
+    module.touch()
+    assert _planned(project) == {}
+    module.write_text(module.read_text() + "\n# edited\n")
+    assert set(_planned(project)) - {"total"} == COMPARISONS
+    other = project / "src" / "fourfold" / "models" / "vit.py"
+    shutil.copy(ROOT / "src" / "fourfold" / "ensemble.py", module)
+    other.write_text(other.read_text() + "\n# edited\n")
+    assert _planned(project) == {}, "a network that the experiment doesn't use changes nothing"
+
+
+def test_a_lost_table_is_built_again_and_equal(project):
+    path = project / "results" / EXPERIMENT / "0" / "tables" / "grid-bezier.parquet"
+    before = pd.read_parquet(path)
+    path.unlink()
+    assert _snakemake(project).returncode == 0
+    pd.testing.assert_frame_equal(before, pd.read_parquet(path), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda p: p.update(run=["digits-vgg"]), ["digits-vgg", "tiny-vgg16"]),
+        (lambda p: p.update(replicates=0), ["0 is less than the minimum of 1", "replicates"]),
+        (lambda p: p.update(epochs=3), ["epochs"]),
+        (lambda p: _section(p, "endpoint").update(epochs=-1), ["-1", "minimum of 1", "epochs"]),
+        (lambda p: _section(p, "endpoint").update(learning_rate=1), ["learning_rate"]),
+        (lambda p: _section(p, "bezier").update(degree=[0, 2]), ["0", "minimum of 1", "degree"]),
+        (lambda p: _section(p, "bezier").update(degree=[1, 1]), ["[1, 1]", "nothing to fit"]),
+        (lambda p: _section(p, "bezier").update(points_per_step=5), ["32", "5", "multiple"]),
+        (lambda p: _section(p, "model").update(width=0), ["0", "minimum of 1", "width"]),
+        (lambda p: _section(p, "model").update(heads=2), ["heads"]),
+        (lambda p: _section(p, "trajectory").update(epochs=[1, 2, 3, 9]), ["[9]", "[1, 2, 3, 4]"]),
+        (lambda p: _section(p, "grid").update(points=4), ["4", "points"]),
+        (lambda p: p["datasets"]["digits"]["split"].update(val_images=0), ["0", "val_images"]),
+        (lambda p: p["experiments"][EXPERIMENT].update(dataset="mnist"), ["mnist", "digits"]),
+        (lambda p: p["experiments"].update({"../up": p["experiments"][EXPERIMENT]}), ["../up"]),
+    ],
+)
+def test_an_impossible_parameter_ends_in_one_message(change, said, tmp_path):
+    project = _new_project(tmp_path)
+    _edit(project, change)
+    run = _snakemake(project)
+    assert run.returncode == 1
+    message = run.stdout + run.stderr
+    assert "Traceback" not in message
+    for part in said:
+        assert part in message
+    assert not (project / "results").exists()
+    assert not (project / "data").exists()
+
+
+def _section(params, name):
+    return params["experiments"][EXPERIMENT][name]
+
+
+def test_a_training_that_diverges_stops_with_its_message_and_leaves_no_network(project):
+    _edit(project, lambda p: _section(p, "endpoint").update(lr=1e9))
+    run = _snakemake(project, f"results/{EXPERIMENT}/0/endpoints/seed0.safetensors")
+    assert run.returncode == 1
+    assert "diverged" in run.stdout + run.stderr
+    replicate = project / "results" / EXPERIMENT / "0"
+    assert not (replicate / "endpoints" / "seed0.safetensors").exists()
+    assert not (replicate / "trajectory" / "seed0").exists()
+    assert not list((project / "results").rglob(".unfinished-*"))
