@@ -21,18 +21,18 @@ def test_the_average_of_one_network_or_of_equal_ones_is_the_network(name):
             assert differing(averaged, state) == []
 
 
-def test_an_average_is_the_mean_of_every_parameter_with_the_first_networks_buffers():
-    states = make_corners("batchnorm")[:3]
-    averaged = average_states(states)
-    parameters = dict(make_network("batchnorm").named_parameters())
-    for name, tensor in averaged.items():
-        if name in parameters:
-            torch.testing.assert_close(tensor, sum(s[name] for s in states) / 3)
+@pytest.mark.parametrize("name", ["batchnorm", "buffers"])
+def test_an_average_is_the_mean_of_every_floating_tensor_and_the_first_of_the_others(name):
+    states = make_corners(name)[:3]
+    for tensor_name, tensor in average_states(states).items():
+        if tensor.is_floating_point():
+            mean = sum(state[tensor_name] for state in states) / 3
+            torch.testing.assert_close(tensor, mean)
         else:
-            assert torch.equal(tensor, states[0][name])
+            assert torch.equal(tensor, states[0][tensor_name])
 
 
-@pytest.mark.parametrize("name", ["layernorm", "tied"])
+@pytest.mark.parametrize("name", ["layernorm", "tied", "resnet18"])
 def test_the_average_of_the_corners_is_the_center_of_the_linear_surface(name):
     corners = make_corners(name)
     center = BezierSurface.from_corners(corners, degree=(1, 1)).state_dict(0.5, 0.5)

@@ -248,7 +248,7 @@ def remove_unfinished():
 
 
 def print_headline():
-    """Print the headline table, if this run has the experiments that it is about."""
+    """Print the headline tables, the first part of summary.md."""
     summary = Path("results/summary.md")
     if summary.is_file():
-        print(summary.read_text(encoding="utf-8"))
+        print(summary.read_text(encoding="utf-8").partition("\n## ")[0])

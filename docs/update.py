@@ -1,0 +1,64 @@
+"""Copy the headline table and figures of `results/` into docs/headline and README.md.
+
+    python docs/update.py
+
+No number in the README is typed by hand: this program writes everything between the two markers.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import yaml
+
+from fourfold.atomic import write_text
+from fourfold.summary import render_headline
+from fourfold.table import read_table
+
+ROOT = Path(__file__).parent.parent
+SHOWN = "digits-resnet18"  # the experiment whose surfaces the README shows
+BEGIN, END = "<!-- headline: begin -->", "<!-- headline: end -->"
+
+
+def replace_block(text: str, block: str) -> str:
+    """Return `text` with `block` between the markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"error: README.md lacks the markers {BEGIN} and {END}; put them back.")
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def main() -> None:
+    """Rewrite docs/headline and the README's block."""
+    results, headline = ROOT / "results", ROOT / "docs" / "headline"
+    summary = read_table("summary", results / "summary.parquet")
+    margin = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["summary"]["margin"]
+    table = render_headline(summary, margin)
+    headline.mkdir(exist_ok=True)
+    shutil.copy(results / "summary.parquet", headline)
+    shutil.copy(results / "figures" / "summary.png", headline)
+    shutil.copy(results / SHOWN / "0" / "figures" / "surfaces.png", headline / "surfaces.png")
+    versions = _versions(results / SHOWN / "0" / "tables" / "grid-bezier.parquet")
+    block = (
+        f"![Loss and accuracy over three surfaces, {SHOWN}](docs/headline/surfaces.png)\n\n"
+        f"{table}\n\n"
+        "![Accuracy over the surfaces of all experiments](docs/headline/summary.png)\n\n"
+        f"Measured on {versions}; written by `python docs/update.py` from `results/`."
+    )
+    readme = ROOT / "README.md"
+    write_text(readme, replace_block(readme.read_text(encoding="utf-8"), block))
+
+
+def _versions(path: Path) -> str:
+    made_by = json.loads(pq.read_schema(path).metadata[b"fourfold"])
+    versions = made_by["versions"]
+    return (
+        f"{made_by['device']} with Python {versions['python']} and torch {versions['torch']}, "
+        f"threads per job: {made_by['threads']}"
+    )
+
+
+if __name__ == "__main__":
+    main()
