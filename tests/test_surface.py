@@ -288,3 +288,29 @@ def test_a_missing_or_truncated_surface_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"s\.safetensors"):
         BezierSurface.load(path)
+
+
+def test_a_mask_of_infinities_that_all_corners_share_is_no_parameter():
+    mask = torch.full((2, 2), float("-inf")).triu(1)
+    corners = [{"weight": torch.randn(3), "mask": mask.clone()} for _ in range(4)]
+    surface = BezierSurface.from_corners(corners)
+    assert surface.dimension == 3
+    assert torch.equal(surface.state_dict(0.3, 0.6)["mask"], mask)
+    corners[2]["mask"][1, 0] = float("inf")
+    with pytest.raises(InputError, match="corner_10"):
+        BezierSurface.from_corners(corners)
+
+
+def test_a_module_in_place_of_its_state_dict_is_refused():
+    with pytest.raises(InputError, match="state_dict"):
+        BezierSurface.from_corners([torch.nn.Linear(1, 1)] * 4)
+
+
+def test_a_changed_byte_of_a_surface_file_is_noticed(tmp_path):
+    path = tmp_path / "surface.safetensors"
+    BezierSurface.from_corners([{"weight": torch.randn(3)} for _ in range(4)]).save(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="hash"):
+        BezierSurface.load(path)

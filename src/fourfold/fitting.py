@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fourfold.batchnorm import batchnorm_layers
 from fourfold.binding import BoundModel
 from fourfold.data.batches import shuffled_batches, to_float
 from fourfold.errors import DivergenceError, InputError
@@ -110,6 +111,11 @@ def fit(
         raise InputError(
             f"batch_size is {batch_size} and points_per_step {points_per_step}; "
             "the batch must be a multiple of the points."
+        )
+    if batch_size == points_per_step and batchnorm_layers(model):
+        raise InputError(
+            f"batch_size and points_per_step are both {batch_size}, one image per point; "
+            "BatchNorm needs at least 2 images per point, so raise batch_size."
         )
     draw_surface = _choose(SAMPLERS, "sampler", sampler)
     device = torch.device(device) if device is not None else train_images.device

@@ -47,9 +47,10 @@ class ParameterLayout:
         tied: dict[str, str] = {}
         first_at: dict[tuple, str] = {}
         for name, tensor in state.items():
-            if name.rpartition(".")[2] in _RUNNING_STATISTICS or not tensor.is_floating_point():
-                if tensor.is_complex():
-                    raise InputError(f"tensor {name!r} is {tensor.dtype}; only real networks work.")
+            if tensor.is_complex():
+                raise InputError(f"tensor {name!r} is {tensor.dtype}; only real networks work.")
+            is_statistic = name.rpartition(".")[2] in _RUNNING_STATISTICS
+            if is_statistic or not tensor.is_floating_point() or bool(tensor.isinf().any()):
                 buffers.append(name)
                 continue
             # The same memory under two names is one parameter (tied weights).
@@ -130,7 +131,13 @@ def check_same_architecture(states: Sequence[StateDict], labels: Sequence[str]) 
                     f"{tuple(reference.shape)} {reference.dtype} in {first_label}; the corners of "
                     "a surface must have equal shapes and dtypes."
                 )
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    for state, label in zip(states, labels, strict=True):
+        for name, tensor in state.items():
+            if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+                continue
+            # A mask may hold infinities, if it is no parameter: all networks then share it.
+            is_mask = all(torch.equal(other[name], tensor) for other in states)  # a NaN never is
+            if not is_mask:
                 raise InputError(
                     f"tensor {name!r} of {label} holds a NaN or an infinity; the network has "
                     "diverged, train it again (a lower learning rate helps)."

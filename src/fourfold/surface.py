@@ -73,6 +73,10 @@ class BezierSurface:
                 an infinity, or the degree is impossible.
         """
         degree = _check_degree(degree)
+        if not all(isinstance(corner, Mapping) for corner in corners):
+            raise InputError(
+                f"a corner is {type(corners[0]).__name__}, no state dict; pass model.state_dict()."
+            )
         if len(corners) != 4:
             raise InputError(
                 f"a surface needs 4 corners, got {len(corners)}; give the state dicts of the "
@@ -171,7 +175,8 @@ class BezierSurface:
         nearest = int(bilinear.argmax())
         buffers = {}
         for name, values in self.corner_buffers.items():
-            if values.is_floating_point() and bilinear[nearest] < 1:
+            differ = bool((values != values[0]).any())  # a mask of infinities can't be blended
+            if differ and values.is_floating_point() and bilinear[nearest] < 1:
                 buffers[name] = torch.tensordot(bilinear.to(values), values, dims=1)
             else:
                 buffers[name] = values[nearest]
@@ -189,12 +194,15 @@ class BezierSurface:
                 "lower its learning rate or clip the gradient."
             )
         layout = self.layout
+        buffers = {f"buffers/{name}": values for name, values in self.corner_buffers.items()}
+        tensors = {"control_points": self.control_points.cpu(), **buffers}
         header = {
             **(metadata or {}),
             "format": "fourfold-surface-1",
             "name": self.name,
             "degree": list(self.degree),
             "corner_sha256": list(self.corner_hashes),
+            "sha256": state_hash(tensors),
             "layout": {
                 "names": layout.names,
                 "shapes": layout.shapes,
@@ -204,8 +212,7 @@ class BezierSurface:
                 "order": layout.order,
             },
         }
-        buffers = {f"buffers/{name}": values for name, values in self.corner_buffers.items()}
-        save_tensors({"control_points": self.control_points.cpu(), **buffers}, path, header)
+        save_tensors(tensors, path, header)
 
     @classmethod
     def load(cls, path: str | Path) -> "BezierSurface":
@@ -219,6 +226,11 @@ class BezierSurface:
             raise InputError(
                 f"{path} is no surface: its format is {header.get('format')!r}, "
                 "expected 'fourfold-surface-1'."
+            )
+        if header.get("sha256") != state_hash(tensors):
+            raise InputError(
+                f"{path}: the contents don't have the hash in the header; the file was changed "
+                "after it was written. Delete it and build it again."
             )
         try:
             stored = header["layout"]
