@@ -297,7 +297,7 @@ def test_a_mask_of_infinities_that_all_corners_share_is_no_parameter():
     assert surface.dimension == 3
     assert torch.equal(surface.state_dict(0.3, 0.6)["mask"], mask)
     corners[2]["mask"][1, 0] = float("inf")
-    with pytest.raises(InputError, match="corner_10"):
+    with pytest.raises(InputError, match="'mask'"):
         BezierSurface.from_corners(corners)
 
 

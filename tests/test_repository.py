@@ -1,0 +1,71 @@
+"""Files of the repository that must agree with each other."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+import fourfold
+from fourfold.cli import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+
+
+def _stages():
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def test_every_dvc_out_persists():
+    for name, stage in _stages().items():
+        for out in stage["outs"]:
+            (options,) = out.values()
+            assert options == {"persist": True}, f"DVC would delete {out} before stage {name} runs"
+
+
+def test_dvc_sees_every_section_of_params():
+    sections = set(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    assert set(_stages()["results"]["params"]) == sections
+    assert set(_stages()["data"]["params"]) <= sections
+
+
+def test_snakemakes_records_travel_with_the_results():
+    stages = _stages()
+    assert ".snakemake/metadata" in stages["records"]["outs"][0]
+    assert list(stages)[-1] == "records"
+    assert set(stages["records"]["deps"]) == {"data", "results"}
+
+
+def test_every_command_has_its_rule_and_its_module():
+    rules = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    for command in COMMANDS:
+        name = command.replace("-", "_")
+        assert f"rule {name}:" in rules
+        assert f"python -m fourfold {command} " in rules
+        assert f'code=code("{name}")' in rules
+        assert (ROOT / "src" / "fourfold" / "commands" / f"{name}.py").is_file()
+
+
+def test_every_pin_satisfies_its_range_and_names_no_address():
+    pins = dict(
+        line.lower().split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    required = [*project["dependencies"], *(name for extra in extras for name in extra)]
+    for requirement in required:
+        assert re.split(r"[<>=,]", requirement)[0].lower() in pins, requirement
+
+
+def test_the_version_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == fourfold.__version__
+    assert f"version: {fourfold.__version__}" in (ROOT / "CITATION.cff").read_text()
+    assert f"fourfold:{fourfold.__version__}" in (ROOT / "Snakefile").read_text()
+
+
+def test_public_names_are_importable():
+    for name in fourfold.__all__:
+        assert getattr(fourfold, name) is not None
