@@ -18,8 +18,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 reproduce: install
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --quiet rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --quiet rules > /dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report results/report.html --quiet all
+	@sed '/^## /,$$d' results/summary.md
 	@echo "All tables and figures: results/report.html"
 
 test: install

@@ -20,24 +20,28 @@ def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
 
 
 class _Statistics:
-    """Mean and variance over everything one layer has seen, combined batch by batch in float64."""
+    """Mean and variance over everything one layer has seen, combined in float64."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.mean: Tensor | float = 0.0
-        self.squares: Tensor | float = 0.0  # sum of squared deviations from the mean
+        self.counts: list[int] = []
+        self.means: list[Tensor] = []
+        self.variances: list[Tensor] = []  # unbiased
 
     def add(self, count: int, mean: Tensor, unbiased_variance: Tensor) -> None:
-        """Add a batch of `count` numbers per channel (Chan, Golub, LeVeque 1983)."""
-        delta = mean.double() - self.mean
-        total = self.count + count
-        self.mean = self.mean + delta * (count / total)
-        self.squares = (
-            self.squares
-            + unbiased_variance.double() * (count - 1)
-            + delta.square() * (self.count * count / total)
-        )
-        self.count = total
+        """Add a batch of `count` numbers per channel."""
+        self.counts.append(count)
+        self.means.append(mean.clone())
+        self.variances.append(unbiased_variance.clone())
+
+    def combine(self) -> tuple[Tensor, Tensor]:
+        """Return the mean and the unbiased variance over all batches."""
+        means = torch.stack(self.means).double()
+        variances = torch.stack(self.variances).double()
+        counts = torch.tensor(self.counts, dtype=torch.float64, device=means.device)
+        total = sum(self.counts)
+        mean = counts @ means / total
+        squares = (counts - 1) @ variances + counts @ (means - mean).square()
+        return mean, squares / (total - 1)
 
 
 @torch.no_grad()
@@ -91,9 +95,10 @@ def reestimate_batchnorm(
         for batch in iterate_batches(len(images), batch_size, smallest=2):
             model(preprocess(images[batch]))
         for layer, seen in statistics.items():
-            if seen.count:  # a layer that the forward pass skips keeps what it has
-                layer.running_mean.copy_(seen.mean)
-                layer.running_var.copy_(seen.squares / (seen.count - 1))
+            if seen.counts:  # a layer that the forward pass skips keeps what it has
+                mean, variance = seen.combine()
+                layer.running_mean.copy_(mean)
+                layer.running_var.copy_(variance)
     finally:
         for hook in hooks:
             hook.remove()

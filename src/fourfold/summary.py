@@ -22,6 +22,7 @@ def summarize(
     ensemble: pd.DataFrame,
     merge: pd.DataFrame,
     geometry: pd.DataFrame,
+    cost: pd.DataFrame,
     margin: float,
 ) -> pd.DataFrame:
     """Return the `summary` table: headline figures on test, over the replicates.
@@ -30,7 +31,7 @@ def summarize(
     mean by Student's t; with one they are missing.
 
     Args:
-        grid, barrier, ensemble, merge, geometry: tables of all experiments and replicates.
+        grid, barrier, ensemble, merge, geometry, cost: tables of all experiments and replicates.
         margin: largest gap between the worst accuracy of a low-loss surface and its corners' mean.
 
     Returns:
@@ -38,7 +39,7 @@ def summarize(
         replicates in which it holds.
     """
     test = [frame[frame["split"] == "test"] for frame in (grid, barrier, ensemble, merge)]
-    facts = pd.DataFrame(_facts(*test, geometry, margin=margin))
+    facts = pd.DataFrame(_facts(*test, geometry, cost, margin=margin))
     keys = ["experiment", "kind", "method", "metric"]
     rows = []
     for key, group in facts.groupby(keys, sort=False):
@@ -57,12 +58,15 @@ def _facts(
     ensemble: pd.DataFrame,
     merge: pd.DataFrame,
     geometry: pd.DataFrame,
+    cost: pd.DataFrame,
     margin: float,
 ) -> Iterator[dict[str, Any]]:
     """Yield one row per experiment, replicate, method and metric."""
     for (experiment, replicate), points in grid.groupby(["experiment", "replicate"], sort=False):
         here = {"experiment": experiment, "replicate": replicate, "n": points["n"].iloc[0]}
-        of = _Replicate(points, *(_select(f, here) for f in (barrier, ensemble, merge, geometry)))
+        of = _Replicate(
+            points, *(_select(f, here) for f in (barrier, ensemble, merge, geometry, cost))
+        )
         for kind, method, metric, value in (*of.measurements(), *of.claims(margin)):
             yield here | {"kind": kind, "method": method, "metric": metric, "value": value}
 
@@ -85,6 +89,7 @@ class _Replicate:
         ensemble: pd.DataFrame,
         merge: pd.DataFrame,
         geometry: pd.DataFrame,
+        cost: pd.DataFrame,
     ) -> None:
         self.surfaces = {
             name: self._measure_surface(points)
@@ -97,6 +102,11 @@ class _Replicate:
         ]
         for surface, pairs in corners.groupby("surface", sort=False):
             self.surfaces[surface]["corner_distance"] = pairs["relative_l2"].mean()
+        runs = cost.loc[cost["stage"] == "train_endpoint", "images_backward"]
+        fit = cost.loc[cost["stage"] == "fit_bezier_surface", "images_backward"].sum()
+        trained = {"linear": runs.sum(), "bezier": runs.sum() + fit, "trajectory": runs.iloc[0]}
+        for surface in self.surfaces:
+            self.surfaces[surface]["images_backward"] = float(trained[surface])
         self.ensembles = {
             f"{row['ensemble']}/{row['selection']}": row for _, row in ensemble.iterrows()
         }
@@ -200,8 +210,9 @@ def render_headline(summary: pd.DataFrame, margin: float) -> str:
             "of points, picked on val and averaged; beside them the four corners. Barrier: largest "
             "excess of the loss over a mixture of the corners' losses. Corners' distance: mean "
             "over pairs of |a - b| / mean norm; where corners nearly coincide, a low-loss surface "
-            "through them is trivial. Low-loss everywhere: the worst point of the grid is at most "
-            f"{100 * margin:g} points under the mean of the corners; a surface fails if it is not.",
+            "through them is trivial. Trained on: thousands of images passed backward for the "
+            "surface, its corners included. Low-loss everywhere: the worst point of the grid is at "
+            f"most {100 * margin:g} points under the mean of the corners; a surface fails if it is not.",
         ]
     )
 
@@ -219,7 +230,7 @@ def render_metrics(summary: pd.DataFrame) -> dict[str, Any]:
 def _headline_table(of_experiment: dict[str, pd.DataFrame]) -> str:
     """One row per experiment and surface, and one for the ensemble of the four corners."""
     head = ["experiment", "surface", *_SURFACE_METRICS.values()]
-    head += ["best point", "ensemble", "barrier (nats)", "corners' distance"]
+    head += ["best point", "ensemble", "barrier (nats)", "corners' distance", "trained on (k)"]
     body = []
     for experiment, rows in of_experiment.items():
         value = rows.set_index(["kind", "method", "metric"]).sort_index()
@@ -239,9 +250,10 @@ def _headline_table(of_experiment: dict[str, pd.DataFrame]) -> str:
                 + [cell("merge", f"{surface}/best-point", "accuracy")]
                 + [ensemble(f"{surface}/validation")]
                 + [f"{value.loc[('surface', surface, m), 'mean']:.3f}" for m in _SURFACE_MEASURES]
+                + [f"{value.loc[('surface', surface, 'images_backward'), 'mean'] / 1000:.0f}"]
             )
         empty = [""] * (len(_SURFACE_METRICS) + 1)
-        body.append([experiment, "four corners", *empty, ensemble("corners/fixed"), "", ""])
+        body.append([experiment, "four corners", *empty, ensemble("corners/fixed"), "", "", ""])
     return _table(head, body)
 
 

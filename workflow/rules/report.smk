@@ -81,6 +81,7 @@ rule summarize:
         ensembles=per_replicate("tables/ensemble.parquet"),
         merges=per_replicate("tables/merge.parquet"),
         geometries=per_replicate("tables/geometry.parquet"),
+        costs=per_replicate("tables/cost.parquet"),
     output:
         table="results/summary.parquet",
         text="results/summary.md",
@@ -98,4 +99,4 @@ rule summarize:
     shell:
         "python -m fourfold summarize --grids {input.grids} --barriers {input.barriers}"
         " --ensembles {input.ensembles} --merges {input.merges}"
-        " --geometries {input.geometries} --margin {params.margin} --output results > {log} 2>&1"
+        " --geometries {input.geometries} --costs {input.costs} --margin {params.margin} --output results > {log} 2>&1"

@@ -13,7 +13,7 @@ from fourfold.table import SCHEMAS, read_table, write_table
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    for name in ("grids", "barriers", "ensembles", "merges", "geometries"):
+    for name in ("grids", "barriers", "ensembles", "merges", "geometries", "costs"):
         parser.add_argument(f"--{name}", required=True, nargs="+", type=Path, help="tables to read")
     parser.add_argument(
         "--margin",
@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
         read_table("ensemble", *arguments.ensembles),
         read_table("merge", *arguments.merges),
         read_table("geometry", *arguments.geometries),
+        read_table("cost", *arguments.costs),
         margin=arguments.margin,
     )[SCHEMAS["summary"].names]
     folder = arguments.output
