@@ -212,7 +212,8 @@ def render_headline(summary: pd.DataFrame, margin: float) -> str:
             "over pairs of |a - b| / mean norm; where corners nearly coincide, a low-loss surface "
             "through them is trivial. Trained on: thousands of images passed backward for the "
             "surface, its corners included. Low-loss everywhere: the worst point of the grid is at "
-            f"most {100 * margin:g} points under the mean of the corners; a surface fails if it is not.",
+            f"most {100 * margin:g} points under the mean of the corners; a surface fails if it "
+            "is not.",
         ]
     )
 
