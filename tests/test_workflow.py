@@ -148,6 +148,13 @@ COMPARISONS = {"compare_ensembles", "collect_tables", "plot_figures", "summarize
     [
         ("ensemble", "max_members", 2, COMPARISONS, 0),
         (
+            "grid",
+            "points",
+            5,
+            COMPARISONS | {"evaluate_grid", "compare_merges", "measure_geometry"},
+            3,
+        ),
+        (
             "bezier",
             "epochs",
             3,
@@ -228,5 +235,5 @@ def test_a_training_that_diverges_stops_with_its_message_and_leaves_no_network(p
     assert "diverged" in run.stdout + run.stderr
     replicate = project / "results" / EXPERIMENT / "0"
     assert not (replicate / "endpoints" / "seed0.safetensors").exists()
-    assert not (replicate / "trajectory" / "seed0").exists()
+    assert not list((replicate / "trajectory").glob("seed0-*"))
     assert not list((project / "results").rglob(".unfinished-*"))

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,21 +40,3 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path`, completely or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that becomes `path` when the block succeeds.
-
-    A folder that was there before is replaced. If the block raises, nothing is left.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".unfinished-"))
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -15,6 +15,8 @@ validate(config, workflow.source_path("../schemas/params.schema.yaml"))
 EXPERIMENTS = config["experiments"]
 SURFACES = ["linear", "bezier", "trajectory"]
 LINEAR_SURFACES = ["linear", "trajectory"]
+# What evaluating a few networks takes from the section `grid`.
+EVALUATION = ["batchnorm", "batchnorm_images", "batch_size"]
 CORNERS_PER_SURFACE = 4
 FIGURES = [
     "surfaces",
@@ -143,9 +145,13 @@ def per_seed(pattern):
     ]
 
 
-def first_run(pattern):
-    """Return an input function: the file of a replicate's first training run."""
-    return lambda wildcards: per_seed(pattern)(wildcards)[0]
+def first_run_checkpoints(wildcards):
+    """Return the checkpoints along a replicate's first training run."""
+    return expand(
+        f"{REPLICATE}/trajectory/seed{seeds(wildcards)[0]}-epoch{{epoch}}.safetensors",
+        epoch=EXPERIMENTS[wildcards.experiment]["endpoint"]["checkpoints"],
+        **wildcards,
+    )
 
 
 def prepared_data(wildcards):
@@ -160,16 +166,21 @@ SPLITS = ["train", "val", "test"]
 # --- what rules take from params.yaml -------------------------------------------------------------
 
 
-def settings(*sections):
+def settings(*sections, **keys):
     """Return a params function: sections of the experiment as JSON.
 
     The text is the same whatever the order and the comments in params.yaml, so that a job reruns
-    when a value that it reads has changed, and only then.
+    when a value that it reads has changed, and only then. `section=[...]` takes some keys of it.
     """
-    return lambda wildcards: json.dumps(
-        {section: EXPERIMENTS[wildcards.experiment][section] for section in sections},
-        sort_keys=True,
-    )
+
+    def as_json(wildcards):
+        experiment = EXPERIMENTS[wildcards.experiment]
+        taken = {section: experiment[section] for section in sections}
+        for section, names in keys.items():
+            taken[section] = {name: experiment[section][name] for name in names}
+        return json.dumps(taken, sort_keys=True)
+
+    return as_json
 
 
 def job(wildcards):

@@ -44,7 +44,7 @@ rule compare_merges:
     threads: experiment_threads
     params:
         job=job,
-        settings=settings("model", "grid"),
+        settings=settings("model", grid=EVALUATION),
         code=code("compare_merges"),
     shell:
         "python -m fourfold compare-merges {params.job} --threads {threads} --settings {params.settings:q}"

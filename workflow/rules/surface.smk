@@ -52,7 +52,7 @@ rule select_trajectory_surface:
     """Span the bilinear surface by four selected checkpoints of one run; nothing is trained."""
     input:
         data=prepared_data,
-        trajectory=first_run("trajectory/seed{seed}"),
+        checkpoints=first_run_checkpoints,
     output:
         surface=f"{REPLICATE}/surfaces/trajectory.safetensors",
         selection=f"{REPLICATE}/tables/selection.parquet",
@@ -62,10 +62,10 @@ rule select_trajectory_surface:
     threads: experiment_threads
     params:
         job=job,
-        settings=settings("model", "trajectory", "grid"),
+        settings=settings("model", "trajectory", grid=EVALUATION),
         code=code("select_trajectory_surface"),
     shell:
         "python -m fourfold select-trajectory-surface {params.job} --threads {threads}"
-        " --settings {params.settings:q} --trajectory {input.trajectory}"
+        " --settings {params.settings:q} --checkpoints {input.checkpoints}"
         " --output {output.surface} --selection {output.selection} --cost {output.cost}"
         " > {log} 2>&1"

@@ -1,26 +1,39 @@
 # The corners: independently trained networks, and checkpoints along their runs.
 
+# Which epochs are kept differs between experiments, and names of outputs can't depend on wildcards:
+# so each experiment has a rule of its own, equal but for these names. (One folder as the output would
+# do with one rule, but Snakemake compares folders by their time alone, and reruns after a clone.)
+for _experiment, _settings in EXPERIMENTS.items():
 
-rule train_endpoint:
-    """Train one network and keep checkpoints of it along the way."""
-    input:
-        data=prepared_data,
-    output:
-        checkpoint=f"{REPLICATE}/endpoints/seed{{seed}}.safetensors",
-        trajectory=directory(f"{REPLICATE}/trajectory/seed{{seed}}"),
-        training=f"{REPLICATE}/jobs/training-seed{{seed}}.parquet",
-        endpoints=f"{REPLICATE}/jobs/endpoints-seed{{seed}}.parquet",
-        cost=f"{REPLICATE}/jobs/cost-seed{{seed}}.parquet",
-    log:
-        f"{REPLICATE}/log/train_endpoint-seed{{seed}}.log",
-    priority: 20
-    threads: experiment_threads
-    params:
-        job=job,
-        settings=settings("model", "augment", "endpoint"),
-        code=code("train_endpoint"),
-    shell:
-        "python -m fourfold train-endpoint {params.job} --threads {threads} --seed {wildcards.seed}"
-        " --settings {params.settings:q} --checkpoint {output.checkpoint}"
-        " --trajectory {output.trajectory} --training {output.training}"
-        " --endpoints {output.endpoints} --cost {output.cost} > {log} 2>&1"
+    rule:
+        name:
+            f"train_endpoint_{_experiment.replace('-', '_').replace('.', '_')}"
+        input:
+            data=prepared_data,
+        output:
+            checkpoint=f"{REPLICATE}/endpoints/seed{{seed}}.safetensors",
+            trajectory=expand(
+                f"{REPLICATE}/trajectory/seed{{seed}}-epoch{{epoch}}.safetensors",
+                epoch=_settings["endpoint"]["checkpoints"],
+                allow_missing=True,
+            ),
+            training=f"{REPLICATE}/jobs/training-seed{{seed}}.parquet",
+            endpoints=f"{REPLICATE}/jobs/endpoints-seed{{seed}}.parquet",
+            cost=f"{REPLICATE}/jobs/cost-seed{{seed}}.parquet",
+        log:
+            f"{REPLICATE}/log/train_endpoint-seed{{seed}}.log",
+        wildcard_constraints:
+            experiment=re.escape(_experiment),
+        priority: 20
+        threads: experiment_threads
+        params:
+            job=job,
+            settings=settings("model", "augment", "endpoint"),
+            code=code("train_endpoint"),
+            trajectory=lambda wildcards, output: str(Path(output.trajectory[0]).parent),
+        shell:
+            "python -m fourfold train-endpoint {params.job} --threads {threads}"
+            " --seed {wildcards.seed} --settings {params.settings:q}"
+            " --checkpoint {output.checkpoint} --trajectory {params.trajectory}"
+            " --training {output.training} --endpoints {output.endpoints} --cost {output.cost}"
+            " > {log} 2>&1"

@@ -16,7 +16,9 @@ from fourfold.trajectory import select_corners
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_job_arguments(parser)
-    parser.add_argument("--trajectory", required=True, type=Path, help="folder of one run")
+    parser.add_argument(
+        "--checkpoints", required=True, nargs="+", type=Path, help="checkpoints along one run"
+    )
     parser.add_argument("--output", required=True, type=Path, help="surface to write")
     parser.add_argument(
         "--selection", required=True, type=Path, help="table of candidates to write"
@@ -29,9 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     settings = dict(job.settings["trajectory"])
     check_keys("trajectory", settings, _choose_candidates)
     candidates = _choose_candidates(**settings)
-    paths = {
-        read_header(path)["epoch"]: path for path in arguments.trajectory.glob("*.safetensors")
-    }
+    paths = {read_header(path).get("epoch"): path for path in arguments.checkpoints}
+    if None in paths:
+        raise InputError(f"{paths[None]} states no epoch; give checkpoints of train-endpoint.")
     checkpoints = {epoch: load_checkpoint(paths[epoch]) for epoch in sorted(paths)}
     model, splits, grid = job.build_model(), job.dataset.splits, job.settings["grid"]
     batchnorm = splits["train"].first(grid["batchnorm_images"])

@@ -1,11 +1,12 @@
 """Train one network and keep checkpoints of it along the way."""
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import torch
 
-from fourfold.atomic import atomic_folder
+from fourfold.atomic import atomic_path
 from fourfold.checkpoint import save_checkpoint
 from fourfold.commands._job import Job, add_job_arguments
 from fourfold.commands._settings import check_keys
@@ -24,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_job_arguments(parser)
     parser.add_argument("--seed", required=True, type=int, help="seed of initialization and order")
     parser.add_argument("--checkpoint", required=True, type=Path, help="final network to write")
-    parser.add_argument("--trajectory", required=True, type=Path, help="folder of the checkpoints")
+    parser.add_argument(
+        "--trajectory", required=True, type=Path, help="folder for checkpoints along the run"
+    )
     parser.add_argument("--training", required=True, type=Path, help="training table to write")
     parser.add_argument("--endpoints", required=True, type=Path, help="endpoints table to write")
 
@@ -47,7 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
     splits, normalize = job.dataset.splits, job.dataset.normalize
     label = f"seed{arguments.seed}"
     training_rows, endpoint_rows = [], []
-    with atomic_folder(arguments.trajectory) as folder:
+    # Checkpoints get their final names together, at the end: a killed job leaves none.
+    with contextlib.ExitStack() as unfinished:
 
         def measure(split: str) -> dict:
             images, labels = splits[split].images, splits[split].labels
@@ -73,8 +77,9 @@ def run(arguments: argparse.Namespace) -> None:
                 {"epoch": epoch, "split": "val", "nll": val["nll"], "accuracy": val["accuracy"]}
             )
             if epoch in checkpoint_epochs:
-                name = f"epoch{epoch}.safetensors"
-                record(epoch, folder / name, f"trajectory/{label}/{name}")
+                name = f"{label}-epoch{epoch}.safetensors"
+                path = unfinished.enter_context(atomic_path(arguments.trajectory / name))
+                record(epoch, path, f"trajectory/{name}")
 
         rows = train(
             model,
