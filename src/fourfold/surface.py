@@ -1,6 +1,7 @@
 """Bezier surfaces in parameter space, spanned by four trained networks."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,15 @@ class BezierSurface:
         """Rows of `control_points` that `fit` may move: all but the corners."""
         return tuple(k for k in range(len(self.control_points)) if k not in self.corner_rows)
 
+    @cached_property
+    def _blended_buffers(self) -> frozenset[str]:
+        """Floating buffers that differ between corners; a shared mask of infinities stays as it is."""
+        return frozenset(
+            name
+            for name, values in self.corner_buffers.items()
+            if values.is_floating_point() and bool((values != values[0]).any())
+        )
+
     @property
     def control_point_names(self) -> tuple[str, ...]:
         """Name of each row: `corner_00` .. `corner_11` and `P_ij`."""
@@ -175,8 +185,7 @@ class BezierSurface:
         nearest = int(bilinear.argmax())
         buffers = {}
         for name, values in self.corner_buffers.items():
-            differ = bool((values != values[0]).any())  # a mask of infinities can't be blended
-            if differ and values.is_floating_point() and bilinear[nearest] < 1:
+            if name in self._blended_buffers and bilinear[nearest] < 1:
                 buffers[name] = torch.tensordot(bilinear.to(values), values, dims=1)
             else:
                 buffers[name] = values[nearest]
