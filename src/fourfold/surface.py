@@ -134,7 +134,7 @@ class BezierSurface:
 
     @cached_property
     def _blended_buffers(self) -> frozenset[str]:
-        """Floating buffers that differ between corners; a shared mask of infinities stays as it is."""
+        """Floating buffers that differ between corners; a shared mask stays as it is."""
         return frozenset(
             name
             for name, values in self.corner_buffers.items()
