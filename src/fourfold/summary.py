@@ -1,6 +1,6 @@
 """The headline figures of all experiments, the paper's claims held against them, and their text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,30 +16,22 @@ _SURFACE_METRICS = {
 _SURFACE_MEASURES = ("barrier_nll", "corner_distance")
 
 
-def summarize(
-    grid: pd.DataFrame,
-    barrier: pd.DataFrame,
-    ensemble: pd.DataFrame,
-    merge: pd.DataFrame,
-    geometry: pd.DataFrame,
-    cost: pd.DataFrame,
-    margin: float,
-) -> pd.DataFrame:
+def summarize(tables: Mapping[str, pd.DataFrame], margin: float) -> pd.DataFrame:
     """Return the `summary` table: headline figures on test, over the replicates.
 
     With two replicates or more, low and high are the ends of the 95 % confidence interval of the
     mean by Student's t; with one they are missing.
 
     Args:
-        grid, barrier, ensemble, merge, geometry, cost: tables of all experiments and replicates.
+        tables: `grid`, `barrier`, `ensemble`, `merge`, `geometry` and `cost` of all experiments and
+            replicates, by name.
         margin: largest gap between the worst accuracy of a low-loss surface and its corners' mean.
 
     Returns:
         Rows of kind `surface`, `ensemble`, `merge` and `claim`. A claim's mean is the share of the
         replicates in which it holds.
     """
-    test = [frame[frame["split"] == "test"] for frame in (grid, barrier, ensemble, merge)]
-    facts = pd.DataFrame(_facts(*test, geometry, cost, margin=margin))
+    facts = pd.DataFrame(_facts(tables, margin))
     keys = ["experiment", "kind", "method", "metric"]
     rows = []
     for key, group in facts.groupby(keys, sort=False):
@@ -52,28 +44,31 @@ def summarize(
     return pd.DataFrame(rows)
 
 
-def _facts(
-    grid: pd.DataFrame,
-    barrier: pd.DataFrame,
-    ensemble: pd.DataFrame,
-    merge: pd.DataFrame,
-    geometry: pd.DataFrame,
-    cost: pd.DataFrame,
-    margin: float,
-) -> Iterator[dict[str, Any]]:
+def _facts(tables: Mapping[str, pd.DataFrame], margin: float) -> Iterator[dict[str, Any]]:
     """Yield one row per experiment, replicate, method and metric."""
-    for (experiment, replicate), points in grid.groupby(["experiment", "replicate"], sort=False):
-        here = {"experiment": experiment, "replicate": replicate, "n": points["n"].iloc[0]}
-        of = _Replicate(
-            points, *(_select(f, here) for f in (barrier, ensemble, merge, geometry, cost))
-        )
+    # What has splits is reported on test; distances and costs have none.
+    test = {
+        name: table[table["split"] == "test"] if "split" in table else table
+        for name, table in tables.items()
+    }
+    for (experiment, replicate), points in test["grid"].groupby(
+        ["experiment", "replicate"], sort=False
+    ):
+        here = {
+            name: table[(table["experiment"] == experiment) & (table["replicate"] == replicate)]
+            for name, table in test.items()
+        }
+        of = _Replicate(here)
         for kind, method, metric, value in (*of.measurements(), *of.claims(margin)):
-            yield here | {"kind": kind, "method": method, "metric": metric, "value": value}
-
-
-def _select(frame: pd.DataFrame, here: dict[str, Any]) -> pd.DataFrame:
-    same = (frame["experiment"] == here["experiment"]) & (frame["replicate"] == here["replicate"])
-    return frame[same]
+            yield {
+                "experiment": experiment,
+                "replicate": replicate,
+                "n": points["n"].iloc[0],
+                "kind": kind,
+                "method": method,
+                "metric": metric,
+                "value": value,
+            }
 
 
 Fact = tuple[str, str, str, float]  # kind, method, metric, value
@@ -82,21 +77,14 @@ Fact = tuple[str, str, str, float]  # kind, method, metric, value
 class _Replicate:
     """The test rows of one replicate of one experiment."""
 
-    def __init__(
-        self,
-        grid: pd.DataFrame,
-        barrier: pd.DataFrame,
-        ensemble: pd.DataFrame,
-        merge: pd.DataFrame,
-        geometry: pd.DataFrame,
-        cost: pd.DataFrame,
-    ) -> None:
+    def __init__(self, tables: Mapping[str, pd.DataFrame]) -> None:
         self.surfaces = {
             name: self._measure_surface(points)
-            for name, points in grid.groupby("surface", sort=False)
+            for name, points in tables["grid"].groupby("surface", sort=False)
         }
-        for _, row in barrier.iterrows():
+        for _, row in tables["barrier"].iterrows():
             self.surfaces[row["surface"]][f"barrier_{row['metric']}"] = row["barrier"]
+        geometry, cost = tables["geometry"], tables["cost"]
         corners = geometry[
             geometry["a"].str.startswith("corner") & geometry["b"].str.startswith("corner")
         ]
@@ -108,9 +96,11 @@ class _Replicate:
         for surface in self.surfaces:
             self.surfaces[surface]["images_backward"] = float(trained[surface])
         self.ensembles = {
-            f"{row['ensemble']}/{row['selection']}": row for _, row in ensemble.iterrows()
+            f"{row['ensemble']}/{row['selection']}": row for _, row in tables["ensemble"].iterrows()
         }
-        self.merges = {f"{row['surface']}/{row['merge']}": row for _, row in merge.iterrows()}
+        self.merges = {
+            f"{row['surface']}/{row['merge']}": row for _, row in tables["merge"].iterrows()
+        }
 
     @staticmethod
     def _measure_surface(points: pd.DataFrame) -> dict[str, float]:

@@ -76,12 +76,12 @@ rule plot_figures:
 rule summarize:
     """Write the headline table over all experiments and replicates, its figure and its metrics."""
     input:
-        grids=per_replicate("tables/grid-{surface}.parquet", surface=SURFACES),
-        barriers=per_replicate("tables/barrier.parquet"),
-        ensembles=per_replicate("tables/ensemble.parquet"),
-        merges=per_replicate("tables/merge.parquet"),
-        geometries=per_replicate("tables/geometry.parquet"),
-        costs=per_replicate("tables/cost.parquet"),
+        grid=per_replicate("tables/grid-{surface}.parquet", surface=SURFACES),
+        barrier=per_replicate("tables/barrier.parquet"),
+        ensemble=per_replicate("tables/ensemble.parquet"),
+        merge=per_replicate("tables/merge.parquet"),
+        geometry=per_replicate("tables/geometry.parquet"),
+        cost=per_replicate("tables/cost.parquet"),
     output:
         table="results/summary.parquet",
         text="results/summary.md",
@@ -97,6 +97,7 @@ rule summarize:
         margin=config["summary"]["margin"],
         code=code("summarize"),
     shell:
-        "python -m fourfold summarize --grids {input.grids} --barriers {input.barriers}"
-        " --ensembles {input.ensembles} --merges {input.merges}"
-        " --geometries {input.geometries} --costs {input.costs} --margin {params.margin} --output results > {log} 2>&1"
+        "python -m fourfold summarize --grid {input.grid} --barrier {input.barrier}"
+        " --ensemble {input.ensemble} --merge {input.merge}"
+        " --geometry {input.geometry} --cost {input.cost} --margin {params.margin}"
+        " --output results > {log} 2>&1"

@@ -10,11 +10,15 @@ from fourfold.errors import InputError
 from fourfold.summary import render_markdown, render_metrics, summarize
 from fourfold.table import SCHEMAS, read_table, write_table
 
+_TABLES = ("grid", "barrier", "ensemble", "merge", "geometry", "cost")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    for name in ("grids", "barriers", "ensembles", "merges", "geometries", "costs"):
-        parser.add_argument(f"--{name}", required=True, nargs="+", type=Path, help="tables to read")
+    for name in _TABLES:
+        parser.add_argument(
+            f"--{name}", required=True, nargs="+", type=Path, help=f"{name} tables to read"
+        )
     parser.add_argument(
         "--margin",
         required=True,
@@ -28,15 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Write summary.parquet, .csv and .md, metrics.json, and the summary figure."""
     if not 0 <= arguments.margin <= 1:
         raise InputError(f"--margin is {arguments.margin}; it is a fraction, in [0, 1].")
-    summary = summarize(
-        read_table("grid", *arguments.grids),
-        read_table("barrier", *arguments.barriers),
-        read_table("ensemble", *arguments.ensembles),
-        read_table("merge", *arguments.merges),
-        read_table("geometry", *arguments.geometries),
-        read_table("cost", *arguments.costs),
-        margin=arguments.margin,
-    )[SCHEMAS["summary"].names]
+    tables = {name: read_table(name, *getattr(arguments, name)) for name in _TABLES}
+    summary = summarize(tables, arguments.margin)[SCHEMAS["summary"].names]
     folder = arguments.output
     write_table("summary", summary, folder / "summary.parquet")
     with atomic_path(folder / "summary.csv") as path:
