@@ -8,6 +8,8 @@ import yaml
 
 import fourfold
 from fourfold.cli import COMMANDS
+from fourfold.summary import render_headline
+from fourfold.table import read_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,3 +71,9 @@ def test_the_version_is_the_same_everywhere():
 def test_public_names_are_importable():
     for name in fourfold.__all__:
         assert getattr(fourfold, name) is not None
+
+
+def test_the_readme_shows_the_table_that_the_pipeline_made():
+    summary = read_table("summary", ROOT / "docs" / "headline" / "summary.parquet")
+    margin = yaml.safe_load((ROOT / "params.yaml").read_text())["summary"]["margin"]
+    assert render_headline(summary, margin) in (ROOT / "README.md").read_text()
