@@ -7,10 +7,32 @@ import shutil
 import sys
 from pathlib import Path
 
+import yaml
+from jsonschema import Draft202012Validator
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
 
-validate(config, workflow.source_path("../schemas/params.schema.yaml"))
+
+def check_schema():
+    """Refuse unknown keys and impossible values: one line for each, with key, value and rule.
+
+    (Snakemake's own `validate` prints the whole section of the schema and of the params around it.)
+    """
+    path = Path(workflow.basedir) / "workflow" / "schemas" / "params.schema.yaml"
+    validator = Draft202012Validator(yaml.safe_load(path.read_text(encoding="utf-8")))
+    lines = []
+    for error in validator.iter_errors(config):
+        key = ".".join(map(str, error.absolute_path)) or "top level"
+        line = f"{key}: {error.message}"
+        if error.validator == "additionalProperties" and "properties" in error.schema:
+            line += f"; allowed: {', '.join(error.schema['properties'])}"
+        if "description" in error.schema:
+            line += f" ({error.schema['description'].rstrip('.')})"
+        lines.append(line)
+    if lines:
+        raise WorkflowError("\n".join(["params.yaml can't be used:", *sorted(lines)]))
+
+
+check_schema()
 
 EXPERIMENTS = config["experiments"]
 SURFACES = ["linear", "bezier", "trajectory"]
