@@ -37,6 +37,7 @@ class BoundModel:
         module: the copy, in training mode.
         constant_columns: pieces of the vector that the model does not train (frozen parameters,
             buffers); their gradient is 0.
+        alias_columns: pieces that repeat a tied parameter; their gradient repeats its gradient.
     """
 
     def __init__(self, model: nn.Module, surface: BezierSurface, device: torch.device) -> None:
@@ -51,6 +52,7 @@ class BoundModel:
         self._constant: dict[str, Tensor] = {}
         self._aliases: dict[str, str] = {}  # tied in the model, stored twice in the vector
         self.constant_columns: list[slice] = []
+        self.alias_columns: list[slice] = []
         start = 0
         for name, size in zip(layout.names, layout.sizes, strict=True):
             tensor = tensors.get(name)
@@ -60,6 +62,7 @@ class BoundModel:
                     self._constant[name] = tensor
             elif id(tensor) in first_name:
                 self._aliases[name] = first_name[id(tensor)]
+                self.alias_columns.append(slice(start, start + size))
                 self._check_tied(surface, name, self._aliases[name])
             else:
                 first_name[id(tensor)] = name

@@ -223,6 +223,9 @@ class SurfaceStep:
         ]
         if self._clip_norm is not None:
             norm = gradient.norm(dim=1, keepdim=True)
+            for columns in self._bound.alias_columns:  # a tied parameter counts once
+                repeated = gradient[:, columns].norm(dim=1, keepdim=True)
+                norm = (norm.square() - repeated.square()).clamp(min=0).sqrt()
             gradient.mul_((self._clip_norm / (norm + 1e-6)).clamp(max=1))
         self._descent.step(weights, theta, gradient, rate)
         return results
