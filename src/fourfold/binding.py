@@ -8,23 +8,8 @@ from torch import Tensor, nn
 
 from fourfold.batchnorm import batchnorm_layers
 from fourfold.errors import InputError
-from fourfold.layout import StateDict
+from fourfold.layout import load_state
 from fourfold.surface import BezierSurface
-
-
-def load_state(model: nn.Module, state: StateDict) -> None:
-    """Load a state dict into `model`.
-
-    Raises:
-        InputError: if the model is of another architecture.
-    """
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(
-            f"the model is not of the checkpoints' architecture: {error}. "
-            "Build the model that the corners were trained with."
-        ) from error
 
 
 class BoundModel:

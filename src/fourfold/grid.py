@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fourfold.batchnorm import batchnorm_layers, reestimate_batchnorm
-from fourfold.binding import load_state
 from fourfold.data.batches import iterate_batches, to_float
 from fourfold.errors import InputError
-from fourfold.layout import StateDict
+from fourfold.layout import StateDict, load_state
 from fourfold.metrics import classification_metrics
 from fourfold.surface import BezierSurface
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fourfold.errors import InputError
@@ -142,3 +142,18 @@ def check_same_architecture(states: Sequence[StateDict], labels: Sequence[str]) 
                     f"tensor {name!r} of {label} holds a NaN or an infinity; the network has "
                     "diverged, train it again (a lower learning rate helps)."
                 )
+
+
+def load_state(model: nn.Module, state: StateDict) -> None:
+    """Load a state dict into `model`.
+
+    Raises:
+        InputError: if the model is of another architecture.
+    """
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(
+            f"the model is not of the checkpoints' architecture: {error}. "
+            "Build the model that the corners were trained with."
+        ) from error
