@@ -612,7 +612,7 @@ def test_a_linear_surface_has_nothing_to_fit():
 
 
 def test_divergence_is_an_error_that_names_the_epoch_and_the_rate():
-    with pytest.raises(DivergenceError, match=r"epoch \d+.*fit\.lr"):
+    with pytest.raises(DivergenceError, match=r"epoch \d+.*Lower lr"):
         fit(
             make_surface("no-norm"), make_network("no-norm"), 255.0 * IMAGES.float(), LABELS,
             epochs=20, batch_size=8, lr=1e20, warmup=0, schedule="constant",

@@ -158,7 +158,7 @@ def test_zero_epochs_train_nothing():
 
 
 def test_divergence_is_an_error_that_names_epoch_rate_and_cure():
-    with pytest.raises(DivergenceError, match=r"epoch \d+.*learning rate.*endpoint\.lr"):
+    with pytest.raises(DivergenceError, match=r"epoch \d+.*learning rate.*Lower lr"):
         trained(lr=1e25, epochs=10, warmup=0, schedule="constant")
 
 

@@ -1,6 +1,7 @@
 """Fit the free control points of a surface; the corners stay fixed."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -150,14 +151,12 @@ def fit(
                     step += 1
                     if on_step is not None:
                         on_step(step, steps, loss, step * batch_size)
-                rows.append(
-                    mean_loss.row("train", epoch, step, rate, step * batch_size, start, "fit")
-                )
+                rows.append(mean_loss.row(epoch, step, rate, step * batch_size, start))
     surface.control_points = surface.control_points.cpu()
     if not bool(torch.isfinite(surface.control_points).all()):  # the last step is in no loss
         raise DivergenceError(
-            "the fit diverged: a control point holds a NaN or an infinity. Lower fit.lr, lengthen "
-            "fit.warmup, or set fit.clip_norm."
+            "the fit diverged: a control point holds a NaN or an infinity. Lower lr, lengthen "
+            "warmup, or set clip_norm."
         )
     return pd.DataFrame(rows)
 
@@ -268,7 +267,7 @@ SAMPLERS: dict[str, Sampler] = {
 # --- updates of the control points ----------------------------------------------------------------
 
 
-class _Descent:
+class _Descent(ABC):
     """Move the free rows of the control points, block by block of columns.
 
     The gradient of row k over the points of a step is (1/c) sum_c w_ck g_c. It is formed for one
@@ -315,6 +314,7 @@ class _Descent:
             rows = [self.points[k, block] for k in self.free]
             self.update(rows, block, share, theta[:, block], gradient[:, block], rate)
 
+    @abstractmethod
     def update(
         self,
         rows: list[Tensor],
@@ -324,7 +324,7 @@ class _Descent:
         gradient: Tensor,
         rate: float,
     ) -> None:
-        raise NotImplementedError
+        """Move one block of columns; `rows` are views of the free control points."""
 
 
 class _SGD(_Descent):

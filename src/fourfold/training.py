@@ -103,9 +103,7 @@ def train(
                 step += 1
                 if on_step is not None:
                     on_step(step, steps, loss.detach(), step * batch_size)
-            rows.append(
-                mean_loss.row("train", epoch, step, rate, step * batch_size, start, hint="endpoint")
-            )
+            rows.append(mean_loss.row(epoch, step, rate, step * batch_size, start))
             if on_epoch is not None:
                 on_epoch(epoch)
                 model.train()
@@ -129,10 +127,8 @@ class RunningMean:
         self.batches += 1
         self.images += len(labels)
 
-    def row(
-        self, split: str, epoch: int, step: int, rate: float, seen: int, start: float, hint: str
-    ) -> dict[str, Any]:
-        """Return the epoch's row of the `training` table.
+    def row(self, epoch: int, step: int, rate: float, seen: int, start: float) -> dict[str, Any]:
+        """Return the epoch's row of the `training` table, split `train`.
 
         Raises:
             DivergenceError: if the mean loss is not finite.
@@ -141,12 +137,12 @@ class RunningMean:
         if not torch.isfinite(torch.tensor(loss)):
             raise DivergenceError(
                 f"training diverged in epoch {epoch}: the mean loss is {loss} at learning rate "
-                f"{rate:.3g}. Lower {hint}.lr, lengthen {hint}.warmup, or set {hint}.clip_norm."
+                f"{rate:.3g}. Lower lr, lengthen warmup, or set clip_norm."
             )
         return {
             "epoch": epoch,
             "step": step,
-            "split": split,
+            "split": "train",
             "nll": loss,
             "accuracy": (self.correct / self.images).item(),
             "learning_rate": rate,
