@@ -2,16 +2,15 @@
 
 import argparse
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from fourfold.models import build_model
+from fourfold.provenance import hardware
 from fourfold.surface import BezierSurface
 
 
@@ -25,7 +24,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def print_machine(arguments: argparse.Namespace) -> None:
     device = arguments.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    print(f"machine: {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+    machine = hardware()
+    print(
+        f"machine: {machine['processor']}, {machine['cores']} cores, {torch.get_num_threads()} threads"
+    )
     print(f"torch {torch.__version__}, device {name}, load average {os.getloadavg()[0]:.2f}")
     if arguments.quick:
         print("quick: the targets are for the full sizes, not for these tiny networks")
@@ -108,12 +110,3 @@ def make_images(
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

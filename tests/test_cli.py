@@ -25,7 +25,7 @@ SPLIT = {"seed": 0, "train_images": 100, "val_images": 30, "test_images": 40}
 def data(tmp_path_factory):
     """Return a folder with a small prepared data set."""
     folder = tmp_path_factory.mktemp("data") / "digits"
-    settings = json.dumps({"source": "digits", "split": SPLIT})
+    settings = json.dumps({"source": {"name": "digits"}, "split": SPLIT})
     assert (
         main(["prepare-data", "--name", "digits", "--settings", settings, "--output", str(folder)])
         == 0
@@ -70,6 +70,8 @@ def _train(data, folder, endpoint):
             str(out / "t.parquet"),
             "--endpoints",
             str(out / "e.parquet"),
+            "--state",
+            str(out / "state"),
         ]
     )
 
@@ -101,6 +103,8 @@ def _fit(data, folder, corners, bezier):
             str(folder / "out" / "bezier.safetensors"),
             "--training",
             str(folder / "out" / "t.parquet"),
+            "--state",
+            str(folder / "out" / "state"),
         ]
     )
 
@@ -221,7 +225,7 @@ def test_a_model_of_another_architecture_is_refused(data, tmp_path, capsys):
     ],
 )
 def test_impossible_splits_end_in_one_message(split, said, tmp_path, capsys):
-    settings = json.dumps({"source": "digits", "split": SPLIT | split})
+    settings = json.dumps({"source": {"name": "digits"}, "split": SPLIT | split})
     output = str(tmp_path / "out")
     status = main(["prepare-data", "--name", "d", "--settings", settings, "--output", output])
     _refused(capsys, tmp_path, status, *said)

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fourfold.data.batches import iterate_batches, to_float
 from fourfold.errors import InputError
+from fourfold.precision import compute_precision
 
 
 def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
@@ -50,6 +51,7 @@ def reestimate_batchnorm(
     images: Tensor,
     *,
     batch_size: int = 512,
+    precision: str = "float32",
     preprocess: Callable[[Tensor], Tensor] = to_float,
 ) -> None:
     """Set the running statistics of every BatchNorm layer to those of `images`, from scratch.
@@ -64,6 +66,7 @@ def reestimate_batchnorm(
         model: changed in place; nothing happens if it has no BatchNorm statistics.
         images: (n, ...) training images without augmentation; 5,000 to 10,000 suffice.
         batch_size: images per batch, at least 2.
+        precision: `float32`, `tf32` or `bfloat16`, of the passes; statistics are float32.
         preprocess: maps a batch of `images` to the input of `model`.
 
     Raises:
@@ -93,7 +96,8 @@ def reestimate_batchnorm(
             layer.train()
             layer.momentum = 1.0
         for batch in iterate_batches(len(images), batch_size, smallest=2):
-            model(preprocess(images[batch]))
+            with compute_precision(precision, images.device):
+                model(preprocess(images[batch]))
         for layer, seen in statistics.items():
             if seen.counts:  # a layer that the forward pass skips keeps what it has
                 mean, variance = seen.combine()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fourfold.batchnorm import batchnorm_layers
 from fourfold.errors import InputError
 from fourfold.layout import load_state
+from fourfold.precision import check_precision, compute_precision
 from fourfold.surface import BezierSurface
 
 
@@ -25,7 +26,15 @@ class BoundModel:
         alias_columns: pieces that repeat a tied parameter; their gradient repeats its gradient.
     """
 
-    def __init__(self, model: nn.Module, surface: BezierSurface, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        surface: BezierSurface,
+        device: torch.device,
+        *,
+        precision: str = "float32",
+        compile: bool = False,
+    ) -> None:
         """Copy `model`, check that it is of the surface's architecture, and find its parameters."""
         self.module = copy.deepcopy(model).to(device)
         load_state(self.module, surface.state_dict(0.0, 0.0))
@@ -61,6 +70,9 @@ class BoundModel:
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
         self.module.train()
+        check_precision(precision)
+        self._precision, self._device = precision, device
+        self._forward = torch.compile(self.module) if compile else self.module
 
     def gradient(
         self,
@@ -91,8 +103,9 @@ class BoundModel:
         for name, parameter in self._trainable.items():
             parameter.data = pieces[name].to(parameter.dtype)
             parameter.grad = gradients[name].to(parameter.dtype)
-        logits = self.module(inputs)
-        loss = loss_function(logits, labels)
+        with compute_precision(self._precision, self._device):
+            logits = self._forward(inputs)
+            loss = loss_function(logits, labels)
         loss.backward(inputs=list(self._trainable.values()))
         for name, parameter in self._trainable.items():
             if parameter.dtype != out.dtype:  # its gradient is no view

@@ -17,6 +17,7 @@ class CostMeter:
     Attributes:
         images_forward: images passed forward through a network.
         images_backward: of these, the ones that were passed backward as well.
+        seconds_before: time of earlier processes whose work this one continued.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -24,6 +25,7 @@ class CostMeter:
         self.device = device
         self.images_forward = 0
         self.images_backward = 0
+        self.seconds_before = 0.0
         self._start = time.perf_counter()
 
     def trained(self, images: int) -> None:
@@ -41,7 +43,7 @@ class CostMeter:
             "stage": stage,
             "item": item,
             "device": describe_device(self.device),
-            "wall_s": time.perf_counter() - self._start,
+            "wall_s": self.seconds_before + time.perf_counter() - self._start,
             "images_forward": self.images_forward,
             "images_backward": self.images_backward,
             # The gradient with respect to inputs and to weights costs one forward pass each.

@@ -1,8 +1,7 @@
 """Fit the free control points of a surface; the corners stay fixed."""
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,12 +11,13 @@ from torch import Tensor, nn
 
 from fourfold.batchnorm import batchnorm_layers
 from fourfold.binding import BoundModel
-from fourfold.data.batches import shuffled_batches, to_float
+from fourfold.data.batches import to_device, to_float
 from fourfold.errors import DivergenceError, InputError
+from fourfold.loop import Augment, Loop, OnStep, Preprocess
 from fourfold.schedule import check_training_settings, learning_rate
-from fourfold.seeds import derive_seed, make_generator
+from fourfold.seeds import make_generator
+from fourfold.snapshot import Snapshots
 from fourfold.surface import BezierSurface
-from fourfold.training import Augment, OnStep, Preprocess, RunningMean, cuda_devices
 
 # Columns of the control-point matrix that are updated together. On a CPU a block of all rows should
 # fit into the cache, so that momentum and control points cross memory once per step.
@@ -46,10 +46,13 @@ def fit(
     clip_norm: float | None = None,
     warmup: float = 0.05,
     schedule: str = "cosine",
+    precision: str = "float32",
+    compile: bool = False,
     augment: Augment | None = None,
     preprocess: Preprocess = to_float,
     loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     device: torch.device | str | None = None,
+    snapshots: Snapshots | None = None,
     on_step: OnStep | None = None,
 ) -> pd.DataFrame:
     """Minimize the mean loss over the surface, E over (u, v) ~ U(0,1)^2 of L(theta(u, v)).
@@ -83,10 +86,13 @@ def fit(
         clip_norm: largest norm of a point's gradient, None for no limit.
         warmup: fraction of the steps of a phase with a linearly rising learning rate.
         schedule: `cosine` (to 0) or `constant`.
+        precision: `float32`, `tf32` or `bfloat16`, of the passes; control points stay float32.
+        compile: run the network through `torch.compile`; the first steps then take up to minutes.
         augment: maps a batch of images and a generator to an augmented batch.
         preprocess: maps a batch of images to the model's input.
         loss_function: maps logits and labels to a mean over the batch.
         device: where to fit; by default where the images are.
+        snapshots: where to save the state at intervals, and to continue from if one is there.
         on_step: progress report, called with (step, steps, loss, images seen).
 
     Returns:
@@ -124,41 +130,36 @@ def fit(
     descend = SurfaceStep(
         surface, model, points_per_step, device=device, optimizer=optimizer, momentum=momentum,
         betas=betas, weight_decay=weight_decay, clip_norm=clip_norm, loss_function=loss_function,
+        precision=precision, compile=compile,
     )  # fmt: skip
-
-    generators = {stream: make_generator(seed, stream) for stream in ("order", "points", "augment")}
-    steps_per_epoch = len(train_images) // batch_size
-    steps = (boundary_epochs + epochs) * steps_per_epoch
-    step, epoch, rows, start = 0, 0, [], time.perf_counter()
-    with torch.random.fork_rng(devices=cuda_devices(device)):
-        torch.manual_seed(derive_seed(seed, "dropout"))
-        for draw, phase_epochs in ((_draw_boundary, boundary_epochs), (draw_surface, epochs)):
+    drawing = make_generator(seed, "points")
+    loop = Loop(
+        train_images, train_labels, epochs=boundary_epochs + epochs, batch_size=batch_size,
+        seed=seed, target=descend, streams={"points": drawing}, augment=augment,
+        preprocess=preprocess, snapshots=snapshots, on_step=on_step,
+    )  # fmt: skip
+    boundary_steps = boundary_epochs * (len(train_images) // batch_size)
+    for inputs, target in loop.batches():
+        if loop.step < boundary_steps:
+            draw, phase_start, phase_steps = _draw_boundary, 0, boundary_steps
+        else:
+            draw, phase_start, phase_steps = (
+                draw_surface,
+                boundary_steps,
+                loop.steps - boundary_steps,
+            )
+        if loop.step == phase_start:
             descend.restart()
-            phase_start, phase_steps = step, phase_epochs * steps_per_epoch
-            for _ in range(phase_epochs):
-                epoch += 1
-                mean_loss = RunningMean(device)
-                for index in shuffled_batches(len(train_images), batch_size, generators["order"]):
-                    index = index.to(device)
-                    batch, target = train_images[index], train_labels[index]
-                    if augment is not None:
-                        batch = augment(batch, generators["augment"])
-                    inputs = preprocess(batch)
-                    u, v = draw(points_per_step, generators["points"])
-                    rate = learning_rate(step - phase_start, phase_steps, lr, warmup, schedule)
-                    for loss, logits, labels in descend(u, v, inputs, target, rate):
-                        mean_loss.add(loss, logits, labels)
-                    step += 1
-                    if on_step is not None:
-                        on_step(step, steps, loss, step * batch_size)
-                rows.append(mean_loss.row(epoch, step, rate, step * batch_size, start))
+        rate = learning_rate(loop.step - phase_start, phase_steps, lr, warmup, schedule)
+        u, v = draw(points_per_step, drawing)
+        loop.finish_step(*descend(u, v, inputs, target, rate), rate)
     surface.control_points = surface.control_points.cpu()
     if not bool(torch.isfinite(surface.control_points).all()):  # the last step is in no loss
         raise DivergenceError(
             "the fit diverged: a control point holds a NaN or an infinity. Lower lr, lengthen "
             "warmup, or set clip_norm."
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(loop.rows)
 
 
 class SurfaceStep:
@@ -181,10 +182,12 @@ class SurfaceStep:
         weight_decay: float = 5e-4,
         clip_norm: float | None = None,
         loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        precision: str = "float32",
+        compile: bool = False,
     ) -> None:
         """Move the control points to `device` and bind a copy of `model` to them; see `fit`."""
         descent_class = _choose(_OPTIMIZERS, "optimizer", optimizer)
-        self._bound = BoundModel(model, surface, device)
+        self._bound = BoundModel(model, surface, device, precision=precision, compile=compile)
         surface.control_points = surface.control_points.to(device)
         self._surface, self._device = surface, device
         self._clip_norm, self._loss_function = clip_norm, loss_function
@@ -200,26 +203,29 @@ class SurfaceStep:
 
     def __call__(
         self, u: Tensor, v: Tensor, inputs: Tensor, labels: Tensor, rate: float
-    ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Move the free control points by one step.
+    ) -> tuple[Tensor, Tensor]:
+        """Move the free control points by one step; nothing waits for the device.
 
         Args:
-            u, v: (points,) coordinates.
+            u, v: (points,) coordinates, on the CPU.
             inputs: a preprocessed batch; each point gets an equal share of it.
             labels: its labels.
             rate: learning rate.
 
         Returns:
-            Loss, logits and labels of each point's share, before the step.
+            The mean loss over the points and the number of right predictions, before the step.
         """
         theta, gradient = self._theta, self._gradient
-        weights = self._surface.weights(u.to(self._device), v.to(self._device))
+        weights = to_device(self._surface.weights(u, v), self._device)
         torch.mm(weights, self._surface.control_points, out=theta)
         shares = zip(inputs.chunk(len(theta)), labels.chunk(len(theta)), strict=True)
-        results = [
-            (*self._bound.gradient(theta[i], x, y, self._loss_function, out=gradient[i]), y)
-            for i, (x, y) in enumerate(shares)
-        ]
+        losses, correct = [], []
+        for i, (x, y) in enumerate(shares):
+            loss, logits = self._bound.gradient(
+                theta[i], x, y, self._loss_function, out=gradient[i]
+            )
+            losses.append(loss)
+            correct.append((logits.argmax(dim=1) == y).sum())
         if self._clip_norm is not None:
             norm = gradient.norm(dim=1, keepdim=True)
             for columns in self._bound.alias_columns:  # a tied parameter counts once
@@ -227,7 +233,22 @@ class SurfaceStep:
                 norm = (norm.square() - repeated.square()).clamp(min=0).sqrt()
             gradient.mul_((self._clip_norm / (norm + 1e-6)).clamp(max=1))
         self._descent.step(weights, theta, gradient, rate)
-        return results
+        return torch.stack(losses).mean(), torch.stack(correct).sum()
+
+    def state(self) -> dict[str, Any]:
+        """Return the free control points and the optimizer's state."""
+        rows = self._surface.control_points
+        state: dict[str, Any] = {f"point/{k}": rows[k] for k in self._surface.free_rows}
+        state |= {f"moment/{i}": moment for i, moment in enumerate(self._descent.states)}
+        return state | {"steps": self._descent.steps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set what `state` returned."""
+        for k in self._surface.free_rows:
+            self._surface.control_points[k].copy_(state[f"point/{k}"])
+        for i, moment in enumerate(self._descent.states):
+            moment.copy_(state[f"moment/{i}"])
+        self._descent.steps = state["steps"]
 
 
 # --- points of a step -----------------------------------------------------------------------------

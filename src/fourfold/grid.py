@@ -14,6 +14,7 @@ from fourfold.data.batches import iterate_batches, to_float
 from fourfold.errors import InputError
 from fourfold.layout import StateDict, load_state
 from fourfold.metrics import classification_metrics
+from fourfold.precision import check_precision, compute_precision
 from fourfold.surface import BezierSurface
 
 BATCHNORM_MODES = ("reestimated", "interpolated", "none")
@@ -82,6 +83,7 @@ def evaluate_points(
     batchnorm: str | None = None,
     batchnorm_images: Tensor | None = None,
     batch_size: int = 512,
+    precision: str = "float32",
     preprocess: Callable[[Tensor], Tensor] = to_float,
     device: torch.device | str | None = None,
     on_point: Callable[[int, int], None] | None = None,
@@ -101,6 +103,7 @@ def evaluate_points(
             default is what the model asks for, `reestimated` or `none`.
         batchnorm_images: images for the re-estimation, by default those of the split `train`.
         batch_size: images per forward pass.
+        precision: `float32`, `tf32` or `bfloat16`, of the forward passes.
         preprocess: maps a batch of images to the model's input.
         device: where to evaluate; by default where the images are.
         on_point: progress report, called with (points done, points).
@@ -118,6 +121,7 @@ def evaluate_points(
         batchnorm=batchnorm,
         batchnorm_images=batchnorm_images,
         batch_size=batch_size,
+        precision=precision,
         preprocess=preprocess,
         device=device,
         on_network=None if on_point is None else lambda done: on_point(done, len(points)),
@@ -137,6 +141,7 @@ def evaluate_networks(
     batchnorm: str | None = None,
     batchnorm_images: Tensor | None = None,
     batch_size: int = 512,
+    precision: str = "float32",
     preprocess: Callable[[Tensor], Tensor] = to_float,
     device: torch.device | str | None = None,
     on_network: Callable[[int], None] | None = None,
@@ -146,7 +151,8 @@ def evaluate_networks(
     Args:
         model: a module of their architecture; it is copied, not changed.
         networks: state dicts, taken one at a time.
-        splits, batchnorm, batchnorm_images, batch_size, preprocess, device: see `evaluate_points`.
+        splits, batchnorm, batchnorm_images, batch_size, precision, preprocess, device: see
+            `evaluate_points`.
         on_network: progress report, called with the number of networks done.
 
     Returns:
@@ -160,6 +166,7 @@ def evaluate_networks(
                 f"split {name!r} has {len(images)} images and {len(labels)} labels; "
                 "it needs at least one image, and one label per image."
             )
+    check_precision(precision)
     first_images = next(iter(splits.values()))[0]
     device = torch.device(device) if device is not None else first_images.device
     network = copy.deepcopy(model).to(device).eval()
@@ -176,16 +183,15 @@ def evaluate_networks(
     }
     if batchnorm_images is not None:
         batchnorm_images = batchnorm_images.to(device)
+    settings = {"batch_size": batch_size, "precision": precision, "preprocess": preprocess}
     rows: list[dict[str, Any]] = []
     logits: dict[str, list[Tensor]] = {name: [] for name in splits}
     for position, state in enumerate(networks):
         load_state(network, state)
         if mode == "reestimated":
-            reestimate_batchnorm(
-                network, batchnorm_images, batch_size=batch_size, preprocess=preprocess
-            )
+            reestimate_batchnorm(network, batchnorm_images, **settings)
         for name, (images, labels) in moved.items():
-            outputs = predict(network, images, batch_size=batch_size, preprocess=preprocess)
+            outputs = predict(network, images, **settings)
             rows.append(
                 {"network": position, "split": name, "n": len(labels)}
                 | classification_metrics(outputs.log_softmax(dim=1), labels)
@@ -205,16 +211,17 @@ def predict(
     images: Tensor,
     *,
     batch_size: int = 512,
+    precision: str = "float32",
     preprocess: Callable[[Tensor], Tensor] = to_float,
 ) -> Tensor:
     """Return the (n, classes) float32 logits of `model`, in evaluation mode, for all images."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        outputs = [
-            model(preprocess(images[batch])).float()
-            for batch in iterate_batches(len(images), batch_size)
-        ]
+        outputs = []
+        for batch in iterate_batches(len(images), batch_size):
+            with compute_precision(precision, images.device):
+                outputs.append(model(preprocess(images[batch])).float())
     finally:
         for module, training in modes:
             module.training = training

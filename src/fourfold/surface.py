@@ -154,13 +154,15 @@ class BezierSurface:
     def weights(self, u: Tensor, v: Tensor) -> Tensor:
         """Return the (points, K) float32 weights w with theta = w @ control_points.
 
+        They are on the device of the coordinates.
+
         Args:
             u: (points,) coordinates in [0, 1].
             v: (points,) coordinates in [0, 1].
         """
         # The basis is evaluated in float64: at a corner its row is then exactly one-hot in float32.
         basis = surface_basis(self.degree, u.double(), v.double())
-        return basis.to(self.control_points)
+        return basis.to(self.control_points.dtype)
 
     def point(self, u: float, v: float) -> Tensor:
         """Return theta(u, v), the (D,) float32 parameters at one point."""

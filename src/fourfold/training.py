@@ -1,22 +1,18 @@
 """Train one network: the corners of a surface."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fourfold.data.batches import shuffled_batches, to_float
-from fourfold.errors import DivergenceError, InputError
+from fourfold.data.batches import to_float
+from fourfold.errors import InputError
+from fourfold.loop import Augment, Loop, OnStep, Preprocess
+from fourfold.precision import check_precision, compute_precision
 from fourfold.schedule import check_training_settings, learning_rate
-from fourfold.seeds import derive_seed, make_generator
-
-Augment = Callable[[Tensor, torch.Generator], Tensor]
-Preprocess = Callable[[Tensor], Tensor]
-# Called after each step with (step, steps, loss of the step, images seen).
-OnStep = Callable[[int, int, Tensor, int], None]
+from fourfold.snapshot import Snapshots
 
 
 def train(
@@ -35,8 +31,11 @@ def train(
     clip_norm: float | None = None,
     warmup: float = 0.05,
     schedule: str = "cosine",
+    precision: str = "float32",
+    compile: bool = False,
     augment: Augment | None = None,
     preprocess: Preprocess = to_float,
+    snapshots: Snapshots | None = None,
     on_step: OnStep | None = None,
     on_epoch: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -57,8 +56,11 @@ def train(
         clip_norm: largest norm of the gradient, None for no limit.
         warmup: fraction of the steps with a linearly rising learning rate.
         schedule: `cosine` (to 0) or `constant`.
+        precision: `float32`, `tf32` or `bfloat16`, of the passes; parameters stay float32.
+        compile: run the network through `torch.compile`; the first steps then take up to minutes.
         augment: maps a batch of `images` and a generator to an augmented batch.
         preprocess: maps a batch of `images` to the model's input.
+        snapshots: where to save the state at intervals, and to continue from if one is there.
         on_step: progress report.
         on_epoch: called with the number of epochs done, the model being in training mode.
 
@@ -75,80 +77,70 @@ def train(
         momentum=momentum, betas=betas, weight_decay=weight_decay, clip_norm=clip_norm,
         warmup=warmup, schedule=schedule,
     )  # fmt: skip
+    check_precision(precision)
     parameters = [p for p in model.parameters() if p.requires_grad]
     descent = _make_optimizer(optimizer, parameters, lr, momentum, betas, weight_decay)
-    order, drawing = make_generator(seed, "order"), make_generator(seed, "augment")
-    steps_per_epoch = len(images) // batch_size
-    steps, step, rows, start = epochs * steps_per_epoch, 0, [], time.perf_counter()
+
+    def finish_epoch(epoch: int) -> None:
+        if on_epoch is not None:
+            on_epoch(epoch)
+            model.train()
+
+    loop = Loop(
+        images, labels, epochs=epochs, batch_size=batch_size, seed=seed,
+        target=_Training(model, parameters, descent), augment=augment, preprocess=preprocess,
+        snapshots=snapshots, on_step=on_step, on_epoch=finish_epoch,
+    )  # fmt: skip
+    forward = torch.compile(model) if compile else model
     model.train()
-    with torch.random.fork_rng(devices=cuda_devices(images.device)):
-        torch.manual_seed(derive_seed(seed, "dropout"))
-        for epoch in range(1, epochs + 1):
-            mean_loss = RunningMean(images.device)
-            for index in shuffled_batches(len(images), batch_size, order):
-                batch, target = images[index], labels[index]
-                if augment is not None:
-                    batch = augment(batch, drawing)
-                rate = learning_rate(step, steps, lr, warmup, schedule)
-                for group in descent.param_groups:
-                    group["lr"] = rate
-                logits = model(preprocess(batch))
-                loss = F.cross_entropy(logits, target)
-                descent.zero_grad(set_to_none=True)
-                loss.backward()
-                if clip_norm is not None:
-                    nn.utils.clip_grad_norm_(parameters, clip_norm)
-                descent.step()
-                mean_loss.add(loss.detach(), logits.detach(), target)
-                step += 1
-                if on_step is not None:
-                    on_step(step, steps, loss.detach(), step * batch_size)
-            rows.append(mean_loss.row(epoch, step, rate, step * batch_size, start))
-            if on_epoch is not None:
-                on_epoch(epoch)
-                model.train()
-    return rows
+    for inputs, target in loop.batches():
+        rate = learning_rate(loop.step, loop.steps, lr, warmup, schedule)
+        for group in descent.param_groups:
+            group["lr"] = rate
+        with compute_precision(precision, images.device):
+            logits = forward(inputs)
+            loss = F.cross_entropy(logits, target)
+        descent.zero_grad(set_to_none=True)
+        loss.backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
+        descent.step()
+        correct = (logits.detach().argmax(dim=1) == target).sum()
+        loop.finish_step(loss.detach(), correct, rate)
+    return loop.rows
 
 
-class RunningMean:
-    """Mean loss and accuracy over the batches of an epoch, kept on the device."""
+class _Training:
+    """The network and the optimizer's state, for snapshots."""
 
-    def __init__(self, device: torch.device) -> None:
-        """Start empty."""
-        self.loss = torch.zeros((), device=device)
-        self.correct = torch.zeros((), device=device)
-        self.batches = 0
-        self.images = 0
+    def __init__(
+        self, model: nn.Module, parameters: list[nn.Parameter], descent: torch.optim.Optimizer
+    ) -> None:
+        self.model, self.parameters, self.descent = model, parameters, descent
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add one batch; nothing waits for the device."""
-        self.loss += loss
-        self.correct += (logits.argmax(dim=1) == labels).sum()
-        self.batches += 1
-        self.images += len(labels)
+    def state(self) -> dict[str, Any]:
+        state = {f"model/{name}": tensor for name, tensor in self._tensors().items()}
+        for position, parameter in enumerate(self.parameters):
+            for name, value in self.descent.state[parameter].items():
+                state[f"descent/{position}/{name}"] = value
+        return state
 
-    def row(self, epoch: int, step: int, rate: float, seen: int, start: float) -> dict[str, Any]:
-        """Return the epoch's row of the `training` table, split `train`.
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state[f"model/{name}"])
+        for key, value in state.items():
+            part, _, rest = key.partition("/")
+            if part == "descent":
+                position, _, name = rest.partition("/")
+                parameter = self.parameters[int(position)]
+                if isinstance(value, Tensor) and value.dim():  # a count of steps stays on the CPU
+                    value = value.to(parameter.device, memory_format=torch.preserve_format)
+                    value = torch.empty_like(parameter).copy_(value)
+                self.descent.state[parameter][name] = value
 
-        Raises:
-            DivergenceError: if the mean loss is not finite.
-        """
-        loss = (self.loss / self.batches).item()
-        if not torch.isfinite(torch.tensor(loss)):
-            raise DivergenceError(
-                f"training diverged in epoch {epoch}: the mean loss is {loss} at learning rate "
-                f"{rate:.3g}. Lower lr, lengthen warmup, or set clip_norm."
-            )
-        return {
-            "epoch": epoch,
-            "step": step,
-            "split": "train",
-            "nll": loss,
-            "accuracy": (self.correct / self.images).item(),
-            "learning_rate": rate,
-            "images_seen": seen,
-            "wall_s": time.perf_counter() - start,
-        }
+    def _tensors(self) -> dict[str, Tensor]:
+        return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
 
 
 def _make_optimizer(
@@ -159,15 +151,11 @@ def _make_optimizer(
     betas: tuple[float, float],
     weight_decay: float,
 ) -> torch.optim.Optimizer:
+    common = {"lr": lr, "weight_decay": weight_decay}
+    # One kernel for all parameters on a GPU; on a CPU PyTorch's own choice.
+    common["fused"] = True if parameters[0].is_cuda else None
     if name == "sgd":
-        return torch.optim.SGD(
-            parameters, lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay
-        )
+        return torch.optim.SGD(parameters, momentum=momentum, nesterov=momentum > 0, **common)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr, betas=tuple(betas), weight_decay=weight_decay)
+        return torch.optim.AdamW(parameters, betas=tuple(betas), **common)
     raise InputError(f"optimizer is {name!r}; choose sgd or adamw.")
-
-
-def cuda_devices(device: torch.device) -> list[torch.device]:
-    """Return the devices whose generator `torch.random.fork_rng` must keep beside the CPU's."""
-    return [device] if device.type == "cuda" else []

@@ -29,6 +29,7 @@ def select_corners(
     batchnorm: str | None = None,
     batchnorm_images: Tensor | None = None,
     batch_size: int = 512,
+    precision: str = "float32",
     preprocess: Callable[[Tensor], Tensor] = to_float,
     on_network: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
@@ -49,6 +50,7 @@ def select_corners(
         batchnorm: as for `evaluate_points`.
         batchnorm_images: training images to re-estimate BatchNorm on; needed if the model has any.
         batch_size: images per forward pass.
+        precision: of the forward passes, as for `evaluate_points`.
         preprocess: maps a batch of images to the model's input.
         on_network: progress report, called with (networks evaluated, networks).
 
@@ -88,6 +90,7 @@ def select_corners(
         batchnorm=batchnorm,
         batchnorm_images=batchnorm_images,
         batch_size=batch_size,
+        precision=precision,
         preprocess=preprocess,
         on_network=None if on_network is None else lambda done: on_network(done, len(subsets)),
     ).table

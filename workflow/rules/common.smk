@@ -38,7 +38,7 @@ EXPERIMENTS = config["experiments"]
 SURFACES = ["linear", "bezier", "trajectory"]
 LINEAR_SURFACES = ["linear", "trajectory"]
 # What evaluating a few networks takes from the section `grid`.
-EVALUATION = ["batchnorm", "batchnorm_images", "batch_size"]
+EVALUATION = ["batchnorm", "batchnorm_images", "batch_size", "precision"]
 CORNERS_PER_SURFACE = 4
 FIGURES = [
     "surfaces",
@@ -217,6 +217,15 @@ def job(wildcards):
 def experiment_threads(wildcards):
     """Return the CPU threads of the experiment's jobs."""
     return EXPERIMENTS[wildcards.experiment]["threads"]
+
+
+def gpus(wildcards):
+    """Return 1 for jobs that run networks on a GPU, else 0.
+
+    `--resources gpu=N` then is the number of such jobs at a time, and a cluster gives each its GPU.
+    """
+    has_gpu = Path("/dev/nvidiactl").exists()
+    return int(config["device"] == "cuda" or (config["device"] == "auto" and has_gpu))
 
 
 # --- code as an input -----------------------------------------------------------------------------

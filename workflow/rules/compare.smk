@@ -14,6 +14,8 @@ rule compare_ensembles:
     log:
         f"{REPLICATE}/log/compare_ensembles.log",
     threads: experiment_threads
+    resources:
+        gpu=gpus,
     params:
         job=job,
         settings=settings("model", "ensemble"),
@@ -42,6 +44,8 @@ rule compare_merges:
     log:
         f"{REPLICATE}/log/compare_merges.log",
     threads: experiment_threads
+    resources:
+        gpu=gpus,
     params:
         job=job,
         settings=settings("model", grid=EVALUATION),
@@ -72,6 +76,8 @@ rule measure_geometry:
     log:
         f"{REPLICATE}/log/measure_geometry.log",
     threads: experiment_threads
+    resources:
+        gpu=gpus,
     params:
         job=job,
         settings=settings("model"),

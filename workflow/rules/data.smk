@@ -1,4 +1,10 @@
 # Data sets, shared by all experiments on them.
+import os
+
+# Handed to the jobs in the environment, not among their params: where the files lie is no reason to
+# rerun anything, and no business of a table's metadata.
+if config["data_folder"] is not None:
+    os.environ["FOURFOLD_DATA"] = config["data_folder"]
 
 
 rule prepare_data:
@@ -7,12 +13,13 @@ rule prepare_data:
         expand("data/{{dataset}}/{split}.safetensors", split=SPLITS),
     log:
         "results/log/prepare_data-{dataset}.log",
+    threads: 2
     params:
         settings=lambda wildcards: json.dumps(config["datasets"][wildcards.dataset], sort_keys=True),
         code=code("prepare_data"),
     shell:
         "python -m fourfold prepare-data --name {wildcards.dataset} --settings {params.settings:q}"
-        " --output data/{wildcards.dataset} > {log} 2>&1"
+        " --output data/{wildcards.dataset} --threads {threads} > {log} 2>&1"
 
 
 rule data:

@@ -13,6 +13,8 @@ rule evaluate_grid:
     log:
         f"{REPLICATE}/log/evaluate_grid-{{surface}}.log",
     threads: experiment_threads
+    resources:
+        gpu=gpus,
     params:
         job=job,
         settings=settings("model", "grid"),

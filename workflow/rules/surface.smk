@@ -12,6 +12,8 @@ rule build_linear_surface:
     log:
         f"{REPLICATE}/log/build_linear_surface.log",
     threads: experiment_threads
+    resources:
+        gpu=gpus,
     params:
         job=job,
         settings=settings("model"),
@@ -35,17 +37,20 @@ rule fit_bezier_surface:
         f"{REPLICATE}/log/fit_bezier_surface.log",
     priority: 10
     threads: experiment_threads
+    resources:
+        gpu=gpus,
     params:
         job=job,
         settings=settings("model", "augment", "bezier"),
         seed=lambda wildcards: (
             EXPERIMENTS[wildcards.experiment]["seeds"]["bezier"] + int(wildcards.replicate)
         ),
+        state=f"{REPLICATE}/state/bezier",
         code=code("fit_bezier_surface"),
     shell:
         "python -m fourfold fit-bezier-surface {params.job} --threads {threads} --seed {params.seed}"
         " --settings {params.settings:q} --corners {input.corners} --output {output.surface}"
-        " --training {output.training} --cost {output.cost} > {log} 2>&1"
+        " --training {output.training} --cost {output.cost} --state {params.state} > {log} 2>&1"
 
 
 rule select_trajectory_surface:
@@ -60,6 +65,8 @@ rule select_trajectory_surface:
     log:
         f"{REPLICATE}/log/select_trajectory_surface.log",
     threads: experiment_threads
+    resources:
+        gpu=gpus,
     params:
         job=job,
         settings=settings("model", "trajectory", grid=EVALUATION),

@@ -26,14 +26,17 @@ for _experiment, _settings in EXPERIMENTS.items():
             experiment=re.escape(_experiment),
         priority: 20
         threads: experiment_threads
+        resources:
+            gpu=gpus,
         params:
             job=job,
             settings=settings("model", "augment", "endpoint"),
             code=code("train_endpoint"),
             trajectory=lambda wildcards, output: str(Path(output.trajectory[0]).parent),
+            state=f"{REPLICATE}/state/seed{{seed}}",
         shell:
             "python -m fourfold train-endpoint {params.job} --threads {threads}"
             " --seed {wildcards.seed} --settings {params.settings:q}"
             " --checkpoint {output.checkpoint} --trajectory {params.trajectory}"
             " --training {output.training} --endpoints {output.endpoints} --cost {output.cost}"
-            " > {log} 2>&1"
+            " --state {params.state} > {log} 2>&1"

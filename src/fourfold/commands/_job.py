@@ -1,6 +1,7 @@
 """What the commands that run networks have in common."""
 
 import argparse
+import hashlib
 import importlib.metadata
 import platform
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+import fourfold
 from fourfold.commands._settings import add_settings_argument, check_keys, read_settings
 from fourfold.cost import CostMeter, flop_per_image
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.dataset import Dataset
 from fourfold.errors import InputError
 from fourfold.models import build_model
+from fourfold.provenance import git_state, hardware
+from fourfold.snapshot import Snapshots
 from fourfold.table import make_table, write_table
 
 
@@ -27,6 +31,24 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--cost", required=True, type=Path, help="table of the job's cost to write")
+
+
+def add_state_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a command that a kill does not set back to its start."""
+    parser.add_argument(
+        "--state",
+        required=True,
+        type=Path,
+        help="folder for the state of an unfinished run, which a later run continues; removed at "
+        "the end",
+    )
+    parser.add_argument(
+        "--state-interval",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="time between two states (default: 60)",
+    )
 
 
 class Job:
@@ -65,8 +87,14 @@ class Job:
         check_keys("augment", self.settings["augment"], RandomShiftFlip)
         return RandomShiftFlip(**self.settings["augment"])
 
+    def snapshots(self, **computation: Any) -> Snapshots:
+        """Return the snapshots of a computation: this job's settings, data, code, and the rest."""
+        made_by = {k: v for k, v in self.metadata().items() if k not in ("git", "hardware")}
+        key = {**made_by, **computation, "code": _code_sha256()}
+        return Snapshots(self.arguments.state, key, self.arguments.state_interval)
+
     def metadata(self) -> dict[str, Any]:
-        """Return what made a file: settings, data, versions, device."""
+        """Return what made a file: settings, data, versions, device, machine, commit."""
         return {
             "experiment": self.arguments.experiment,
             "replicate": self.arguments.replicate,
@@ -74,6 +102,8 @@ class Job:
             "data_sha256": self.data_sha256,
             "device": self.device.type,
             "threads": self.arguments.threads,
+            "hardware": hardware(),
+            "git": git_state(),
             "versions": {
                 "python": platform.python_version(),
                 **{
@@ -97,6 +127,13 @@ class Job:
         """Write the job's row of the cost table; call it last."""
         flop = flop_per_image(model, self.dataset.image_shape)
         self.write("cost", [self.cost.row(stage, item, flop)], self.arguments.cost)
+
+
+def _code_sha256() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(fourfold.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def choose_device(name: str) -> torch.device:

@@ -99,6 +99,7 @@ def _soups(
             batchnorm=settings["batchnorm"],
             batchnorm_images=batchnorm.images,
             batch_size=settings["batch_size"],
+            precision=settings["precision"],
             preprocess=job.dataset.normalize,
         ).table
 

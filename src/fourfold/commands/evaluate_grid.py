@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         batchnorm=grid["batchnorm"],
         batchnorm_images=batchnorm_images,
         batch_size=grid["batch_size"],
+        precision=grid["precision"],
         preprocess=job.dataset.normalize,
         on_point=Progress(f"{arguments.experiment} {surface.name}", unit="point").on_item,
     )

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from fourfold.checkpoint import load_checkpoint
-from fourfold.commands._job import Job, add_job_arguments
+from fourfold.checkpoint import load_checkpoint, state_hash
+from fourfold.commands._job import Job, add_job_arguments, add_state_arguments
 from fourfold.commands._settings import check_keys
 from fourfold.commands.build_linear_surface import add_corners_argument
 from fourfold.fitting import fit
@@ -13,13 +13,14 @@ from fourfold.surface import BezierSurface
 
 _SUPPLIED = (
     *("surface", "model", "train_images", "train_labels", "seed", "augment", "preprocess"),
-    *("loss_function", "device", "on_step"),
+    *("loss_function", "device", "snapshots", "on_step"),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_job_arguments(parser)
+    add_state_arguments(parser)
     add_corners_argument(parser)
     parser.add_argument("--seed", required=True, type=int, help="seed of order and points")
     parser.add_argument("--output", required=True, type=Path, help="surface to write")
@@ -34,6 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
     check_keys("bezier", settings, fit, _SUPPLIED)
     corners = [load_checkpoint(path) for path in arguments.corners]
     surface = BezierSurface.from_corners(corners, degree=degree, name="bezier")
+    snapshots = job.snapshots(
+        seed=arguments.seed, corners=[state_hash(corner) for corner in corners]
+    )
     model = job.build_model()
     train = job.dataset.splits["train"]
     history = fit(
@@ -45,10 +49,13 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         augment=job.augment(),
         preprocess=job.dataset.normalize,
+        snapshots=snapshots,
         on_step=Progress(f"{arguments.experiment} bezier").on_step,
     )
+    job.cost.seconds_before = snapshots.seconds_before
     if len(history):
         job.cost.trained(int(history["images_seen"].iloc[-1]))
     surface.save(arguments.output, job.metadata() | {"seed": arguments.seed})
     job.write("training", history.assign(stage="fit", item="bezier"), arguments.training)
     job.write_cost("fit_bezier_surface", "bezier", model)
+    snapshots.remove()

@@ -1,10 +1,14 @@
 """Decode a data set once, split it, and store the splits as uint8 tensors."""
 
 import argparse
+import os
 from pathlib import Path
 
-from fourfold.commands._settings import add_settings_argument, check_keys, read_settings
-from fourfold.data.sources import load_source, split_source
+from fourfold.commands._settings import add_settings_argument, read_settings
+from fourfold.data._settings import check_settings
+from fourfold.data.sources import load_source
+from fourfold.data.splitting import split_source
+from fourfold.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,13 +16,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings_argument(parser)
     parser.add_argument("--name", required=True, help="name of the data set in params.yaml")
     parser.add_argument("--output", required=True, type=Path, help="folder for the three splits")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(os.environ.get("FOURFOLD_DATA") or "downloads"),
+        help="where the source's files are looked up and downloaded to (default: the environment "
+        "variable FOURFOLD_DATA, else downloads/)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="decode images (default: 1)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write train, val and test."""
     settings = read_settings(arguments.settings, "source", "split")
-    check_keys("split", settings["split"], split_source, supplied=("source", "name"))
-    source = load_source(settings["source"])
+    if not isinstance(settings["split"], dict):
+        raise InputError(f"split is {settings['split']!r}; it must be an object.")
+    check_settings("split", settings["split"], split_source, supplied=("source", "name"))
+    source = load_source(settings["source"], arguments.folder.expanduser(), arguments.threads)
     dataset = split_source(source, arguments.name, **settings["split"])
     dataset.save(arguments.output)
     for name, split in dataset.splits.items():

@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         batchnorm=grid["batchnorm"],
         batchnorm_images=batchnorm.images,
         batch_size=grid["batch_size"],
+        precision=grid["precision"],
         preprocess=job.dataset.normalize,
         on_network=on_network,
     )

@@ -1,14 +1,14 @@
 """Train one network and keep checkpoints of it along the way."""
 
 import argparse
-import contextlib
+import shutil
 from pathlib import Path
 
 import torch
 
 from fourfold.atomic import atomic_path
 from fourfold.checkpoint import save_checkpoint
-from fourfold.commands._job import Job, add_job_arguments
+from fourfold.commands._job import Job, add_job_arguments, add_state_arguments
 from fourfold.commands._settings import check_keys
 from fourfold.errors import InputError
 from fourfold.grid import predict
@@ -17,12 +17,16 @@ from fourfold.progress import Progress
 from fourfold.seeds import derive_seed
 from fourfold.training import train
 
-_SUPPLIED = ("model", "images", "labels", "seed", "augment", "preprocess", "on_step", "on_epoch")
+_SUPPLIED = (
+    *("model", "images", "labels", "seed", "augment", "preprocess"),
+    *("snapshots", "on_step", "on_epoch"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_job_arguments(parser)
+    add_state_arguments(parser)
     parser.add_argument("--seed", required=True, type=int, help="seed of initialization and order")
     parser.add_argument("--checkpoint", required=True, type=Path, help="final network to write")
     parser.add_argument(
@@ -49,59 +53,80 @@ def run(arguments: argparse.Namespace) -> None:
         model = job.build_model()
     splits, normalize = job.dataset.splits, job.dataset.normalize
     label = f"seed{arguments.seed}"
-    training_rows, endpoint_rows = [], []
-    # Checkpoints get their final names together, at the end: a killed job leaves none.
-    with contextlib.ExitStack() as unfinished:
+    snapshots = job.snapshots(seed=arguments.seed)
+    # What the epochs so far have left, saved with every snapshot.
+    snapshots.notes = {"validation": [], "endpoints": [], "evaluated": 0}
 
-        def measure(split: str) -> dict:
-            images, labels = splits[split].images, splits[split].labels
-            job.cost.evaluated(len(labels))
-            outputs = predict(model, images, preprocess=normalize)
-            return classification_metrics(outputs.log_softmax(dim=1), labels)
-
-        def record(epoch: int, path: Path, name: str) -> None:
-            """Save the network; its metrics use its own BatchNorm statistics, as they are saved."""
-            sha256 = save_checkpoint(
-                model.state_dict(), path, job.metadata() | {"seed": arguments.seed, "epoch": epoch}
-            )
-            for split in splits:
-                endpoint_rows.append(
-                    {"seed": arguments.seed, "epoch": epoch, "split": split}
-                    | {"n": len(splits[split]), **measure(split)}
-                    | {"checkpoint": name, "sha256": sha256}
-                )
-
-        def on_epoch(epoch: int) -> None:
-            val = measure("val")
-            training_rows.append(
-                {"epoch": epoch, "split": "val", "nll": val["nll"], "accuracy": val["accuracy"]}
-            )
-            if epoch in checkpoint_epochs:
-                name = f"{label}-epoch{epoch}.safetensors"
-                path = unfinished.enter_context(atomic_path(arguments.trajectory / name))
-                record(epoch, path, f"trajectory/{name}")
-
-        rows = train(
+    def measure(split: str) -> dict:
+        images, labels = splits[split].images, splits[split].labels
+        snapshots.notes["evaluated"] += len(labels)
+        outputs = predict(
             model,
-            splits["train"].images,
-            splits["train"].labels,
-            **settings,
-            seed=arguments.seed,
-            augment=job.augment(),
+            images,
+            batch_size=settings["batch_size"],
+            precision=settings.get("precision", "float32"),
             preprocess=normalize,
-            on_step=Progress(f"{arguments.experiment} {label}").on_step,
-            on_epoch=on_epoch,
         )
-        job.cost.trained(rows[-1]["images_seen"] if rows else 0)
-        record(last, arguments.checkpoint, f"endpoints/{label}.safetensors")
-    by_epoch = {row["epoch"]: row for row in rows}
-    for row in training_rows:  # validation rows share the step, rate and clock of their epoch
+        return classification_metrics(outputs.log_softmax(dim=1), labels)
+
+    def save(epoch: int, path: Path, name: str) -> list[dict]:
+        """Save the network; its metrics use its own BatchNorm statistics, as they are saved."""
+        sha256 = save_checkpoint(
+            model.state_dict(), path, job.metadata() | {"seed": arguments.seed, "epoch": epoch}
+        )
+        return [
+            {"seed": arguments.seed, "epoch": epoch, "split": split}
+            | {"n": len(splits[split]), **measure(split)}
+            | {"checkpoint": name, "sha256": sha256}
+            for split in splits
+        ]
+
+    def checkpoint_name(epoch: int) -> str:
+        return f"{label}-epoch{epoch}.safetensors"
+
+    def on_epoch(epoch: int) -> None:
+        val = measure("val")
+        snapshots.notes["validation"].append(
+            {"epoch": epoch, "split": "val", "nll": val["nll"], "accuracy": val["accuracy"]}
+        )
+        if epoch in checkpoint_epochs:
+            name = checkpoint_name(epoch)
+            rows = save(epoch, snapshots.folder / name, f"trajectory/{name}")
+            snapshots.notes["endpoints"] += rows
+
+    history = train(
+        model,
+        splits["train"].images,
+        splits["train"].labels,
+        **settings,
+        seed=arguments.seed,
+        augment=job.augment(),
+        preprocess=normalize,
+        snapshots=snapshots,
+        on_step=Progress(f"{arguments.experiment} {label}").on_step,
+        on_epoch=on_epoch,
+    )
+    endpoints = [
+        *snapshots.notes["endpoints"],
+        *save(last, arguments.checkpoint, f"endpoints/{label}.safetensors"),
+    ]
+    # Checkpoints get their final names together, at the end: a killed job leaves none.
+    for epoch in checkpoint_epochs:
+        with atomic_path(arguments.trajectory / checkpoint_name(epoch)) as path:
+            shutil.copyfile(snapshots.folder / checkpoint_name(epoch), path)
+    validation = snapshots.notes["validation"]
+    by_epoch = {row["epoch"]: row for row in history}
+    for row in validation:  # validation rows share the step, rate and clock of their epoch
         row |= {k: v for k, v in by_epoch[row["epoch"]].items() if k not in row}
-    history = sorted([*rows, *training_rows], key=lambda row: row["epoch"])
+    rows = sorted([*history, *validation], key=lambda row: row["epoch"])
     job.write(
         "training",
-        [{"stage": "endpoint", "item": label, **row} for row in history],
+        [{"stage": "endpoint", "item": label, **row} for row in rows],
         arguments.training,
     )
-    job.write("endpoints", endpoint_rows, arguments.endpoints)
+    job.write("endpoints", endpoints, arguments.endpoints)
+    job.cost.trained(history[-1]["images_seen"] if history else 0)
+    job.cost.evaluated(snapshots.notes["evaluated"])
+    job.cost.seconds_before = snapshots.seconds_before
     job.write_cost("train_endpoint", label, model)
+    snapshots.remove()

@@ -25,10 +25,22 @@ def iterate_batches(n: int, batch_size: int, smallest: int = 1) -> Iterator[slic
         start = end
 
 
-def shuffled_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield the index batches of one epoch in random order; an incomplete last batch is dropped."""
+def shuffled_batches(
+    n: int, batch_size: int, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> Iterator[Tensor]:
+    """Yield the index batches of one epoch in random order; an incomplete last batch is dropped.
+
+    The order is drawn where `generator` is and copied to `device` once.
+    """
     order = torch.randperm(n, generator=generator, device=generator.device)
-    yield from order[: n // batch_size * batch_size].view(-1, batch_size)
+    yield from to_device(order, device)[: n // batch_size * batch_size].view(-1, batch_size)
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy a small tensor to `device` without waiting for it."""
+    if torch.device(device).type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)  # else the copy waits
+    return tensor.to(device)
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -49,6 +61,7 @@ class Normalize:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return (images / 255 - mean) / std."""
-        mean, scale = self.mean.to(images.device), self.scale.to(images.device)
+        if self.mean.device != images.device:  # once, not in every step
+            self.mean, self.scale = self.mean.to(images.device), self.scale.to(images.device)
         floats = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
-        return floats.sub_(mean).mul_(scale)
+        return floats.sub_(self.mean).mul_(self.scale)

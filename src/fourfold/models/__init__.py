@@ -8,7 +8,7 @@ from torch import nn
 
 from fourfold.errors import InputError
 
-MODELS = ("resnet18", "vgg16", "vit")  # each has a module of its name, with `build`
+MODELS = ("resnet18", "vgg16", "vit", "torchvision")  # each has a module of its name, with `build`
 
 
 def build_model(
@@ -17,7 +17,7 @@ def build_model(
     """Build a randomly initialized network for images of shape (channels, image_size, image_size).
 
     Args:
-        name: `resnet18`, `vgg16` or `vit`.
+        name: `resnet18`, `vgg16`, `vit` or `torchvision`.
         channels: image channels, 1 (grey) or 3 (RGB).
         image_size: height and width of an image, pixels.
         classes: number of classes = width of the logits.

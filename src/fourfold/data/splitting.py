@@ -1,62 +1,13 @@
-"""Where images come from. A new source is one function in `SOURCES`; nothing else changes."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+"""Fixed, stratified splits of a source."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fourfold.data.dataset import Dataset, Split
+from fourfold.data.sources import Source
 from fourfold.errors import InputError
 from fourfold.seeds import derive_seed
-
-
-@dataclass(frozen=True)
-class Source:
-    """A decoded data set as published, before it is split.
-
-    Attributes:
-        classes: class names; their positions are the labels.
-        images: (n, channels, height, width) uint8, the published training set or everything.
-        labels: (n,) int64.
-        test: images and labels of the published test set, None if there is none.
-    """
-
-    classes: list[str]
-    images: Tensor
-    labels: Tensor
-    test: tuple[Tensor, Tensor] | None = None
-
-
-def digits() -> Source:
-    """Read the 1,797 handwritten digits (8x8, grey) that come with scikit-learn.
-
-    Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
-    """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # published in steps 0..16
-    return Source(
-        classes=[str(name) for name in bunch.target_names],
-        images=torch.from_numpy(images)[:, None],
-        labels=torch.from_numpy(bunch.target.astype(np.int64)),
-    )
-
-
-SOURCES: dict[str, Callable[[], Source]] = {"digits": digits}
-
-
-def load_source(name: str) -> Source:
-    """Read the named source.
-
-    Raises:
-        InputError: if there is no such source.
-    """
-    if name not in SOURCES:
-        raise InputError(f"source is {name!r}; choose one of {', '.join(sorted(SOURCES))}.")
-    return SOURCES[name]()
 
 
 def split_source(
@@ -122,6 +73,11 @@ def _take(
     if len(rows) - size < classes:  # nothing, or too little to stratify, is left over
         order = np.random.default_rng(random_state).permutation(len(rows))
         return rows[order[size:]], rows[order[:size]]
+    if 1 in (counts := np.bincount(labels.numpy()[rows])):
+        raise InputError(
+            f"{key} is {size}, which can't be drawn with equal class shares: label "
+            f"{np.flatnonzero(counts == 1)[0]} has one image left; give each class at least two."
+        )
     from sklearn.model_selection import train_test_split
 
     rest, chosen = train_test_split(

@@ -1,0 +1,22 @@
+"""What every source returns."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Source:
+    """A decoded data set as published, before it is split.
+
+    Attributes:
+        classes: class names; their positions are the labels.
+        images: (n, channels, height, width) uint8, the published training set or everything.
+        labels: (n,) int64.
+        test: images and labels of the published test set, None if there is none.
+    """
+
+    classes: list[str]
+    images: Tensor
+    labels: Tensor
+    test: tuple[Tensor, Tensor] | None = None

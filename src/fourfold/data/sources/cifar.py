@@ -1,0 +1,103 @@
+"""CIFAR-10 and CIFAR-100, through torchvision.
+
+The published files are pickles, which run code when they are read. torchvision reads one only after
+its MD5 has turned out to be the published one; this is the one place where anything is unpickled.
+
+Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+"""
+
+import contextlib
+import http.client
+import pickle
+import socket
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fourfold.data.sources._source import Source
+from fourfold.errors import InputError
+from fourfold.models._torchvision import import_torchvision
+
+_TIMEOUT = 60  # seconds without an answer; torchvision itself would wait for ever
+
+
+def read_cifar10(folder: Path, threads: int, *, download: bool) -> Source:
+    """Read CIFAR-10: 50,000 + 10,000 color images, 32x32, of 10 classes.
+
+    Args:
+        folder: has `cifar-10-batches-py/`, or `cifar-10-python.tar.gz`, which is extracted there.
+        threads: not used.
+        download: whether to get the archive if neither is there.
+
+    Raises:
+        InputError: if the files are missing or not the published ones.
+    """
+    return _read("CIFAR10", folder, download)
+
+
+def read_cifar100(folder: Path, threads: int, *, download: bool) -> Source:
+    """Read CIFAR-100: 50,000 + 10,000 color images, 32x32, of 100 ("fine") classes.
+
+    Args:
+        folder: has `cifar-100-python/`, or `cifar-100-python.tar.gz`, which is extracted there.
+        threads: not used.
+        download: whether to get the archive if neither is there.
+
+    Raises:
+        InputError: if the files are missing or not the published ones.
+    """
+    return _read("CIFAR100", folder, download)
+
+
+def _read(name: str, folder: Path, download: bool) -> Source:
+    published = getattr(import_torchvision("datasets"), name)
+    check_integrity = import_torchvision("datasets.utils").check_integrity
+    archive = folder / published.filename
+    # With `download`, torchvision first looks for the archive, and needs no network if it is there.
+    may_extract = download or check_integrity(archive, published.tgz_md5)
+    was_there = archive.exists()
+    try:
+        with _network_timeout(_TIMEOUT):
+            train = published(folder, train=True, download=may_extract)
+        test = published(folder, train=False)
+        images, labels = _tensors(train)
+        return Source(list(train.classes), images, labels, _tensors(test))
+    except (
+        RuntimeError,  # torchvision's word for a wrong or missing file
+        OSError,  # among them URLError and every timeout
+        http.client.HTTPException,
+        tarfile.TarError,
+        EOFError,
+        KeyError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        if not was_there and not check_integrity(archive, published.tgz_md5):
+            archive.unlink(missing_ok=True)  # a part of a download
+        reason = str(error).partition("You can use")[0].strip(". ") or type(error).__name__
+        raise InputError(
+            f"{folder} has no intact {name} ({reason}). Expected there: the folder "
+            f"{published.base_folder}/ as published, or the archive {published.filename} with MD5 "
+            f"{published.tgz_md5}, from {published.url}. Remove what is damaged, then set "
+            "source.download to true, or put the archive there by hand, or name the folder that "
+            "has it (data_folder in params.yaml, or FOURFOLD_DATA)."
+        ) from error
+
+
+def _tensors(split: Any) -> tuple[Tensor, Tensor]:
+    images = torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()
+    return images, torch.tensor(split.targets, dtype=torch.int64)
+
+
+@contextlib.contextmanager
+def _network_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
