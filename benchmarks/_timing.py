@@ -25,9 +25,8 @@ def print_machine(arguments: argparse.Namespace) -> None:
     device = arguments.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     machine = hardware()
-    print(
-        f"machine: {machine['processor']}, {machine['cores']} cores, {torch.get_num_threads()} threads"
-    )
+    print(f"machine: {machine['processor']}, {machine['cores']} cores", end=", ")
+    print(f"{torch.get_num_threads()} threads")
     print(f"torch {torch.__version__}, device {name}, load average {os.getloadavg()[0]:.2f}")
     if arguments.quick:
         print("quick: the targets are for the full sizes, not for these tiny networks")

@@ -1,10 +1,10 @@
-"""Kill a training run and a fit at random moments, continue each, and compare with undisturbed runs.
+"""Kill a training run and a fit at random moments, continue them, compare with undisturbed runs.
 
     python tests/kill_and_resume.py [--kills 10] [--seed 0]
 
-Every command is a process of its own that gets SIGKILL at a random moment of its loop and is started
-again, until all kills are done; then it runs to its end. Weights must be equal bit for bit, tables
-in all columns but the measured ones. Exit status 1 if they are not.
+Every command is a process of its own that gets SIGKILL at a random moment of its loop and is
+started again, until all kills are done; then it runs to its end. Weights must be equal bit for bit,
+tables in all columns but the measured ones. Exit status 1 if they are not.
 """
 
 import argparse

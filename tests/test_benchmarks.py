@@ -9,7 +9,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-@pytest.mark.parametrize("program", ["step.py", "grid.py"])
+@pytest.mark.parametrize("program", ["step.py", "grid.py", "data.py"])
 def test_a_benchmark_prints_its_ratios(program):
     command = [sys.executable, BENCHMARKS / program, "--quick", "--threads", "1", "--device", "cpu"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

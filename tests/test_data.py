@@ -1,6 +1,7 @@
 """Laws of the data: splits, files, batches, normalization, augmentation."""
 
 import dataclasses
+import hashlib
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from fourfold.checkpoint import load_tensors, save_tensors
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.batches import Normalize, iterate_batches, shuffled_batches, to_float
 from fourfold.data.dataset import Dataset, Split
-from fourfold.data.sources import SOURCES, Source, load_source, split_source
+from fourfold.data.sources import Source
+from fourfold.data.splitting import split_source
 from fourfold.errors import InputError
 
 SIZES = {"train_images": 60, "val_images": 30, "test_images": 30}
@@ -128,19 +130,28 @@ def test_an_impossible_size_is_refused_with_its_key_value_and_range(sizes, said)
         assert part in str(caught.value)
 
 
-def test_an_unknown_source_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=r"'mnist'.*digits"):
-        load_source("mnist")
-    assert "digits" in SOURCES
+def test_a_class_too_small_to_be_divided_is_refused_by_its_label():
+    source = make_source()
+    labels = source.labels.clone()
+    labels[labels == 2] = 0
+    labels[7] = 2
+    with pytest.raises(
+        InputError, match=r"datasets\.toy\.split\.test_images is 30.*label 2 has one"
+    ):
+        make_dataset(source=dataclasses.replace(source, labels=labels))
 
 
-def test_the_digits_are_grey_8x8_images_of_ten_classes_over_the_full_range():
-    source = load_source("digits")
-    assert source.images.shape == (1797, 1, 8, 8)
-    assert source.images.dtype == torch.uint8
-    assert (source.images.min(), source.images.max()) == (0, 255)
-    assert source.labels.unique().tolist() == list(range(len(source.classes))) == list(range(10))
-    assert len(source.images.unique()) == 17  # published in steps 0..16
+def test_50000_images_are_split_within_seconds_into_disjoint_stratified_parts():
+    labels = torch.arange(50_000) % 10
+    source = Source([*"abcdefghij"], torch.zeros(50_000, 1, 1, 1, dtype=torch.uint8), labels)
+    source = dataclasses.replace(source, test=(source.images[:10_000], labels[:10_000]))
+    sizes = {"train_images": 10_000, "val_images": 2_000, "test_images": None}
+    splits = split_source(source, "toy", seed=0, **sizes).splits
+    assert [len(splits[name]) for name in ("train", "val", "test")] == [10_000, 2_000, 10_000]
+    rows = torch.cat([splits["train"].index, splits["val"].index])
+    assert len(rows.unique()) == 12_000
+    for split in splits.values():
+        assert split.labels.bincount().tolist() == [len(split) // 10] * 10
 
 
 # --- data sets and files --------------------------------------------------------------------------
@@ -157,6 +168,19 @@ def test_a_round_trip_through_files_changes_nothing(tmp_path):
     assert (loaded.mean, loaded.std) == (dataset.mean, dataset.std)
     assert loaded.sha256() == dataset.sha256()
     assert loaded.image_shape == (1, 2, 2)
+
+
+def test_what_load_has_hashed_is_not_hashed_again_but_a_changed_copy_is(tmp_path, monkeypatch):
+    make_dataset().save(tmp_path)
+    loaded = Dataset.load(tmp_path)
+    train = loaded.splits["train"]
+    assert (
+        loaded.splits["train"].sha256() == train.sha256() == make_dataset().splits["train"].sha256()
+    )
+    changed = dataclasses.replace(train, images=255 - train.images)
+    assert changed.sha256() != train.sha256() != train.first(5).sha256()
+    monkeypatch.setattr(hashlib, "sha256", None)
+    assert train.sha256()
 
 
 def test_two_preparations_write_equal_bytes(tmp_path):
@@ -228,6 +252,19 @@ def test_normalized_train_images_have_mean_zero_and_deviation_one_per_channel():
     torch.testing.assert_close(pixels.mean(1), torch.zeros(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(pixels.std(1), torch.ones(3), rtol=1e-4, atol=0)
     assert dataset.normalize(other.images).mean().abs() > 0.1  # val is measured by train's numbers
+
+
+def test_mean_and_deviation_are_those_of_the_pixels():
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1500, 3, 3, 5), generator=draw).to(torch.uint8)
+    split = Split(images, torch.arange(1500) % 2, torch.arange(1500))
+    splits = dict.fromkeys(("train", "val", "test"), split)
+    dataset = Dataset.from_splits("noise", ["a", "b"], splits)
+    pixels = images.transpose(0, 1).flatten(1).double() / 255
+    for measured, expected in ((dataset.mean, pixels.mean(1)), (dataset.std, pixels.std(1))):
+        torch.testing.assert_close(
+            torch.tensor(measured, dtype=torch.float64), expected, rtol=1e-12, atol=0
+        )
 
 
 def test_a_constant_channel_can_be_normalized():

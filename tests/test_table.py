@@ -8,7 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from fourfold.errors import InputError
-from fourfold.table import SCHEMAS, make_table, read_table, write_table
+from fourfold.table import (
+    SCHEMAS,
+    common_metadata,
+    make_table,
+    read_metadata,
+    read_table,
+    write_table,
+)
 
 
 def value_of(field: pa.Field, i: int) -> object:
@@ -117,3 +124,23 @@ def test_a_missing_or_damaged_file_is_refused_by_name(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(InputError, match=r"t\.parquet is no readable parquet file"):
         read_table("grid", path)
+
+
+def _with_metadata(path, **metadata):
+    write_table("cost", pd.DataFrame([], columns=SCHEMAS["cost"].names), path, metadata)
+    return path
+
+
+def test_gathered_tables_keep_what_their_parts_agree_in(tmp_path):
+    paths = [
+        _with_metadata(tmp_path / "a.parquet", device="cpu", seed=1, settings={"m": 1, "x": 1}),
+        _with_metadata(tmp_path / "b.parquet", device="cpu", seed=2, settings={"m": 1, "x": 2}),
+        _with_metadata(tmp_path / "c.parquet", device="cpu", seed=1, settings={"x": 1, "y": 3}),
+    ]
+    assert common_metadata(*paths) == {"device": "cpu", "settings": {"m": 1, "y": 3}}
+    assert common_metadata(paths[0]) == read_metadata(paths[0])
+
+
+def test_a_foreign_table_has_no_metadata(tmp_path):
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "foreign.parquet")
+    assert read_metadata(tmp_path / "foreign.parquet") == {}

@@ -1,5 +1,6 @@
 """The workflow as a user runs it: one small experiment from data to headline table."""
 
+import io
 import json
 import os
 import re
@@ -9,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 from fourfold.surface import BezierSurface
 from fourfold.table import MEASURED_COLUMNS, SCHEMAS
@@ -207,6 +210,11 @@ def test_a_lost_table_is_built_again_and_equal(project):
         (lambda p: _section(p, "trajectory").update(epochs=[1, 2, 3, 9]), ["[9]", "[1, 2, 3, 4]"]),
         (lambda p: _section(p, "grid").update(points=4), ["4", "points"]),
         (lambda p: p["datasets"]["digits"]["split"].update(val_images=0), ["0", "val_images"]),
+        (lambda p: _source(p).update(name="mnist"), ["mnist", "tiny-imagenet", "source.name"]),
+        (lambda p: _source(p).update(download=True), ["digits.source", "download"]),
+        (lambda p: _source(p).update(name="cifar10"), ["digits.source", "download", "required"]),
+        (lambda p: _source(p).update(name="parquet", train=3, test=None), ["source.train", "3"]),
+        (lambda p: p.update(data_folder=3), ["data_folder", "3", "FOURFOLD_DATA"]),
         (lambda p: p["experiments"][EXPERIMENT].update(dataset="mnist"), ["mnist", "digits"]),
         (lambda p: p["experiments"].update({"../up": p["experiments"][EXPERIMENT]}), ["../up"]),
     ],
@@ -226,6 +234,30 @@ def test_an_impossible_parameter_ends_in_one_message(change, said, tmp_path):
 
 def _section(params, name):
     return params["experiments"][EXPERIMENT][name]
+
+
+def _source(params):
+    return params["datasets"]["digits"]["source"]
+
+
+def test_where_the_files_lie_reaches_the_job_and_reruns_nothing(tmp_path):
+    project = _new_project(tmp_path / "project")
+    _edit(project, lambda p: _source(p).update(name="parquet", train="a.parquet", test=None))
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "PNG")
+    columns = {"image": [file.getvalue()] * 400, "label": [k % 10 for k in range(400)]}
+    pq.write_table(pa.table(columns), tmp_path / "here" / "a.parquet")
+    run = _snakemake(project, "--config", f"data_folder={tmp_path / 'there'}", "--", "data")
+    assert run.returncode == 1
+    assert str(tmp_path / "there" / "a.parquet") in run.stdout + run.stderr
+    run = _snakemake(project, "--config", f"data_folder={tmp_path / 'here'}", "--", "data")
+    assert run.returncode == 0, run.stderr
+    run = _snakemake(project, "--config", f"data_folder={tmp_path / 'there'}", "--", "data")
+    assert "Nothing to be done" in run.stdout + run.stderr
+    record = (project / "data" / "digits" / "train.safetensors").read_bytes()
+    assert str(tmp_path).encode() not in record
 
 
 def test_a_training_that_diverges_stops_with_its_message_and_leaves_no_network(project):

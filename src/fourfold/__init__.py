@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fourfold.grid import evaluate_grid, evaluate_points, grid_points, predict
     from fourfold.merge import average_states, greedy_soup
     from fourfold.metrics import average_predictions, classification_metrics, disagreement
+    from fourfold.snapshot import Snapshots
     from fourfold.surface import BezierSurface
     from fourfold.training import train
     from fourfold.trajectory import select_corners
@@ -29,6 +30,7 @@ _MODULES = {
     "grid": ["evaluate_grid", "evaluate_points", "grid_points", "predict"],
     "merge": ["average_states", "greedy_soup"],
     "metrics": ["average_predictions", "classification_metrics", "disagreement"],
+    "snapshot": ["Snapshots"],
     "surface": ["BezierSurface"],
     "training": ["train"],
     "trajectory": ["select_corners"],
@@ -40,6 +42,7 @@ __all__ = [
     "DivergenceError",
     "FourfoldError",
     "InputError",
+    "Snapshots",
     "average_predictions",
     "average_states",
     "classification_metrics",

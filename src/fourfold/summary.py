@@ -245,7 +245,7 @@ def _headline_table(of_experiment: dict[str, pd.DataFrame]) -> str:
             )
         empty = [""] * (len(_SURFACE_METRICS) + 1)
         body.append([experiment, "four corners", *empty, ensemble("corners/fixed"), "", "", ""])
-    return _table(head, body)
+    return markdown_table(head, body)
 
 
 def _method_table(rows: pd.DataFrame) -> str:
@@ -258,7 +258,7 @@ def _method_table(rows: pd.DataFrame) -> str:
             label = f"*{method}*" if "oracle" in method else method
             nll = f"{by_metric.loc['nll', 'mean']:.4f}"
             body.append([kind, label, f"{passes:g}", _percent(by_metric.loc["accuracy"]), nll])
-    return _table(["", "method", "forward passes", "accuracy", "nll (nats)"], body)
+    return markdown_table(["", "method", "forward passes", "accuracy", "nll (nats)"], body)
 
 
 def _claim_table(of_experiment: dict[str, pd.DataFrame]) -> str:
@@ -270,7 +270,7 @@ def _claim_table(of_experiment: dict[str, pd.DataFrame]) -> str:
             verdict = ("yes" if held else "no") if of == 1 else f"{held} of {of}"
             verdicts.setdefault(row["method"], []).append(verdict)
     body = [[claim, *cells] for claim, cells in verdicts.items()]
-    return _table(["claim holds here?", *of_experiment], body)
+    return markdown_table(["claim holds here?", *of_experiment], body)
 
 
 def _percent(row: pd.Series) -> str:
@@ -280,7 +280,7 @@ def _percent(row: pd.Series) -> str:
     return text
 
 
-def _table(head: list[str], body: list[list[str]]) -> str:
+def markdown_table(head: list[str], body: list[list[str]]) -> str:
     """Return an aligned Markdown table, readable on a terminal as it is."""
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     lines = [head, ["-" * width for width in widths], *body]

@@ -191,6 +191,29 @@ def read_table(name: str, *paths: str | Path) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Return what `write_table` was given as `metadata`, empty if there is none."""
+    stored = (pq.read_schema(path).metadata or {}).get(b"fourfold", b"{}")
+    return {key: value for key, value in json.loads(stored).items() if key != "table"}
+
+
+def common_metadata(*paths: str | Path) -> dict[str, Any]:
+    """Return the metadata in which some tables agree; sections of `settings` are put together.
+
+    A section that two tables have with different values, as every other key, is left out.
+    """
+    made_by = [read_metadata(path) for path in paths]
+    sections: dict[str, list[Any]] = {}
+    for one in made_by:
+        for section, values in one.pop("settings", {}).items():
+            sections.setdefault(section, []).append(values)
+    common = {k: v for k, v in made_by[0].items() if all(one.get(k) == v for one in made_by)}
+    settings = {
+        k: values[0] for k, values in sections.items() if values.count(values[0]) == len(values)
+    }
+    return {**common, "settings": settings} if settings else common
+
+
 def _conform(name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
     expected = SCHEMAS[name].names
     missing = [column for column in expected if column not in frame.columns]

@@ -2,6 +2,7 @@
 import ast
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -83,10 +84,13 @@ COST_ITEMS = [
 # The folder of one replicate of one experiment.
 REPLICATE = "results/{experiment}/{replicate}"
 
-# Commands run in the Python that runs Snakemake, whether or not its environment is activated.
-shell.prefix(
-    f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
-)
+# Commands run in the Python that runs Snakemake, whether or not its environment is activated. The
+# data folder goes to them here, not among their params: where files lie is no reason to rerun
+# anything, and no business of a table's metadata.
+_environment = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+if config["data_folder"] is not None:
+    _environment += f"export FOURFOLD_DATA={shlex.quote(config['data_folder'])}; "
+shell.prefix(f"set -euo pipefail; {_environment}")
 
 
 wildcard_constraints:
@@ -224,7 +228,7 @@ def gpus(wildcards):
 
     `--resources gpu=N` then is the number of such jobs at a time, and a cluster gives each its GPU.
     """
-    has_gpu = Path("/dev/nvidiactl").exists()
+    has_gpu = Path(os.devnull).with_name("nvidiactl").exists()  # importing torch takes seconds
     return int(config["device"] == "cuda" or (config["device"] == "auto" and has_gpu))
 
 

@@ -1,10 +1,4 @@
 # Data sets, shared by all experiments on them.
-import os
-
-# Handed to the jobs in the environment, not among their params: where the files lie is no reason to
-# rerun anything, and no business of a table's metadata.
-if config["data_folder"] is not None:
-    os.environ["FOURFOLD_DATA"] = config["data_folder"]
 
 
 rule prepare_data:

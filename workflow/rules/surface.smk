@@ -45,7 +45,7 @@ rule fit_bezier_surface:
         seed=lambda wildcards: (
             EXPERIMENTS[wildcards.experiment]["seeds"]["bezier"] + int(wildcards.replicate)
         ),
-        state=f"{REPLICATE}/state/bezier",
+        state=f"{REPLICATE}/unfinished-bezier",
         code=code("fit_bezier_surface"),
     shell:
         "python -m fourfold fit-bezier-surface {params.job} --threads {threads} --seed {params.seed}"

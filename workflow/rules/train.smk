@@ -33,7 +33,7 @@ for _experiment, _settings in EXPERIMENTS.items():
             settings=settings("model", "augment", "endpoint"),
             code=code("train_endpoint"),
             trajectory=lambda wildcards, output: str(Path(output.trajectory[0]).parent),
-            state=f"{REPLICATE}/state/seed{{seed}}",
+            state=f"{REPLICATE}/unfinished-seed{{seed}}",
         shell:
             "python -m fourfold train-endpoint {params.job} --threads {threads}"
             " --seed {wildcards.seed} --settings {params.settings:q}"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fourfold.atomic import atomic_path
-from fourfold.table import read_table, write_table
+from fourfold.table import common_metadata, read_table, write_table
 
 _GATHERED = ("training", "endpoints", "cost")
 
@@ -25,8 +25,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the gathered tables, and all of them as CSV."""
     frames = {path.stem: read_table(path.stem.partition("-")[0], path) for path in arguments.tables}
     for name in _GATHERED:
-        frames[name] = read_table(name, *getattr(arguments, name))
-        write_table(name, frames[name], arguments.output / f"{name}.parquet")
+        parts = getattr(arguments, name)
+        frames[name] = read_table(name, *parts)
+        path = arguments.output / f"{name}.parquet"
+        write_table(name, frames[name], path, common_metadata(*parts))
     for stem, frame in frames.items():
         with atomic_path(arguments.output / "csv" / f"{stem}.csv") as path:
             frame.to_csv(path, index=False, float_format="%.6g")

@@ -3,12 +3,13 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from fourfold import plot
 from fourfold.atomic import atomic_path, write_text
 from fourfold.errors import InputError
 from fourfold.summary import render_markdown, render_metrics, summarize
-from fourfold.table import SCHEMAS, read_table, write_table
+from fourfold.table import SCHEMAS, common_metadata, read_metadata, read_table, write_table
 
 _TABLES = ("grid", "barrier", "ensemble", "merge", "geometry", "cost")
 
@@ -35,10 +36,19 @@ def run(arguments: argparse.Namespace) -> None:
     tables = {name: read_table(name, *getattr(arguments, name)) for name in _TABLES}
     summary = summarize(tables, arguments.margin)[SCHEMAS["summary"].names]
     folder = arguments.output
-    write_table("summary", summary, folder / "summary.parquet")
+    write_table("summary", summary, folder / "summary.parquet", _metadata(arguments))
     with atomic_path(folder / "summary.csv") as path:
         summary.to_csv(path, index=False, float_format="%.6g")
     write_text(folder / "summary.md", render_markdown(summary, arguments.margin))
     metrics = json.dumps(render_metrics(summary), indent=2, sort_keys=True)
     write_text(folder / "metrics.json", metrics + "\n")
     plot.save_figure(plot.plot_summary(summary), folder / "figures" / "summary")
+
+
+def _metadata(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the margin, and of each experiment what its tables agree in."""
+    tables: dict[str, list[Path]] = {}
+    for path in (path for name in _TABLES for path in getattr(arguments, name)):
+        tables.setdefault(read_metadata(path).get("experiment", "unknown"), []).append(path)
+    experiments = {name: common_metadata(*paths) for name, paths in tables.items()}
+    return {"margin": arguments.margin, "experiments": experiments}

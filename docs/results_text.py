@@ -1,0 +1,265 @@
+"""The Markdown of docs/results: one page over all published experiments, one for each of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from fourfold.summary import markdown_table, render_headline, summarize
+
+SELECTION_ROWS = 10  # best candidates of the trajectory surface that tables.md shows
+
+# What summarize() reads.
+_SUMMARIZED = ("grid", "barrier", "ensemble", "merge", "geometry", "cost")
+_UNITS = {
+    **dict.fromkeys(("accuracy", "disagreement"), ("%", lambda x: f"{100 * x:.2f}")),
+    **dict.fromkeys(("nll", "ece", "brier", "cosine"), ("", lambda x: f"{x:.4f}")),
+    "wall_s": ("s", lambda x: f"{x:.1f}"),
+    "images_forward": ("k", lambda x: f"{x / 1e3:.1f}"),
+    "images_backward": ("k", lambda x: f"{x / 1e3:.1f}"),
+    "flop": ("TFLOP", lambda x: f"{x / 1e12:.3g}"),
+    "peak_bytes": ("MiB", lambda x: f"{x / 2**20:.0f}"),
+}
+_PLAIN = ("", lambda x: f"{x:.4g}" if isinstance(x, float) else str(x))
+
+Tables = Mapping[str, pd.DataFrame]
+
+
+# --- one experiment -------------------------------------------------------------------------------
+
+
+def render_experiment(name: str, tables: Tables, margin: float) -> str:
+    """Return tables.md of an experiment: what a reader wants of each of its tables.
+
+    Args:
+        name: of the experiment.
+        tables: by name, all replicates under each other, the grids of all surfaces in `grid`.
+        margin: `summary.margin` of params.yaml.
+    """
+    final = tables["endpoints"]["checkpoint"].str.startswith("endpoints/")
+    candidates = tables["selection"]
+    sections = {
+        "Surfaces": _grid_rows(tables["grid"]),
+        "Barriers, in nats (nll) or as a fraction (error)": tables["barrier"],
+        "Ensembles": tables["ensemble"].drop(columns=["members", "n"]),
+        "Merges": tables["merge"].drop(columns="n"),
+        "Distances of control points": tables["geometry"],
+        f"Trajectory surface: the best {SELECTION_ROWS} candidates at most": candidates[
+            candidates["candidate"] <= SELECTION_ROWS
+        ].drop(columns="n"),
+        "Endpoints, with the BatchNorm statistics of training": tables["endpoints"][final].drop(
+            columns=["checkpoint", "sha256"]
+        ),
+        "Cost": tables["cost"],
+    }
+    blocks = [
+        f"# {name}",
+        f"Written by `python docs/results.py {name}`. The tables themselves are the parquet files "
+        "beside this page ([what their columns mean](../../tables.md)); "
+        "[environment.json](environment.json) says what made them.",
+        f"![Loss and accuracy over three surfaces, {name}](surfaces.png)",
+        "## Headline",
+        render_headline(summarize_tables(tables, margin), margin),
+    ]
+    for title, frame in sections.items():
+        blocks += [f"## {title}", _render_frame(frame)]
+    blocks.append("What is called *oracle* was chosen on test and shows how much that flatters.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def summarize_tables(tables: Tables, margin: float) -> pd.DataFrame:
+    """Return the `summary` table of one experiment."""
+    return summarize({name: tables[name] for name in _SUMMARIZED}, margin)
+
+
+def _grid_rows(grid: pd.DataFrame) -> pd.DataFrame:
+    """One row for each surface and split: accuracy and nll over all points, and at the center."""
+    keys = ["experiment", "replicate", "surface", "split"]
+    rows = []
+    for key, points in grid.groupby(keys, sort=False):
+        center = points[(points["u"] == 0.5) & (points["v"] == 0.5)].iloc[0]
+        row = dict(zip(keys, key, strict=True)) | {"points": len(points), "n": center["n"]}
+        for metric in ("accuracy", "nll"):
+            values = points[metric]
+            row[f"{metric}_min"], row[f"{metric}_mean"] = values.min(), values.mean()
+            row[f"{metric}_center"], row[f"{metric}_max"] = center[metric], values.max()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _render_frame(frame: pd.DataFrame) -> str:
+    """Return a table in Markdown, the values in a reader's units; what every row says is left out.
+
+    Those are the experiment, and the replicate where there is one only.
+    """
+    is_single = len(set(frame["replicate"])) == 1
+    hidden = ["experiment", "replicate"] if is_single else ["experiment"]
+    frame = frame.drop(columns=hidden)
+    head, columns = [], []
+    for column in frame:
+        unit, show = _UNITS.get(column, _UNITS.get(column.partition("_")[0], _PLAIN))
+        head.append(f"{column} ({unit})" if unit else column)
+        columns.append(["" if pd.isna(value) else show(value) for value in frame[column].tolist()])
+    return markdown_table(head, [list(row) for row in zip(*columns, strict=True)])
+
+
+# --- all experiments ------------------------------------------------------------------------------
+
+
+def render_page(
+    published: Mapping[str, tuple[Tables, Mapping[str, Any]]],
+    params: Mapping[str, Any],
+    in_headline: set[str],
+) -> str:
+    """Return docs/results/README.md.
+
+    Args:
+        published: tables and environment of each published experiment, by name.
+        params: all of params.yaml.
+        in_headline: experiments whose headline figures the repository's README shows.
+    """
+    defined, margin = params["experiments"], params["summary"]["margin"]
+    summaries = {name: summarize_tables(tables, margin) for name, (tables, _) in published.items()}
+    blocks = ["# Reference results", _introduction(len(published), len(defined))]
+    if published:
+        blocks += ["## Figures and claims", *_headlines(summaries, margin)]
+        blocks += ["## Where they were measured", _origin_table(published, summaries, defined)]
+        blocks += ["## Published experiments"]
+        for name, (tables, environment) in published.items():
+            blocks += [f"### {name}", settings_note(environment, tables, defined.get(name))]
+            blocks.append(
+                f"![Loss and accuracy over three surfaces, {name}]({name}/surfaces.png)\n\n"
+                f"[All tables]({name}/tables.md), [environment]({name}/environment.json)"
+            )
+    blocks += _absent({n: e for n, e in defined.items() if n not in published}, in_headline)
+    blocks += [
+        "## Rebuilding this page",
+        "    snakemake --cores 2 --config 'run=[EXPERIMENT]'   # measure; results/EXPERIMENT\n"
+        "    python docs/results.py EXPERIMENT                 # copy it here, rebuild this page\n"
+        "    python docs/results.py                            # rebuild this page alone",
+        "No number here is typed by hand. `tests/test_results_page.py` fails if this page is not "
+        "what the program makes of the tables here and of `params.yaml`; run the last line after a "
+        "change of either.",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def settings_note(
+    environment: Mapping[str, Any], tables: Tables, experiment: Mapping[str, Any] | None
+) -> str:
+    """Say whether an experiment was run with the settings that params.yaml has for it now."""
+    if experiment is None:
+        return "**Differs from params.yaml**, which no longer defines this experiment."
+    differences = []
+    for section, then in environment["settings"].items():
+        now = experiment.get(section) or {}
+        differences += [
+            f"`{section}.{key}` was {then.get(key, 'absent')}, is {now.get(key, 'absent')}"
+            for key in sorted(then.keys() | now.keys())
+            if key not in then or key not in now or then[key] != now[key]
+        ]
+    seeds = sorted(tables["endpoints"]["seed"].unique().tolist())
+    first = experiment["seeds"]["corner"]
+    if seeds != list(range(first, first + len(seeds))):
+        differences.append(f"the corners' seeds were {seeds}, now start at {first}")
+    if differences:
+        return f"**Differs from params.yaml**: {'; '.join(differences)}."
+    return "Run with the settings that `params.yaml` has now."
+
+
+def _introduction(published: int, defined: int) -> str:
+    if not published:
+        return (
+            f"No experiment has its tables here yet; `params.yaml` defines {defined}. Nothing on "
+            "this page is a measurement."
+        )
+    return (
+        "Finished experiments, copied from `results/`: their tables, figures, and what made them. "
+        f"`params.yaml` defines {defined} experiments; {published} "
+        f"{'is' if published == 1 else 'are'} here, and below is a list of those that are not."
+    )
+
+
+def _headlines(summaries: Mapping[str, pd.DataFrame], margin: float) -> list[str]:
+    """Return one headline for the experiments with one replicate, one for those with two, ..."""
+    of_count: dict[int, list[pd.DataFrame]] = {}
+    for summary in summaries.values():
+        of_count.setdefault(summary["replicates"].iloc[0], []).append(summary)
+    return [render_headline(pd.concat(group), margin) for _, group in sorted(of_count.items())]
+
+
+def _origin_table(
+    published: Mapping[str, tuple[Tables, Mapping[str, Any]]],
+    summaries: Mapping[str, pd.DataFrame],
+    defined: Mapping[str, Any],
+) -> str:
+    """One row for each experiment: how good its corners should be and are, and what made it."""
+    head = ["experiment", "corners' accuracy (%)", "expected (%)", "device", "processor", "commit"]
+    head += ["torch", "jobs", "time of all jobs (h)"]
+    body = []
+    for name, (_, made_by) in published.items():
+        facts = summaries[name].set_index(["kind", "method", "metric"])["mean"]
+        corners = facts[("surface", "linear", "accuracy_corner_mean")]
+        cost = made_by["cost"]
+        body.append(
+            [
+                name,
+                f"{100 * corners:.2f}",
+                _expected(defined.get(name, {})),
+                _join(cost["devices"]),
+                _join(machine["processor"] for machine in made_by["hardware"]),
+                _join(_commit(state) for state in made_by["git"]),
+                _join(versions["torch"] for versions in made_by["versions"]),
+                str(cost["jobs"]),
+                f"{cost['wall_s'] / 3600:.2f}",
+            ]
+        )
+    return markdown_table(head, body) + (
+        "\n\nAccuracies on test. Time: sum over jobs, which may have run side by side. A commit "
+        "*with changes* had files that differed from it."
+    )
+
+
+def _absent(absent: Mapping[str, Any], in_headline: set[str]) -> list[str]:
+    """Return the sections on experiments that params.yaml defines and that aren't here."""
+    blocks = []
+    shown = [name for name in absent if name in in_headline]
+    if shown:
+        blocks += [
+            "## Run, but not here",
+            f"Only the headline figures of {', '.join(shown)} are in the repository, in its "
+            "[README](../../README.md); their tables have not been copied here.",
+        ]
+    never = {name: settings for name, settings in absent.items() if name not in in_headline}
+    if never:
+        body = [
+            [name, settings["dataset"], _network(settings["model"]), _expected(settings)]
+            for name, settings in never.items()
+        ]
+        blocks += [
+            "## Not run",
+            f"`params.yaml` defines {len(never)} experiments of which this repository has no "
+            "result. They have not been run; an expected accuracy is what we would look for, not "
+            "a measurement.",
+            markdown_table(["experiment", "data set", "network", "expected (%)"], body),
+        ]
+    return blocks
+
+
+def _expected(settings: Mapping[str, Any]) -> str:
+    accuracy = settings.get("expected_accuracy")
+    return "" if accuracy is None else f"{100 * accuracy:g}"
+
+
+def _network(model: Mapping[str, Any]) -> str:
+    return " ".join(str(model[key]) for key in ("name", "architecture") if key in model)
+
+
+def _commit(state: Mapping[str, Any]) -> str:
+    if state["commit"] is None:
+        return "unknown"
+    return state["commit"][:10] + (" *with changes*" if state["dirty"] else "")
+
+
+def _join(values: Any) -> str:
+    return ", ".join(dict.fromkeys(map(str, values))) or "unknown"

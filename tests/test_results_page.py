@@ -1,0 +1,400 @@
+"""The published results: the page is what the program makes of them, and a copy is complete."""
+
+import importlib
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fourfold.table import make_table, write_table
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = ROOT / "docs" / "results"
+SURFACES = ("linear", "bezier", "trajectory")
+SPLITS = ("train", "val", "test")
+SCORES = {"nll": 0.5, "ece": 0.02, "brier": 0.1}
+CORNERS = ("corner_00", "corner_01", "corner_10", "corner_11")
+SETTINGS = {
+    "model": {"name": "vgg16", "width": 2},
+    "augment": {"shift": 1},
+    "endpoint": {"epochs": 4, "lr": 0.1},
+    "bezier": {"degree": [2, 2], "epochs": 2},
+    "grid": {"points": 3},
+}
+MADE_BY = {
+    "data_sha256": "d" * 64,
+    "device": "cpu",
+    "threads": 1,
+    "hardware": {"processor": "Some CPU", "cores": 2, "memory_bytes": 2**30, "system": "Linux"},
+    "git": {"commit": "0123456789abcdef", "dirty": False},
+    "versions": {"python": "3.11", "torch": "2.9"},
+}
+
+
+@pytest.fixture(scope="module")
+def program():
+    """The module docs/results.py, which lies in no package."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    yield importlib.import_module("results")
+    sys.path.remove(str(ROOT / "docs"))
+
+
+# --- the repository -------------------------------------------------------------------------------
+
+
+def test_the_page_is_what_the_program_makes_of_the_tables_and_params(program):
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    page = program.build_page(program.published_folders(PUBLISHED), params)
+    committed = (PUBLISHED / "README.md").read_text(encoding="utf-8")
+    assert committed == page, "run `python docs/results.py`"
+
+
+def test_the_page_names_every_experiment_of_params(program):
+    page = (PUBLISHED / "README.md").read_text(encoding="utf-8")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    assert [name for name in params["experiments"] if name not in page] == []
+
+
+def test_what_is_published_is_complete_and_small(program):
+    folders = [path for path in PUBLISHED.iterdir() if path.is_dir()]
+    assert {path.name for path in folders} == set(program.published_folders(PUBLISHED))
+    for folder in folders:
+        assert_complete(program, folder)
+
+
+def assert_complete(program, folder):
+    for name in ("tables.md", "environment.json", "surfaces.png"):
+        assert (folder / name).is_file()
+    for replicate in program.replicate_folders(folder):
+        for table in program.TABLES:
+            assert (replicate / f"{table}.parquet").is_file()
+    for figure in folder.rglob("*.png"):
+        assert figure.stat().st_size <= program.FIGURE_BYTES
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    assert environment["experiment"] == folder.name
+
+
+# --- a results tree with the schemas of a real one ------------------------------------------------
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """Finished results of two experiments, and a params.yaml with a third that was not run."""
+    experiment = {
+        **SETTINGS,
+        "dataset": "digits",
+        "expected_accuracy": 0.875,
+        "seeds": {"corner": 0, "bezier": 1000},
+    }
+    params = {
+        "summary": {"margin": 0.05},
+        "experiments": dict.fromkeys(("first", "second", "never"), experiment),
+    }
+    write_params(tmp_path, params)
+    write_results(tmp_path / "results", "first")
+    write_results(tmp_path / "results", "second")
+    return tmp_path
+
+
+def write_params(folder, params):
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def change_params(folder, *path, value):
+    place = params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    write_params(folder, params)
+
+
+def write_results(results, name, replicate=0):
+    folder = results / name / str(replicate)
+    seeds = [4 * replicate + k for k in range(4)]
+    rows = {f"grid-{surface}": grid_rows(surface) for surface in SURFACES}
+    rows |= {
+        "barrier": [
+            {"surface": surface, "split": split, "metric": metric, "corner_mean": 0.1, "min": 0.1}
+            | {"mean": 0.2, "max": 0.3, "barrier": 0.2, "u_at_max": 0.5, "v_at_max": 0.5}
+            for surface, split, metric in itertools.product(SURFACES, SPLITS, ("nll", "error"))
+        ],
+        "ensemble": [
+            {"ensemble": ensemble, "selection": selection, "members": "0,0", "split": split}
+            | {"n": 50, **SCORES, "accuracy": 0.91, "disagreement": 0.1, "forward_passes": 4}
+            for ensemble, selection in [
+                ("corners", "fixed"),
+                *itertools.product(SURFACES, ("validation", "oracle")),
+            ]
+            for split in ("val", "test")
+        ],
+        "merge": [
+            {"merge": merge, "surface": surface, "u": None, "v": None, "selected_on": "val"}
+            | {"split": split, "n": 50, **SCORES, "accuracy": 0.9}
+            for merge, surface in itertools.product(("best-corner", "best-point"), SURFACES)
+            for split in ("val", "test")
+        ],
+        "geometry": [
+            {"surface": surface, "a": a, "b": b, "l2": 1.0, "relative_l2": 0.7, "cosine": 0.3}
+            | {"disagreement": None}
+            for surface in SURFACES
+            for a, b in [*itertools.combinations(CORNERS, 2), ("corner_00", "P_11")]
+        ],
+        "selection": [
+            {"candidate": rank, **dict.fromkeys(CORNERS, rank), "split": "val", "n": 20}
+            | {"nll_mean": 0.1, "nll_max": 0.2, "accuracy_mean": 0.9, "accuracy_min": 0.8}
+            | {"selected": rank == 1}
+            for rank in range(1, 31)
+        ],
+        "endpoints": [
+            {"seed": seed, "epoch": 4, "split": split, "n": 50, **SCORES, "accuracy": 0.9}
+            | {"checkpoint": f"{place}.safetensors", "sha256": "c" * 64}
+            for seed in seeds
+            for place in (f"endpoints/seed{seed}", f"trajectory/seed{seed}-epoch4")
+            for split in SPLITS
+        ],
+        "training": [
+            {"stage": "endpoint", "item": f"seed{seed}", "epoch": 1, "step": 1, "split": "train"}
+            | {"nll": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "images_seen": 9, "wall_s": 1.0}
+            for seed in seeds
+        ],
+        "cost": [
+            {"stage": stage, "item": item, "device": "Some GPU", "wall_s": 900.0, "flop": 1e12}
+            | {"images_forward": 2000, "images_backward": 1000, "peak_bytes": 2**20}
+            for stage, item in [
+                *(("train_endpoint", f"seed{seed}") for seed in seeds),
+                ("fit_bezier_surface", "bezier"),
+            ]
+        ],
+    }
+    made_by = {**MADE_BY, "experiment": name, "replicate": replicate}
+    for stem, of in rows.items():
+        table = stem.partition("-")[0]
+        # Gathered tables have no metadata; those of the jobs behind them have.
+        known = {"settings": {"model": SETTINGS["model"], "grid": SETTINGS["grid"]}, **made_by}
+        frame = make_table(table, of, experiment=name, replicate=replicate)
+        write_table(
+            table,
+            frame,
+            folder / "tables" / f"{stem}.parquet",
+            {} if stem in ("endpoints", "training", "cost") else known,
+        )
+        if stem == "training":
+            write_table(
+                table,
+                frame,
+                folder / "jobs" / "training-seed0.parquet",
+                {"settings": SETTINGS, **made_by},
+            )
+    (folder / "figures").mkdir()
+    Image.new("RGBA", (60, 40), (200, 0, 0, 128)).save(folder / "figures" / "surfaces.png")
+
+
+def grid_rows(surface):
+    lattice = list(itertools.product((0.0, 0.5, 1.0), repeat=2))
+    inside = {"linear": 0.2, "bezier": 0.88, "trajectory": 0.89}[surface]
+    return [
+        {"surface": surface, "u": u, "v": v, "split": split, "n": 50, **SCORES}
+        | {"accuracy": inside if 0.5 in (u, v) else 0.9, "batchnorm": "none"}
+        for u, v in lattice
+        for split in SPLITS
+    ]
+
+
+def publish(program, folder, *names):
+    """Run the program in `folder`; return the page."""
+    output = folder / "published"
+    places = {"results": folder / "results", "params": folder / "params.yaml", "output": output}
+    program.main([*names, *(f"--{option}={path}" for option, path in places.items())])
+    return (output / "README.md").read_text(encoding="utf-8")
+
+
+def content(folder):
+    """Return every file under a folder with its bytes."""
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+# --- publishing -----------------------------------------------------------------------------------
+
+
+def test_without_experiments_the_page_says_that_nothing_was_run(program, workplace):
+    page = publish(program, workplace)
+    assert "No experiment has its tables here yet" in page
+    assert all(name in page.partition("## Not run")[2] for name in ("first", "second", "never"))
+
+
+def test_a_published_experiment_is_complete_and_its_tables_are_the_same(program, workplace):
+    publish(program, workplace, "first")
+    folder = workplace / "published" / "first"
+    assert_complete(program, folder)
+    for table in program.TABLES:
+        source = workplace / "results" / "first" / "0" / "tables" / f"{table}.parquet"
+        assert (folder / source.name).read_bytes() == source.read_bytes()
+
+
+def test_the_page_shows_claims_origin_and_what_was_not_run(program, workplace):
+    page = publish(program, workplace, "second", "first")
+    (claim,) = [line for line in page.splitlines() if line.startswith("| linear surface fails")]
+    assert [cell.strip() for cell in claim.split("|")[2:-1]] == ["yes", "yes"]
+    origin = page.partition("## Where they were measured")[2].partition("## ")[0]
+    (row,) = [line for line in origin.splitlines() if line.startswith("| first")]
+    # Five jobs of a quarter of an hour.
+    cells = ["first", "90.00", "87.5", "Some GPU", "Some CPU", "0123456789", "2.9", "5", "1.25"]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == cells
+    absent = page.partition("## Not run")[2].partition("## ")[0]
+    assert "| never " in absent
+    assert "| first " not in absent
+    assert "](first/surfaces.png)" in page
+    assert "Differs from params.yaml" not in page
+
+
+def test_the_tables_page_has_percent_and_the_best_candidates_only(program, workplace):
+    publish(program, workplace, "first")
+    text = (workplace / "published" / "first" / "tables.md").read_text(encoding="utf-8")
+    surfaces = text.partition("## Surfaces")[2].partition("## ")[0]
+    (row,) = [line for line in surfaces.splitlines() if line.startswith("| linear     | test")]
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    # Four corners of 0.9 and five points of 0.2: min, mean, center, max in percent, then nll.
+    assert cells[2:8] == ["9", "50", "20.00", "51.11", "20.00", "90.00"]
+    selection = text.partition("## Trajectory surface")[2].partition("## ")[0]
+    assert selection.count(" val ") == 10
+    assert "trajectory/seed" not in text
+
+
+def test_the_environment_holds_all_settings_and_the_cost(program, workplace):
+    publish(program, workplace, "first")
+    folder = workplace / "published" / "first"
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    assert environment["settings"] == SETTINGS
+    assert environment["git"] == [MADE_BY["git"]]
+    assert environment["hardware"] == [MADE_BY["hardware"]]
+    assert environment["data_sha256"] == MADE_BY["data_sha256"]
+    cost = environment["cost"]
+    assert cost["wall_s"] == sum(cost["wall_s_per_stage"].values()) == 4500
+    assert (cost["jobs"], cost["images_forward"], cost["flop"]) == (5, 10_000, 5e12)
+
+
+def test_further_replicates_get_their_own_folders(program, workplace):
+    write_results(workplace / "results", "first", replicate=1)
+    page = publish(program, workplace, "first", "second")
+    assert (workplace / "published" / "first" / "replicate-1" / "cost.parquet").is_file()
+    assert "2 of 2" in page
+    assert "2 replicates of four corners" in page
+    assert "1 replicate of four corners" in page
+    assert "Differs from params.yaml" not in page
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("endpoint", "epochs"), 5, "`endpoint.epochs` was 4, is 5"),
+        (("bezier", "sampler"), "uniform", "`bezier.sampler` was absent, is uniform"),
+        (("seeds", "corner"), 8, "seeds were [0, 1, 2, 3], now start at 8"),
+    ],
+)
+def test_the_page_says_when_params_have_changed_since(program, workplace, path, value, said):
+    publish(program, workplace, "first")
+    change_params(workplace, "experiments", "first", *path, value=value)
+    page = publish(program, workplace)
+    assert "**Differs from params.yaml**" in page
+    assert said in page
+
+
+def test_an_experiment_that_params_no_longer_define_stays_and_says_so(program, workplace):
+    publish(program, workplace, "first")
+    params = yaml.safe_load((workplace / "params.yaml").read_text(encoding="utf-8"))
+    del params["experiments"]["first"]
+    write_params(workplace, params)
+    assert "no longer defines this experiment" in publish(program, workplace)
+
+
+def test_publishing_again_replaces_the_whole_folder(program, workplace):
+    publish(program, workplace, "first")
+    before = content(workplace / "published")
+    (workplace / "published" / "first" / "old.png").write_bytes(b"old")
+    publish(program, workplace, "first")
+    assert content(workplace / "published") == before
+
+
+# --- what can go wrong ----------------------------------------------------------------------------
+
+
+def lack_a_table(results):
+    (results / "second" / "0" / "tables" / "barrier.parquet").unlink()
+
+
+def have_an_unfinished_replicate(results):
+    (results / "second" / "1" / "jobs").mkdir(parents=True)
+
+
+def have_a_broken_figure(results):
+    (results / "second" / "0" / "figures" / "surfaces.png").write_bytes(b"no image")
+
+
+def have_a_broken_table(results):
+    (results / "second" / "0" / "tables" / "merge.parquet").write_bytes(b"no table")
+
+
+def add_job(results, **made_by):
+    """Write the table of a further job, which was made by something else."""
+    rows = [
+        {"stage": "endpoint", "item": "seed1", "epoch": 1, "step": 1, "split": "train"}
+        | {"nll": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "images_seen": 9, "wall_s": 1.0}
+    ]
+    table = make_table("training", rows, experiment="second", replicate=0)
+    path = results / "second" / "0" / "jobs" / "training-seed1.parquet"
+    write_table("training", table, path, {"settings": SETTINGS, **MADE_BY, **made_by})
+
+
+def mix_settings(results):
+    add_job(results, settings={"endpoint": {"epochs": 99}})
+
+
+def mix_data(results):
+    add_job(results, data_sha256="e" * 64)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lack_a_table, "lacks tables/barrier.parquet"),
+        (have_an_unfinished_replicate, "second/1 is not finished"),
+        (have_a_broken_figure, "surfaces.png"),
+        (have_a_broken_table, "merge.parquet"),
+        (mix_settings, "endpoint.epochs = 99"),
+        (mix_data, "2 versions of its data"),
+    ],
+)
+def test_a_copy_that_fails_leaves_everything_as_it_was(program, workplace, spoil, said):
+    publish(program, workplace, "second")
+    before = content(workplace / "published")
+    spoil(workplace / "results")
+    with pytest.raises(SystemExit) as stop:
+        publish(program, workplace, "first", "second")
+    message = str(stop.value)
+    assert message.startswith("error: ")
+    assert said in message
+    assert "\n" not in message
+    assert content(workplace / "published") == before
+    assert not list((workplace / "published").glob(".unfinished-*"))
+
+
+def test_an_unknown_experiment_is_refused_with_those_that_there_are(program, workplace):
+    with pytest.raises(SystemExit, match=r"no experiment is called third; .* first, never, second"):
+        publish(program, workplace, "third")
+    assert not (workplace / "published").exists()
+
+
+def test_a_large_figure_becomes_small_enough_and_keeps_its_shape(program, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 900, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    (tmp_path / "small.png").write_bytes(program.compress_figure(tmp_path / "noise.png"))
+    assert (tmp_path / "small.png").stat().st_size <= program.FIGURE_BYTES
+    with Image.open(tmp_path / "small.png") as image:
+        assert image.width / image.height == pytest.approx(1.5, rel=0.02)
