@@ -90,10 +90,10 @@ def make_network(name: str, settings: dict[str, int | str], seed: int) -> nn.Mod
     return build_model(name, classes=10, **settings)
 
 
-def make_surface(name: str, settings: dict[str, int | str]) -> BezierSurface:
-    """Return the surface of degree (2, 2) through four untrained networks."""
+def make_surface(name: str, settings: dict[str, int | str], degree: int = 2) -> BezierSurface:
+    """Return the surface of degree (degree, degree) through four untrained networks."""
     corners = [make_network(name, settings, seed).state_dict() for seed in range(4)]
-    return BezierSurface.from_corners(corners, degree=(2, 2))
+    return BezierSurface.from_corners(corners, degree=(degree, degree))
 
 
 def make_images(

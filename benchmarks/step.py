@@ -1,15 +1,18 @@
 """Compare one step of `fit` with one step of `train`, and with a dictionary of control points.
 
-    python benchmarks/step.py [--quick] [--device cuda] [--threads 2]
+    python benchmarks/step.py [--quick] [--device cuda] [--threads 2] [--precision bfloat16]
 
 Time: the variants take turns in one process; a ratio is the median of the rounds' own ratios.
+Throughput counts three forward passes' operations for an image (`fourfold.cost`).
 Memory: plain training and the surface run in fresh processes, and their peaks are subtracted.
 """
 
 import argparse
 import resource
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -29,12 +32,19 @@ from _timing import (
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fourfold.cost import flop_per_image
+from fourfold.data.augment import RandomShiftFlip
+from fourfold.data.batches import Normalize
 from fourfold.fitting import SAMPLERS, SurfaceStep
-from fourfold.surface import BezierSurface
+from fourfold.loop import Loop
+from fourfold.precision import PRECISIONS, compute_precision
 
 LR = 1e-4  # small: the labels are random
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 CONTROL_POINTS = 9  # K, of degree (2, 2)
+DATA_IMAGES = 10_000  # of the data set that batches are drawn from
+ASSEMBLY_TARGET = "at most 0.05"  # of a plain step
+GPU_TFLOPS = 100  # target of plain training with the 3x3 stem on one H200
 
 
 @dataclass(frozen=True)
@@ -45,13 +55,21 @@ class Case:
     batch: int
     rounds: int
     target: str  # for surface / plain training
-    dictionary_target: str = ""  # for dictionary / surface
+    points: int = 1  # of the surface, which share the batch
+    dictionary_target: str = ""  # for dictionary / surface, at one point only
     width: int = 64
+    precision: str = "float32"
+    compile: bool = False
 
     @property
     def settings(self) -> dict[str, int | str]:
         """What `build_model` takes."""
         return {"channels": 3, "image_size": 32, "stem": self.stem, "width": self.width}
+
+    @property
+    def variants(self) -> list[str]:
+        """What is timed; the dictionary has one point a step."""
+        return [name for name in VARIANTS if self.points == 1 or name != "dictionary"]
 
 
 CASES = {
@@ -59,21 +77,25 @@ CASES = {
     "imagenet": Case(
         "imagenet", batch=128, rounds=21, target="at most 1.45", dictionary_target="at least 4"
     ),
+    "chunks": Case("3x3", batch=512, points=4, rounds=7, target="at most 1.06"),
 }
 
 
 # --- the variants ---------------------------------------------------------------------------------
 
 
-def plain_step(model: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[], object]:
+def plain_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> Callable:
     """One step of plain training, as `fourfold.training.train` does it."""
     model.train()
+    fused = True if inputs.is_cuda else None
     descent = torch.optim.SGD(
-        model.parameters(), LR, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
+        model.parameters(), LR, MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY, fused=fused
     )
+    forward = torch.compile(model) if case.compile else model
 
     def step() -> None:
-        loss = F.cross_entropy(model(inputs), labels)
+        with compute_precision(case.precision, inputs.device):
+            loss = F.cross_entropy(forward(inputs), labels)
         descent.zero_grad(set_to_none=True)
         loss.backward()
         descent.step()
@@ -81,25 +103,23 @@ def plain_step(model: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[],
     return step
 
 
-def surface_step(
-    surface: BezierSurface, model: nn.Module, inputs: Tensor, labels: Tensor
-) -> Callable[[], object]:
-    """One step of `fourfold.fitting.fit` at one point, the drawing of the point included."""
+def surface_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> Callable:
+    """One step of `fourfold.fitting.fit`, the drawing of the points included."""
     descend = SurfaceStep(
-        surface, model, 1, device=inputs.device, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
+        make_surface("resnet18", case.settings), model, case.points, device=inputs.device,
+        momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, precision=case.precision,
+        compile=case.compile,
+    )  # fmt: skip
     draw, generator = SAMPLERS["latin-hypercube"], torch.Generator().manual_seed(0)
 
     def step() -> None:
-        u, v = draw(1, generator)
+        u, v = draw(case.points, generator)
         descend(u, v, inputs, labels, LR)
 
     return step
 
 
-def dictionary_step(
-    surface: BezierSurface, model: nn.Module, inputs: Tensor, labels: Tensor
-) -> Callable[[], object]:
+def dictionary_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> Callable:
     """One step of the published procedure, written the straightforward way.
 
     Each control point is a dictionary of named tensors, the free ones parameters. theta(u, v) is
@@ -107,6 +127,7 @@ def dictionary_step(
     the network with it; the backward pass gives every free control point a gradient of its own,
     and `torch.optim.SGD` moves them, with weight decay on the control points.
     """
+    surface = make_surface("resnet18", case.settings)
     model.train()
     control_points = [
         {
@@ -122,16 +143,44 @@ def dictionary_step(
     def step() -> None:
         u, v = torch.rand(2, 1, generator=generator, dtype=torch.float64)
         weights = surface.weights(u, v)[0].tolist()
-        theta = {
-            name: sum(w * point[name] for w, point in zip(weights, control_points, strict=True))
-            for name in control_points[0]
-        }
-        loss = F.cross_entropy(functional_call(model, theta, (inputs,)), labels)
+        with compute_precision(case.precision, inputs.device):
+            theta = {
+                name: sum(w * point[name] for w, point in zip(weights, control_points, strict=True))
+                for name in control_points[0]
+            }
+            loss = F.cross_entropy(functional_call(model, theta, (inputs,)), labels)
         descent.zero_grad(set_to_none=True)
         loss.backward()
         descent.step()
 
     return step
+
+
+def assemble_batch(device: torch.device, case: Case) -> Callable:
+    """What `train` and `fit` do for a batch: pick, shift, mirror and normalize uint8 images."""
+    count = max(DATA_IMAGES, 2 * case.batch)
+    images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8).to(device)
+    labels = torch.zeros(count, dtype=torch.int64, device=device)
+    nothing = torch.zeros((), device=device)
+
+    class Nothing:
+        def state(self) -> dict:
+            return {}
+
+        def restore(self, state: dict) -> None:
+            pass
+
+    loop = Loop(
+        images, labels, epochs=1_000_000, batch_size=case.batch, seed=0, target=Nothing(),
+        augment=RandomShiftFlip(shift=4, flip=True), preprocess=Normalize([0.5] * 3, [0.25] * 3),
+    )  # fmt: skip
+    batches = loop.batches()
+
+    def assemble() -> None:
+        next(batches)
+        loop.finish_step(nothing, nothing, 0.0)
+
+    return assemble
 
 
 VARIANTS = {
@@ -141,35 +190,37 @@ VARIANTS = {
 }
 
 
-def make_step(variant: str, case: Case, device: torch.device) -> Callable[[], object]:
-    model = make_network("resnet18", case.settings, seed=4).to(device)
+def make_step(variant: str, case: Case, device: torch.device) -> Callable:
+    model = make_network("resnet18", case.settings, seed=4)
+    model.to(device, memory_format=torch.channels_last)  # as the pipeline has it
     inputs, labels = make_images(case.batch, channels=3, size=32, device=device)
-    if variant == "plain training":
-        return plain_step(model, inputs, labels)
-    return VARIANTS[variant](make_surface("resnet18", case.settings), model, inputs, labels)
+    return VARIANTS[variant](model, inputs, labels, case)
 
 
 # --- the comparisons ------------------------------------------------------------------------------
 
 
-def compare_memory(case: Case, arguments: argparse.Namespace) -> None:
+def compare_memory(name: str, case: Case, arguments: argparse.Namespace) -> None:
     """Print the peaks of fresh processes; to be called while this process is still small.
 
     On Linux a process starts with the peak of the one that started it.
     """
     peaks = {}
     for variant in ("plain training", "surface"):
-        command = [sys.executable, __file__, "--peak-of", variant, "--stem", case.stem]
+        command = [sys.executable, __file__, "--peak-of", variant, "--case", name]
         command += ["--device", str(arguments.device), "--threads", str(arguments.threads)]
+        command += ["--precision", case.precision, *["--compile"] * case.compile]
         command += ["--quick"] * arguments.quick
         peaks[variant] = int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         print(f"  {variant:<15} {peaks[variant] / 1e6:8.0f} MB at most")
     beyond = peaks["surface"] - peaks["plain training"]
     row = 4 * sum(p.numel() for p in make_network("resnet18", case.settings, seed=4).parameters())
-    limit = (2 * CONTROL_POINTS + 6) * row
+    # P and momentum, and for each point its parameters and gradient.
+    networks = 2 * CONTROL_POINTS + 4 + 2 * case.points
     print(
         f"  difference {beyond / 1e6:.0f} MB = {beyond / row:.1f} networks of 4 D bytes, target at "
-        f"most (2K + 6) 4 D = {limit / 1e6:.0f} MB: {verdict(beyond <= limit)}"
+        f"most {networks} of them = {networks * row / 1e6:.0f} MB: "
+        f"{verdict(beyond <= networks * row)}"
     )
 
 
@@ -186,36 +237,70 @@ def print_peak(variant: str, case: Case, device: torch.device) -> None:
 
 
 def compare_times(case: Case, device: torch.device) -> None:
-    steps = {variant: make_step(variant, case, device) for variant in VARIANTS}
+    steps = {variant: make_step(variant, case, device) for variant in case.variants}
+    if case.compile:
+        for variant in ("plain training", "surface"):
+            start = time.perf_counter()
+            steps[variant]()
+            print(f"  {variant:<28} {time.perf_counter() - start:9.1f} s for the first step")
+    steps["batch assembly"] = assemble_batch(device, case)
     seconds = measure_in_turn(steps, case.rounds, warmup=2, device=device)
     print_times(seconds, per="step")
-    plain, surface, dictionary = (seconds[variant] for variant in VARIANTS)
+    flop = 3 * flop_per_image(make_network("resnet18", case.settings, seed=4), (3, 32, 32))
+    for variant in case.variants:
+        rate = case.batch / statistics.median(seconds[variant])
+        print(f"  {variant:<28} {rate:9,.0f} images/s, {1e-12 * flop * rate:.3g} TFLOP/s")
+    plain, surface = seconds["plain training"], seconds["surface"]
     print_ratio("surface / plain training", surface, plain, case.target)
-    print_ratio("dictionary / surface", dictionary, surface, case.dictionary_target)
+    if "dictionary" in seconds:
+        print_ratio("dictionary / surface", seconds["dictionary"], surface, case.dictionary_target)
+    print_ratio(
+        "batch assembly / plain training", seconds["batch assembly"], plain, ASSEMBLY_TARGET
+    )
+    if device.type == "cuda" and case.stem == "3x3":
+        achieved = 1e-12 * flop * case.batch / statistics.median(plain)
+        print(f"  plain training, target at least {GPU_TFLOPS} TFLOP/s on one H200:", end=" ")
+        print(verdict(achieved >= GPU_TFLOPS))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_common_arguments(parser)
-    parser.add_argument("--stem", choices=CASES, help="only this case (default: all)")
+    parser.add_argument("--case", choices=CASES, help="only this case (default: all)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="default: float32 on a CPU, bfloat16 on a GPU"
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile, in the warm-up")
     parser.add_argument("--peak-of", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    cases = [CASES[arguments.stem]] if arguments.stem else list(CASES.values())
+    on_gpu = arguments.device.type == "cuda"
+    chosen = {"precision": arguments.precision or ("bfloat16" if on_gpu else "float32")}
+    chosen["compile"] = arguments.compile
     if arguments.quick:
-        cases = [replace(case, batch=8, width=4, rounds=2) for case in cases]
+        chosen |= {"batch": 8, "width": 4, "rounds": 2}
     if arguments.rounds:
-        cases = [replace(case, rounds=arguments.rounds) for case in cases]
+        chosen["rounds"] = arguments.rounds
+    names = [arguments.case] if arguments.case else list(CASES)
+    cases = {name: replace(CASES[name], **chosen) for name in names}
     if arguments.peak_of:
-        print_peak(arguments.peak_of, cases[0], arguments.device)
+        print_peak(arguments.peak_of, cases[arguments.case], arguments.device)
         return
     print_machine(arguments)
-    for case in cases:
-        print(f"peak memory, ResNet18 (stem {case.stem}, width {case.width}), batch {case.batch}")
-        compare_memory(case, arguments)
-    for case in cases:
-        print(f"one step, ResNet18 (stem {case.stem}, width {case.width}), batch {case.batch}")
+    for name, case in cases.items():
+        print(f"peak memory, {describe(case)}")
+        compare_memory(name, case, arguments)
+    for case in cases.values():
+        print(f"one step, {describe(case)}")
         compare_times(case, arguments.device)
+
+
+def describe(case: Case) -> str:
+    return (
+        f"ResNet18 (stem {case.stem}, width {case.width}), batch {case.batch}, "
+        f"{case.points} point{'s' * (case.points > 1)}, {case.precision}"
+        f"{', compiled' * case.compile}"
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import yaml
+from blocks import replace_block
 
 from fourfold.atomic import write_text
 from fourfold.summary import render_headline
@@ -18,16 +19,6 @@ from fourfold.table import read_table
 
 ROOT = Path(__file__).parent.parent
 SHOWN = "digits-resnet18"  # the experiment whose surfaces the README shows
-BEGIN, END = "<!-- headline: begin -->", "<!-- headline: end -->"
-
-
-def replace_block(text: str, block: str) -> str:
-    """Return `text` with `block` between the markers."""
-    before, _, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"error: README.md lacks the markers {BEGIN} and {END}; put them back.")
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
 
 
 def main() -> None:
@@ -48,7 +39,7 @@ def main() -> None:
         f"Measured on {versions}; written by `python docs/update.py` from `results/`."
     )
     readme = ROOT / "README.md"
-    write_text(readme, replace_block(readme.read_text(encoding="utf-8"), block))
+    write_text(readme, replace_block(readme.read_text(encoding="utf-8"), "headline", block))
 
 
 def _versions(path: Path) -> str:

@@ -1,8 +1,12 @@
 """Small networks, states and images that the tests share."""
 
 import copy
+import importlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -25,6 +29,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def import_docs_program(name: str) -> ModuleType:
+    """Import a program of docs/, which lies in no package and imports its neighbours."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
 
 
 # --- networks -------------------------------------------------------------------------------------

@@ -1,17 +1,44 @@
 """The benchmark programs run; their figures are no test, since they depend on the machine."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import import_docs_program
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+ROOT = Path(__file__).parent.parent
+BENCHMARKS, DOCS = ROOT / "benchmarks", ROOT / "docs"
+
+
+def run_quickly(program, *arguments):
+    command = [sys.executable, BENCHMARKS / program, "--quick", "--threads", "1", "--device", "cpu"]
+    run = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 @pytest.mark.parametrize("program", ["step.py", "grid.py", "data.py"])
 def test_a_benchmark_prints_its_ratios(program):
-    command = [sys.executable, BENCHMARKS / program, "--quick", "--threads", "1", "--device", "cpu"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "at most" in run.stdout
+    assert "at most" in run_quickly(program)
+
+
+def test_the_scaling_benchmark_writes_what_its_page_needs(tmp_path):
+    run_quickly("scaling.py", "--output", str(tmp_path / "scaling.json"))
+    measured = json.loads((tmp_path / "scaling.json").read_text())
+    kept = json.loads((DOCS / "measured" / "scaling.json").read_text())
+    assert measured.keys() == kept.keys()
+    for name in ("memory", "step", "grid_point"):
+        assert measured[name][0].keys() == kept[name][0].keys()
+        for row in measured[name]:
+            assert all(value > 0 for key, value in row.items() if key != "beyond_s")
+
+
+def test_the_page_shows_the_outputs_that_are_kept():
+    program = import_docs_program("benchmarks")
+    page = program.PAGE.read_text()
+    assert program.build_page(page, program.OUTPUTS) == page, "run: python docs/benchmarks.py"
+    assert {path.stem for path in program.OUTPUTS.glob("*.txt")} == program.RUNS.keys()

@@ -1,14 +1,13 @@
 """The published results: the page is what the program makes of them, and a copy is complete."""
 
-import importlib
 import itertools
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from conftest import import_docs_program
 from PIL import Image
 
 from fourfold.table import make_table, write_table
@@ -38,10 +37,8 @@ MADE_BY = {
 
 @pytest.fixture(scope="module")
 def program():
-    """The module docs/results.py, which lies in no package."""
-    sys.path.insert(0, str(ROOT / "docs"))
-    yield importlib.import_module("results")
-    sys.path.remove(str(ROOT / "docs"))
+    """The module docs/results.py."""
+    return import_docs_program("results")
 
 
 # --- the repository -------------------------------------------------------------------------------

@@ -94,6 +94,18 @@ def test_a_run_continues_and_does_not_start_again(tmp_path):
     assert steps[-1] == STEPS
 
 
+def test_a_run_with_one_step_per_epoch_continues_too(tmp_path):
+    settings = {"batch_size": 24, "epochs": 6}
+    undisturbed, rows = run_training("dropout", settings)
+    for step in (2, 5):
+        with pytest.raises(KilledError):
+            run_training("dropout", settings, snapshots(tmp_path), dies_at=step)
+    assert snapshots(tmp_path).load()["step"] == 4
+    state, continued_rows = run_training("dropout", settings, snapshots(tmp_path))
+    assert differing(undisturbed, state) == []
+    pd.testing.assert_frame_equal(rows, continued_rows, check_exact=True)
+
+
 @pytest.mark.parametrize("key", [{"lr": 0.1}, {"code": "other"}, {"lr": 0.2, "data": "x"}])
 def test_the_state_of_another_computation_is_never_continued(tmp_path, key):
     snapshots(tmp_path, lr=0.2).save({"step": 3, "w": torch.ones(2)})

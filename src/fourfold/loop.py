@@ -108,14 +108,11 @@ class Loop:
         self._rate = rate
         if self._on_step is not None:
             self._on_step(self.step, self.steps, loss, self.step * self._batch_size)
-        # At the end of an epoch the rows are not written yet; the next step is early enough.
-        within_epoch = self.step < (self.epoch + 1) * self._steps_per_epoch
-        if self._snapshots is not None and within_epoch and self._snapshots.is_due():
-            self._snapshots.save(self._state())
+        if self.step < (self.epoch + 1) * self._steps_per_epoch:
+            self._save_if_due()  # else after the epoch's row is written
 
     def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._streams["order"]
-        self._order_before_epoch = order.get_state()
         done = self.step - self.epoch * self._steps_per_epoch
         batches = shuffled_batches(len(self._images), self._batch_size, order, self._device)
         for position, index in enumerate(batches):
@@ -140,8 +137,14 @@ class Loop:
         self._mean = _RunningMean(self._device)
         if self._on_epoch is not None:
             self._on_epoch(self.epoch)
+        self._order_before_epoch = self._streams["order"].get_state()
+        self._save_if_due()
 
     # --- snapshots ---
+
+    def _save_if_due(self) -> None:
+        if self._snapshots is not None and self._snapshots.is_due():
+            self._snapshots.save(self._state())
 
     def _state(self) -> dict[str, Any]:
         generators = {f"stream/{k}": stream.get_state() for k, stream in self._streams.items()}
@@ -166,6 +169,7 @@ class Loop:
         self._mean.restore(state)
         for name, stream in self._streams.items():
             stream.set_state(state[f"stream/{name}"])
+        self._order_before_epoch = self._streams["order"].get_state()
         torch.set_rng_state(state["stream/cpu"])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["stream/cuda"], self._device)

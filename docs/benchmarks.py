@@ -1,0 +1,55 @@
+"""Put what the benchmark programs printed into docs/benchmarks.md.
+
+    python docs/benchmarks.py          # from the outputs kept in docs/measured/
+    python docs/benchmarks.py --run    # run the programs first; let nothing else run
+
+`data.py` needs the CIFAR-10 files (FOURFOLD_DATA). All take about ten minutes on two cores.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from blocks import replace_block
+
+from fourfold.atomic import write_text
+
+ROOT = Path(__file__).parent.parent
+PAGE, OUTPUTS = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "measured"
+# name of the output -> arguments of `python`
+RUNS = {
+    "step": ["benchmarks/step.py"],
+    "step-compiled": ["benchmarks/step.py", "--case", "3x3", "--compile"],
+    "grid": ["benchmarks/grid.py"],
+    "grid-one-thread": ["benchmarks/grid.py", "--threads", "1"],
+    "data": ["benchmarks/data.py"],
+}
+
+
+def build_page(text: str, outputs: Path) -> str:
+    """Return docs/benchmarks.md with every output in its block."""
+    for name, command in RUNS.items():
+        output = (outputs / f"{name}.txt").read_text(encoding="utf-8").rstrip()
+        text = replace_block(text, name, f"```console\n$ python {' '.join(command)}\n{output}\n```")
+    return text
+
+
+def main() -> None:
+    """Run the programs if asked to, and rewrite the page."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--run", nargs="*", metavar="NAME", help="run these (default: all)")
+    names = parser.parse_args().run
+    if names is not None:
+        if unknown := sorted(set(names) - RUNS.keys()):
+            parser.error(f"no run is called {', '.join(unknown)}; choose from {', '.join(RUNS)}")
+        for name in names or RUNS:
+            print(f"running {' '.join(RUNS[name])}", flush=True)
+            command = [sys.executable, *RUNS[name]]
+            done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+            write_text(OUTPUTS / f"{name}.txt", done.stdout)
+    write_text(PAGE, build_page(PAGE.read_text(encoding="utf-8"), OUTPUTS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""docs/scaling.md: its tables are what the program makes, and its formulas hold."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import import_docs_program, make_images, make_network
+
+from fourfold.fitting import SurfaceStep
+from fourfold.surface import BezierSurface
+from fourfold.table import read_table
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def program():
+    """The module docs/scaling.py."""
+    return import_docs_program("scaling")
+
+
+@pytest.fixture(scope="module")
+def params():
+    return yaml.safe_load((DOCS.parent / "params.yaml").read_text())
+
+
+def test_the_page_is_what_the_program_makes_of_it(program, params):
+    page = (DOCS / "scaling.md").read_text()
+    measured = json.loads((DOCS / "measured" / "scaling.json").read_text())
+    assert program.build_page(page, params, measured) == page, "run: python docs/scaling.py"
+
+
+def test_the_formulas_give_the_flop_that_published_runs_counted(program, params):
+    published = program.published_folders(DOCS / "results")
+    compared = 0
+    for name, experiment, network, sizes in program.networks(params):
+        if name in published:
+            cost = read_table("cost", published[name] / "cost.parquet")
+            counted = cost.groupby("stage")["flop"].sum()
+            for stage, flop in program.stage_flop(experiment, network, sizes).items():
+                assert flop == pytest.approx(counted[stage], rel=1e-9), (name, stage)
+                compared += 1
+    assert compared == 3 * len(published) > 0
+
+
+@pytest.mark.parametrize("points", [1, 4])
+@pytest.mark.parametrize("degree", [(2, 2), (3, 2)])
+@pytest.mark.parametrize(("optimizer", "moments"), [("sgd", 1), ("adamw", 2)])
+def test_a_fit_keeps_as_many_numbers_as_the_formula_says(
+    program, points, degree, optimizer, moments
+):
+    corners = [make_network("batchnorm", seed).state_dict() for seed in range(4)]
+    surface = BezierSurface.from_corners(corners, degree)
+    device = torch.device("cpu")
+    step = SurfaceStep(
+        surface, make_network("batchnorm"), points, device=device, optimizer=optimizer
+    )
+    images, labels = make_images(8)
+    u, v = torch.rand(2, points, dtype=torch.float64)
+    step(u, v, images.float(), labels, 0.01)
+    kept = [surface.control_points, step._theta, step._gradient, *step._descent.states]
+    model = 1
+    control_points = (degree[0] + 1) * (degree[1] + 1)
+    assert sum(tensor.numel() for tensor in kept) == surface.dimension * (
+        program.fit_numbers(control_points, points, moments) - model
+    )
+    # The copy's parameters and gradients are views of these.
+    storages = {tensor.untyped_storage().data_ptr() for tensor in kept}
+    for parameter in step._bound.module.parameters():
+        assert parameter.untyped_storage().data_ptr() in storages
+        assert parameter.grad.untyped_storage().data_ptr() in storages
+
+
+def test_a_page_without_a_marker_is_refused(program, params):
+    with pytest.raises(SystemExit, match="lacks the markers <!-- machine: begin -->"):
+        program.replace_block("text", "machine", "block")
