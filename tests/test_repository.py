@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 import fourfold
-from fourfold.cli import COMMANDS
+from fourfold.cli import RULES
 from fourfold.summary import render_headline
 from fourfold.table import read_table
 
@@ -41,7 +41,7 @@ def test_snakemakes_records_travel_with_the_results():
 
 def test_every_command_has_its_rule_and_its_module():
     rules = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
-    for command in COMMANDS:
+    for command in RULES:
         name = command.replace("-", "_")
         assert f"rule {name}:" in rules or f'f"{name}_{{' in rules
         assert f"python -m fourfold {command} " in rules

@@ -133,11 +133,14 @@ def _with_metadata(path, **metadata):
 
 def test_gathered_tables_keep_what_their_parts_agree_in(tmp_path):
     paths = [
-        _with_metadata(tmp_path / "a.parquet", device="cpu", seed=1, settings={"m": 1, "x": 1}),
-        _with_metadata(tmp_path / "b.parquet", device="cpu", seed=2, settings={"m": 1, "x": 2}),
-        _with_metadata(tmp_path / "c.parquet", device="cpu", seed=1, settings={"x": 1, "y": 3}),
+        _with_metadata(tmp_path / "a.parquet", device="cpu", n=1, settings={"m": 1, "x": 1}),
+        _with_metadata(tmp_path / "b.parquet", device="cpu", n=2, settings={"m": 1, "x": 2}),
+        _with_metadata(
+            tmp_path / "c.parquet", device="cpu", n=1, settings={"x": 1, "y": 3}, seeds={"s": 5}
+        ),
     ]
-    assert common_metadata(*paths) == {"device": "cpu", "settings": {"m": 1, "y": 3}}
+    expected = {"device": "cpu", "settings": {"m": 1, "y": 3}, "seeds": {"s": 5}}
+    assert common_metadata(*paths) == expected
     assert common_metadata(paths[0]) == read_metadata(paths[0])
 
 

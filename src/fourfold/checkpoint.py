@@ -99,6 +99,13 @@ def read_header(path: str | Path) -> dict[str, Any]:
         return _parse_header(file.metadata() or {}, path)
 
 
+def tensor_shapes(path: str | Path) -> dict[str, tuple[str, list[int]]]:
+    """Return name -> (dtype, shape) of the tensors of a safetensors file, without reading them."""
+    with _open(Path(path)) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: (piece.get_dtype(), piece.get_shape()) for name, piece in slices.items()}
+
+
 def save_tensors(
     tensors: Mapping[str, Tensor], path: str | Path, header: Mapping[str, Any]
 ) -> None:

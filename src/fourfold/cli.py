@@ -1,4 +1,4 @@
-"""The command line: one command per rule of the workflow, each in its own module of `commands`."""
+"""The command line: one command per rule of the workflow, and tools; each is in `commands`."""
 
 import argparse
 import importlib
@@ -9,7 +9,7 @@ from fourfold import __version__
 from fourfold.errors import FourfoldError
 
 # The module is imported only for the command that runs: importing torch takes seconds.
-COMMANDS = {
+RULES = {
     "prepare-data": "decode a data set and split it into train, val and test",
     "train-endpoint": "train one network, keeping checkpoints along the way",
     "build-linear-surface": "span the bilinear surface by four networks",
@@ -22,7 +22,13 @@ COMMANDS = {
     "collect-tables": "gather the tables of single jobs, and write every table as CSV",
     "plot-figures": "draw the figures of one replicate",
     "summarize": "write the headline table and figure of all experiments",
+    "record-hashes": "record the hashes of finished files",
 }
+TOOLS = {
+    "show": "print what is in a table or a checkpoint, and what made it",
+    "verify": "compare the files of results/ with their recorded hashes",
+}
+COMMANDS = RULES | TOOLS
 
 
 class _Parser(argparse.ArgumentParser):

@@ -3,8 +3,9 @@
 A table's columns, their order and types are public interface; docs/tables.md says what each means.
 """
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _METRICS = {
     "ece": pa.float64(),
     "brier": pa.float64(),
 }
+_SECTIONS = ("settings", "seeds")  # of the metadata, whose parts different tables have
 _STRING, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
 
 _COLUMNS: dict[str, dict[str, pa.DataType]] = {
@@ -193,25 +195,71 @@ def read_table(name: str, *paths: str | Path) -> pd.DataFrame:
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """Return what `write_table` was given as `metadata`, empty if there is none."""
-    stored = (pq.read_schema(path).metadata or {}).get(b"fourfold", b"{}")
-    return {key: value for key, value in json.loads(stored).items() if key != "table"}
+    return {key: value for key, value in read_provenance(path).items() if key != "table"}
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """Return the metadata under the key `fourfold`: `table`, and what made it.
+
+    Raises:
+        InputError: if the file is no parquet file, or its metadata is no JSON object.
+    """
+    with _open(path) as file:
+        stored = (file.schema_arrow.metadata or {}).get(b"fourfold", b"{}")
+    try:
+        made_by = json.loads(stored)
+    except ValueError as error:
+        raise InputError(f"{path}: its metadata is damaged: {error}") from error
+    if not isinstance(made_by, dict):
+        raise InputError(f"{path}: its metadata is {type(made_by).__name__}, not a JSON object.")
+    return made_by
+
+
+def read_head(path: str | Path, rows: int) -> tuple[pd.DataFrame, int]:
+    """Return the first rows of any parquet file, and how many it has.
+
+    Raises:
+        InputError: if the file is no parquet file.
+    """
+    with _open(path) as file:
+        try:
+            batch = next(file.iter_batches(batch_size=max(rows, 1)), None)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path}: its rows can't be read: {error}") from error
+        empty = file.schema_arrow.empty_table()
+        head = empty if batch is None else pa.Table.from_batches([batch])
+        return head.slice(0, rows).to_pandas(ignore_metadata=True), file.metadata.num_rows
+
+
+@contextlib.contextmanager
+def _open(path: str | Path) -> Iterator[pq.ParquetFile]:
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is no readable parquet file: {error}") from error
+    with file:
+        yield file
 
 
 def common_metadata(*paths: str | Path) -> dict[str, Any]:
-    """Return the metadata in which some tables agree; sections of `settings` are put together.
+    """Return the metadata in which some tables agree; `settings` and `seeds` are put together.
 
-    A section that two tables have with different values, as every other key, is left out.
+    A section of settings that two tables have with different values, as every other key, is left
+    out.
     """
     made_by = [read_metadata(path) for path in paths]
-    sections: dict[str, list[Any]] = {}
-    for one in made_by:
-        for section, values in one.pop("settings", {}).items():
-            sections.setdefault(section, []).append(values)
+    merged = {name: _merge([one.pop(name, {}) for one in made_by]) for name in _SECTIONS}
     common = {k: v for k, v in made_by[0].items() if all(one.get(k) == v for one in made_by)}
-    settings = {
-        k: values[0] for k, values in sections.items() if values.count(values[0]) == len(values)
-    }
-    return {**common, "settings": settings} if settings else common
+    return common | {name: sections for name, sections in merged.items() if sections}
+
+
+def _merge(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the keys on whose values all parts that have them agree."""
+    found: dict[str, list[Any]] = {}
+    for part in parts:
+        for key, value in part.items():
+            found.setdefault(key, []).append(value)
+    return {k: values[0] for k, values in found.items() if values.count(values[0]) == len(values)}
 
 
 def _conform(name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:

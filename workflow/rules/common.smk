@@ -171,6 +171,28 @@ def per_seed(pattern):
     ]
 
 
+def replicate_files(wildcards):
+    """Return every file that the jobs of a replicate build, except the record of their hashes."""
+    endpoint = EXPERIMENTS[wildcards.experiment]["endpoint"]
+    patterns = [
+        *expand("endpoints/seed{seed}.safetensors", seed=seeds(wildcards)),
+        *expand(
+            "trajectory/seed{seed}-epoch{epoch}.safetensors",
+            seed=seeds(wildcards),
+            epoch=endpoint["checkpoints"],
+        ),
+        *expand("jobs/{part}-seed{seed}.parquet", part=GATHERED_TABLES, seed=seeds(wildcards)),
+        *expand("jobs/cost-{item}.parquet", item=COST_ITEMS),
+        "jobs/training-bezier.parquet",
+        *expand("surfaces/{surface}.safetensors", surface=SURFACES),
+        *expand("logits/{surface}.safetensors", surface=SURFACES),
+        *expand("tables/{table}.parquet", table=TABLES),
+        *expand("tables/csv/{table}.csv", table=TABLES),
+        *expand("figures/{figure}.{format}", figure=FIGURES, format=["png", "svg"]),
+    ]
+    return [f"{REPLICATE}/{pattern}".format(**wildcards) for pattern in patterns]
+
+
 def first_run_checkpoints(wildcards):
     """Return the checkpoints along a replicate's first training run."""
     return expand(

@@ -101,3 +101,33 @@ rule summarize:
         " --ensemble {input.ensemble} --merge {input.merge}"
         " --geometry {input.geometry} --cost {input.cost} --margin {params.margin}"
         " --output results > {log} 2>&1"
+
+
+rule record_hashes:
+    """Record the hashes of all files of a replicate, for `fourfold verify`."""
+    input:
+        files=replicate_files,
+    output:
+        f"{REPLICATE}/hashes.json",
+    log:
+        f"{REPLICATE}/log/record_hashes.log",
+    params:
+        folder=REPLICATE,
+        code=code("record_hashes"),
+    shell:
+        "python -m fourfold record-hashes --files {input.files} --folder {params.folder}"
+        " > {log} 2>&1"
+
+
+rule record_summary_hashes:
+    """Record the hashes of the files over all experiments."""
+    input:
+        files=SUMMARY,
+    output:
+        "results/hashes.json",
+    log:
+        "results/log/record_summary_hashes.log",
+    params:
+        code=code("record_hashes"),
+    shell:
+        "python -m fourfold record-hashes --files {input.files} --folder results > {log} 2>&1"

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 import fourfold
+from fourfold.checkpoint import read_header
 from fourfold.commands._settings import add_settings_argument, check_keys, read_settings
 from fourfold.cost import CostMeter, flop_per_image
 from fourfold.data.augment import RandomShiftFlip
@@ -19,7 +21,7 @@ from fourfold.errors import InputError
 from fourfold.models import build_model
 from fourfold.provenance import git_state, hardware
 from fourfold.snapshot import Snapshots
-from fourfold.table import make_table, write_table
+from fourfold.table import make_table, read_metadata, write_table
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +65,7 @@ class Job:
         torch.set_num_threads(arguments.threads)
         self.device = choose_device(arguments.device)
         self.cost = CostMeter(self.device)
+        self.seeds: dict[str, Any] = {}  # that the results depend on, beside the split's
         stored = Dataset.load(arguments.data)
         self.data_sha256 = stored.sha256()
         self.dataset = stored.to(self.device)
@@ -94,11 +97,12 @@ class Job:
         return Snapshots(self.arguments.state, key, self.arguments.state_interval)
 
     def metadata(self) -> dict[str, Any]:
-        """Return what made a file: settings, data, versions, device, machine, commit."""
+        """Return what made a file: settings, seeds, data, versions, device, machine, commit."""
         return {
             "experiment": self.arguments.experiment,
             "replicate": self.arguments.replicate,
             "settings": self.settings,
+            "seeds": self.seeds,
             "data_sha256": self.data_sha256,
             "device": self.device.type,
             "threads": self.arguments.threads,
@@ -127,6 +131,20 @@ class Job:
         """Write the job's row of the cost table; call it last."""
         flop = flop_per_image(model, self.dataset.image_shape)
         self.write("cost", [self.cost.row(stage, item, flop)], self.arguments.cost)
+
+
+def corner_seeds(paths: Iterable[Path]) -> list[int | None]:
+    """Return the seeds of training runs from their checkpoints, None where none is recorded."""
+    return [read_header(path).get("seed") for path in paths]
+
+
+def surface_seeds(paths: Iterable[Path]) -> dict[str, Any]:
+    """Return surface -> seeds, from what jobs wrote into surfaces, logits or tables."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        read = read_metadata if path.suffix == ".parquet" else read_header
+        found |= read(path).get("seeds", {})
+    return found
 
 
 def _code_sha256() -> str:

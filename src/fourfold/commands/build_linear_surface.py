@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fourfold.checkpoint import load_checkpoint
-from fourfold.commands._job import Job, add_job_arguments
+from fourfold.commands._job import Job, add_job_arguments, corner_seeds
 from fourfold.surface import BezierSurface
 
 
@@ -29,6 +29,7 @@ def add_corners_argument(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the surface."""
     job = Job(arguments, "model")
+    job.seeds = {"linear": {"corners": corner_seeds(arguments.corners)}}
     corners = [load_checkpoint(path) for path in arguments.corners]
     surface = BezierSurface.from_corners(corners, degree=(1, 1), name="linear")
     surface.save(arguments.output, job.metadata())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fourfold.commands._job import Job, add_job_arguments
+from fourfold.commands._job import Job, add_job_arguments, surface_seeds
 from fourfold.commands._settings import check_keys
 from fourfold.ensemble import evaluate_ensemble, greedy_ensemble
 from fourfold.logits import SurfaceLogits
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the ensemble table."""
     job = Job(arguments, "model", "ensemble")
+    job.seeds = surface_seeds(arguments.logits)
     check_keys("ensemble", job.settings["ensemble"], greedy_ensemble, ("logits", "labels"))
     surfaces = [SurfaceLogits.load(path) for path in arguments.logits]
     rows = [row for surface in surfaces for row in _rows(surface, **job.settings["ensemble"])]

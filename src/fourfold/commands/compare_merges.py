@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor, nn
 
-from fourfold.commands._job import Job, add_job_arguments
+from fourfold.commands._job import Job, add_job_arguments, surface_seeds
 from fourfold.grid import batchnorm_mode, evaluate_networks
 from fourfold.layout import StateDict
 from fourfold.merge import average_states, best_point, greedy_soup
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the merge table."""
     job = Job(arguments, "model", "grid")
+    job.seeds = surface_seeds(arguments.grids)
     model = job.build_model()
     grid = read_table("grid", *arguments.grids)
     grid = grid[grid["split"].isin(["val", "test"])]

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fourfold.commands._job import Job, add_job_arguments
+from fourfold.commands._job import Job, add_job_arguments, surface_seeds
 from fourfold.grid import evaluate_points, grid_points
 from fourfold.logits import SurfaceLogits
 from fourfold.progress import Progress
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the grid table and the logits."""
     job = Job(arguments, "model", "grid")
+    job.seeds = surface_seeds([arguments.surface])
     grid, splits = job.settings["grid"], job.dataset.splits
     surface = BezierSurface.load(arguments.surface)
     model = job.build_model()

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fourfold.checkpoint import load_checkpoint, state_hash
-from fourfold.commands._job import Job, add_job_arguments, add_state_arguments
+from fourfold.commands._job import Job, add_job_arguments, add_state_arguments, corner_seeds
 from fourfold.commands._settings import check_keys
 from fourfold.commands.build_linear_surface import add_corners_argument
 from fourfold.fitting import fit
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the surface and the training table."""
     job = Job(arguments, "model", "augment", "bezier")
+    job.seeds = {"bezier": {"corners": corner_seeds(arguments.corners), "fit": arguments.seed}}
     settings = dict(job.settings["bezier"])
     degree = settings.pop("degree")
     check_keys("bezier", settings, fit, _SUPPLIED)

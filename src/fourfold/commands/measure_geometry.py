@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fourfold.commands._job import Job, add_job_arguments
+from fourfold.commands._job import Job, add_job_arguments, surface_seeds
 from fourfold.geometry import measure_barriers, measure_distances
 from fourfold.logits import SurfaceLogits
 from fourfold.surface import CORNERS, BezierSurface
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the geometry and barrier tables."""
     job = Job(arguments, "model")
+    job.seeds = surface_seeds(arguments.surfaces)
     distances = []
     for surface_path, logits_path in zip(arguments.surfaces, arguments.logits, strict=True):
         cached = SurfaceLogits.load(logits_path)

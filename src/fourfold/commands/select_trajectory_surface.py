@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fourfold.checkpoint import load_checkpoint, read_header
-from fourfold.commands._job import Job, add_job_arguments
+from fourfold.commands._job import Job, add_job_arguments, corner_seeds
 from fourfold.commands._settings import check_keys
 from fourfold.errors import InputError
 from fourfold.grid import batchnorm_mode
@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     job.cost.evaluated(evaluated * (len(splits["val"]) + reestimated * len(batchnorm)))
     epochs = [int(table.iloc[0][corner]) for corner in CORNERS]
     corners = [checkpoints[epoch] for epoch in epochs]
+    job.seeds = {"trajectory": {"corners": corner_seeds(paths[epoch] for epoch in epochs)}}
     surface = BezierSurface.from_corners(corners, degree=(1, 1), name="trajectory")
     surface.save(arguments.output, job.metadata() | {"epochs": epochs})
     job.write("selection", table, arguments.selection)

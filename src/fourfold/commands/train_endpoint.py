@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the network, its checkpoints, and the training and endpoints tables."""
     job = Job(arguments, "model", "augment", "endpoint")
+    job.seeds = {f"seed{arguments.seed}": arguments.seed}
     settings = dict(job.settings["endpoint"])
     checkpoint_epochs = settings.pop("checkpoints")
     check_keys("endpoint", settings, train, _SUPPLIED)
