@@ -17,6 +17,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/surface.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/compare.smk"
+include: "workflow/rules/records.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -29,14 +29,24 @@ def test_dvc_sees_every_section_of_params():
     sections = set(yaml.safe_load((ROOT / "params.yaml").read_text()))
     moves_nothing = {"data_folder"}  # where files lie; their content is hashed
     assert set(_stages()["results"]["params"]) == sections - moves_nothing
-    assert set(_stages()["data"]["params"]) <= sections
+
+
+def test_the_data_stage_lists_every_section_that_its_rules_read():
+    rules = (ROOT / "workflow" / "rules" / "data.smk").read_text()
+    read = set(re.findall(r'config\["(\w+)"\]', rules))
+    read |= {"experiments"} if "EXPERIMENTS" in rules else set()
+    assert set(_stages()["data"]["params"]) == read == {"run", "datasets", "experiments"}
 
 
 def test_snakemakes_records_travel_with_the_results():
-    stages = _stages()
-    assert ".snakemake/metadata" in stages["records"]["outs"][0]
-    assert list(stages)[-1] == "records"
-    assert set(stages["records"]["deps"]) == {"data", "results"}
+    outs = [path for out in _stages()["results"]["outs"] for path in out]
+    assert outs == ["results", ".snakemake/metadata"]
+    assert list(_stages())[-1] == "results"
+
+
+def test_dvc_removes_stale_files_before_it_records_what_is_there():
+    for stage in _stages().values():
+        assert "-- prune_results " in stage["cmd"]
 
 
 def test_every_command_has_its_rule_and_its_module():

@@ -1,68 +1,21 @@
 """The workflow as a user runs it: one small experiment from data to headline table."""
 
+import base64
 import io
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from PIL import Image
+from project import EXPERIMENT, ROOT, edit, new_project, planned, section, snakemake
 
+from fourfold.checkpoint import read_header
+from fourfold.cli import main
 from fourfold.surface import BezierSurface
-from fourfold.table import MEASURED_COLUMNS, SCHEMAS
-
-ROOT = Path(__file__).parent.parent
-EXPERIMENT = "tiny-resnet18"
-
-
-def _new_project(folder):
-    """Copy the workflow as a clone would have it, with the small experiments as params.yaml."""
-    for name in ("workflow", "src", "profiles"):
-        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    shutil.copy(ROOT / "Snakefile", folder)
-    shutil.copy(ROOT / "tests" / "params.tiny.yaml", folder / "params.yaml")
-    _edit(folder, lambda params: params.update(run=[EXPERIMENT]))
-    return folder
-
-
-def _edit(project, change):
-    """Change params.yaml; the order of its keys and its comments may change with it."""
-    path = project / "params.yaml"
-    params = yaml.safe_load(path.read_text())
-    change(params)
-    path.write_text(yaml.safe_dump(params))
-
-
-def _snakemake(project, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
-        cwd=project,
-        env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-
-
-def _planned(project):
-    """Return the rules that a run would execute now, with their number of jobs."""
-    run = _snakemake(project, "--dry-run", "--quiet", "rules")
-    assert run.returncode == 0, run.stderr
-    text = run.stdout + run.stderr
-    if "Nothing to be done" in text:
-        return {}
-    stats = text[text.index("Job stats:") :]
-    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", stats, flags=re.M)}
+from fourfold.table import MEASURED_COLUMNS, SCHEMAS, read_metadata
 
 
 def _tables(project):
@@ -72,8 +25,8 @@ def _tables(project):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Return a project whose run has ended."""
-    project = _new_project(tmp_path_factory.mktemp("finished"))
-    run = _snakemake(project)
+    project = new_project(tmp_path_factory.mktemp("finished"))
+    run = snakemake(project)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "| surface " in run.stdout, "a finished run prints the headline table"
     return project
@@ -88,7 +41,7 @@ def project(finished, tmp_path):
 
 
 def test_a_second_run_has_nothing_to_do(finished):
-    assert _planned(finished) == {}
+    assert planned(finished) == {}
 
 
 def test_every_table_has_its_columns_and_types(finished):
@@ -104,8 +57,8 @@ def test_every_table_has_its_columns_and_types(finished):
 
 
 def test_two_runs_give_equal_tables(finished, tmp_path):
-    again = _new_project(tmp_path)
-    assert _snakemake(again).returncode == 0
+    again = new_project(tmp_path)
+    assert snakemake(again).returncode == 0
     assert len(_tables(again)) == len(_tables(finished))
     for path in _tables(finished):
         first, second = pd.read_parquet(path), pd.read_parquet(again / path.relative_to(finished))
@@ -168,29 +121,29 @@ COMPARISONS = {"compare_ensembles", "collect_tables", "plot_figures", "summarize
     ],
 )
 def test_a_changed_parameter_reruns_what_depends_on_it(section, key, value, reruns, grids, project):
-    _edit(project, lambda p: p["experiments"][EXPERIMENT][section].update({key: value}))
-    planned = _planned(project)
-    assert set(planned) - {"total"} == reruns
-    assert planned.get("evaluate_grid", 0) == grids
+    edit(project, lambda p: p["experiments"][EXPERIMENT][section].update({key: value}))
+    jobs = planned(project)
+    assert set(jobs) - {"total"} == reruns
+    assert jobs.get("evaluate_grid", 0) == grids
 
 
 def test_a_changed_module_reruns_what_uses_it_and_a_touched_one_nothing(project):
     module = project / "src" / "fourfold" / "ensemble.py"
     module.touch()
-    assert _planned(project) == {}
+    assert planned(project) == {}
     module.write_text(module.read_text() + "\n# edited\n")
-    assert set(_planned(project)) - {"total"} == COMPARISONS
+    assert set(planned(project)) - {"total"} == COMPARISONS
     other = project / "src" / "fourfold" / "models" / "vit.py"
     shutil.copy(ROOT / "src" / "fourfold" / "ensemble.py", module)
     other.write_text(other.read_text() + "\n# edited\n")
-    assert _planned(project) == {}, "a network that the experiment doesn't use changes nothing"
+    assert planned(project) == {}, "a network that the experiment doesn't use changes nothing"
 
 
 def test_a_lost_table_is_built_again_and_equal(project):
     path = project / "results" / EXPERIMENT / "0" / "tables" / "grid-bezier.parquet"
     before = pd.read_parquet(path)
     path.unlink()
-    assert _snakemake(project).returncode == 0
+    assert snakemake(project).returncode == 0
     pd.testing.assert_frame_equal(before, pd.read_parquet(path), check_exact=True)
 
 
@@ -200,15 +153,15 @@ def test_a_lost_table_is_built_again_and_equal(project):
         (lambda p: p.update(run=["digits-vgg"]), ["digits-vgg", "tiny-vgg16"]),
         (lambda p: p.update(replicates=0), ["0 is less than the minimum of 1", "replicates"]),
         (lambda p: p.update(epochs=3), ["epochs"]),
-        (lambda p: _section(p, "endpoint").update(epochs=-1), ["-1", "minimum of 1", "epochs"]),
-        (lambda p: _section(p, "endpoint").update(learning_rate=1), ["learning_rate"]),
-        (lambda p: _section(p, "bezier").update(degree=[0, 2]), ["0", "minimum of 1", "degree"]),
-        (lambda p: _section(p, "bezier").update(degree=[1, 1]), ["[1, 1]", "nothing to fit"]),
-        (lambda p: _section(p, "bezier").update(points_per_step=5), ["32", "5", "multiple"]),
-        (lambda p: _section(p, "model").update(width=0), ["0", "minimum of 1", "width"]),
-        (lambda p: _section(p, "model").update(heads=2), ["heads"]),
-        (lambda p: _section(p, "trajectory").update(epochs=[1, 2, 3, 9]), ["[9]", "[1, 2, 3, 4]"]),
-        (lambda p: _section(p, "grid").update(points=4), ["4", "points"]),
+        (lambda p: section(p, "endpoint").update(epochs=-1), ["-1", "minimum of 1", "epochs"]),
+        (lambda p: section(p, "endpoint").update(learning_rate=1), ["learning_rate"]),
+        (lambda p: section(p, "bezier").update(degree=[0, 2]), ["0", "minimum of 1", "degree"]),
+        (lambda p: section(p, "bezier").update(degree=[1, 1]), ["[1, 1]", "nothing to fit"]),
+        (lambda p: section(p, "bezier").update(points_per_step=5), ["32", "5", "multiple"]),
+        (lambda p: section(p, "model").update(width=0), ["0", "minimum of 1", "width"]),
+        (lambda p: section(p, "model").update(heads=2), ["heads"]),
+        (lambda p: section(p, "trajectory").update(epochs=[1, 2, 3, 9]), ["[9]", "[1, 2, 3, 4]"]),
+        (lambda p: section(p, "grid").update(points=4), ["4", "points"]),
         (lambda p: p["datasets"]["digits"]["split"].update(val_images=0), ["0", "val_images"]),
         (lambda p: _source(p).update(name="mnist"), ["mnist", "tiny-imagenet", "source.name"]),
         (lambda p: _source(p).update(download=True), ["digits.source", "download"]),
@@ -220,9 +173,9 @@ def test_a_lost_table_is_built_again_and_equal(project):
     ],
 )
 def test_an_impossible_parameter_ends_in_one_message(change, said, tmp_path):
-    project = _new_project(tmp_path)
-    _edit(project, change)
-    run = _snakemake(project)
+    project = new_project(tmp_path)
+    edit(project, change)
+    run = snakemake(project)
     assert run.returncode == 1
     message = run.stdout + run.stderr
     assert "Traceback" not in message
@@ -232,40 +185,83 @@ def test_an_impossible_parameter_ends_in_one_message(change, said, tmp_path):
     assert not (project / "data").exists()
 
 
-def _section(params, name):
-    return params["experiments"][EXPERIMENT][name]
-
-
 def _source(params):
     return params["datasets"]["digits"]["source"]
 
 
 def test_where_the_files_lie_reaches_the_job_and_reruns_nothing(tmp_path):
-    project = _new_project(tmp_path / "project")
-    _edit(project, lambda p: _source(p).update(name="parquet", train="a.parquet", test=None))
+    project = new_project(tmp_path / "project")
+    edit(project, lambda p: _source(p).update(name="parquet", train="a.parquet", test=None))
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     file = io.BytesIO()
     Image.new("L", (8, 8)).save(file, "PNG")
     columns = {"image": [file.getvalue()] * 400, "label": [k % 10 for k in range(400)]}
     pq.write_table(pa.table(columns), tmp_path / "here" / "a.parquet")
-    run = _snakemake(project, "--config", f"data_folder={tmp_path / 'there'}", "--", "data")
+    run = snakemake(project, "--config", f"data_folder={tmp_path / 'there'}", "--", "data")
     assert run.returncode == 1
     assert str(tmp_path / "there" / "a.parquet") in run.stdout + run.stderr
-    run = _snakemake(project, "--config", f"data_folder={tmp_path / 'here'}", "--", "data")
+    run = snakemake(project, "--config", f"data_folder={tmp_path / 'here'}", "--", "data")
     assert run.returncode == 0, run.stderr
-    run = _snakemake(project, "--config", f"data_folder={tmp_path / 'there'}", "--", "data")
+    run = snakemake(project, "--config", f"data_folder={tmp_path / 'there'}", "--", "data")
     assert "Nothing to be done" in run.stdout + run.stderr
     record = (project / "data" / "digits" / "train.safetensors").read_bytes()
     assert str(tmp_path).encode() not in record
 
 
 def test_a_training_that_diverges_stops_with_its_message_and_leaves_no_network(project):
-    _edit(project, lambda p: _section(p, "endpoint").update(lr=1e9))
-    run = _snakemake(project, f"results/{EXPERIMENT}/0/endpoints/seed0.safetensors")
+    edit(project, lambda p: section(p, "endpoint").update(lr=1e9))
+    run = snakemake(project, f"results/{EXPERIMENT}/0/endpoints/seed0.safetensors")
     assert run.returncode == 1
     assert "diverged" in run.stdout + run.stderr
     replicate = project / "results" / EXPERIMENT / "0"
     assert not (replicate / "endpoints" / "seed0.safetensors").exists()
     assert not list((replicate / "trajectory").glob("seed0-*"))
     assert not list((project / "results").rglob(".unfinished-*"))
+
+
+def test_every_file_says_what_made_it(finished):
+    """Settings, seeds, data, versions, device and commit, in every table and tensor file."""
+    facts = {"settings", "seeds", "data_sha256", "versions", "device", "git", "hardware", "threads"}
+    replicate = finished / "results" / EXPERIMENT / "0"
+    tables, tensors = [*replicate.rglob("*.parquet")], [*replicate.rglob("*.safetensors")]
+    assert tables
+    assert tensors
+    for path in tables:
+        assert facts <= read_metadata(path).keys(), path
+    for path in tensors:
+        assert facts <= read_header(path).keys(), path
+    bezier = {"corners": [0, 1, 2, 3], "fit": 1000}
+    assert read_metadata(replicate / "tables" / "grid-bezier.parquet")["seeds"]["bezier"] == bezier
+    seeds = read_metadata(replicate / "tables" / "merge.parquet")["seeds"]
+    assert seeds.keys() == {"linear", "bezier", "trajectory"}
+    assert read_metadata(replicate / "tables" / "training.parquet")["seeds"] == {
+        **{f"seed{k}": k for k in range(4)},
+        "bezier": bezier,
+    }
+    of_summary = read_metadata(finished / "results" / "summary.parquet")["experiments"]
+    assert of_summary[EXPERIMENT]["seeds"]["bezier"] == bezier
+
+
+def test_results_are_verified_against_their_recorded_hashes(project, capsys):
+    assert main(["verify", str(project / "results")]) == 0
+    table = project / "results" / EXPERIMENT / "0" / "tables" / "merge.parquet"
+    table.write_bytes(table.read_bytes() + b"\0")
+    assert main(["verify", str(project / "results")]) == 1
+    assert f"differs: {table}" in capsys.readouterr().out
+    table.unlink()
+    run = snakemake(project)
+    assert run.returncode == 0, run.stderr
+    assert main(["verify", str(project / "results")]) == 0
+
+
+def test_an_interrupted_job_is_built_again_and_not_refused(project):
+    """What a killed Snakemake leaves: a file, and a mark that its job was not finished."""
+    file = f"results/{EXPERIMENT}/0/tables/merge.parquet"
+    name = base64.urlsafe_b64encode(file.encode()).decode()
+    (project / ".snakemake" / "metadata" / name).unlink()
+    refused = snakemake(project, "--dry-run")
+    assert refused.returncode == 1
+    assert file in refused.stdout + refused.stderr
+    (project / ".snakemake" / "incomplete" / name).write_text('{"external_jobid": null}')
+    assert "compare_merges" in planned(project)

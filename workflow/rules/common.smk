@@ -157,31 +157,30 @@ def per_replicate(pattern, **values):
     )
 
 
-def seeds(wildcards):
+def seeds(experiment, replicate):
     """Return the seeds of a replicate's four corners; replicates share none."""
-    first = EXPERIMENTS[wildcards.experiment]["seeds"]["corner"]
-    start = first + CORNERS_PER_SURFACE * int(wildcards.replicate)
+    start = EXPERIMENTS[experiment]["seeds"]["corner"] + CORNERS_PER_SURFACE * int(replicate)
     return range(start, start + CORNERS_PER_SURFACE)
 
 
 def per_seed(pattern):
     """Return an input function: the files of a replicate's four training runs, in corner order."""
     return lambda wildcards: [
-        f"{REPLICATE}/{pattern}".format(seed=seed, **wildcards) for seed in seeds(wildcards)
+        f"{REPLICATE}/{pattern}".format(seed=seed, **wildcards) for seed in seeds(**wildcards)
     ]
 
 
-def replicate_files(wildcards):
+def replicate_files(experiment, replicate):
     """Return every file that the jobs of a replicate build, except the record of their hashes."""
-    endpoint = EXPERIMENTS[wildcards.experiment]["endpoint"]
+    corners = seeds(experiment, replicate)
     patterns = [
-        *expand("endpoints/seed{seed}.safetensors", seed=seeds(wildcards)),
+        *expand("endpoints/seed{seed}.safetensors", seed=corners),
         *expand(
             "trajectory/seed{seed}-epoch{epoch}.safetensors",
-            seed=seeds(wildcards),
-            epoch=endpoint["checkpoints"],
+            seed=corners,
+            epoch=EXPERIMENTS[experiment]["endpoint"]["checkpoints"],
         ),
-        *expand("jobs/{part}-seed{seed}.parquet", part=GATHERED_TABLES, seed=seeds(wildcards)),
+        *expand("jobs/{part}-seed{seed}.parquet", part=GATHERED_TABLES, seed=corners),
         *expand("jobs/cost-{item}.parquet", item=COST_ITEMS),
         "jobs/training-bezier.parquet",
         *expand("surfaces/{surface}.safetensors", surface=SURFACES),
@@ -190,13 +189,14 @@ def replicate_files(wildcards):
         *expand("tables/csv/{table}.csv", table=TABLES),
         *expand("figures/{figure}.{format}", figure=FIGURES, format=["png", "svg"]),
     ]
-    return [f"{REPLICATE}/{pattern}".format(**wildcards) for pattern in patterns]
+    folder = REPLICATE.format(experiment=experiment, replicate=replicate)
+    return [f"{folder}/{pattern}" for pattern in patterns]
 
 
 def first_run_checkpoints(wildcards):
     """Return the checkpoints along a replicate's first training run."""
     return expand(
-        f"{REPLICATE}/trajectory/seed{seeds(wildcards)[0]}-epoch{{epoch}}.safetensors",
+        f"{REPLICATE}/trajectory/seed{seeds(**wildcards)[0]}-epoch{{epoch}}.safetensors",
         epoch=EXPERIMENTS[wildcards.experiment]["endpoint"]["checkpoints"],
         **wildcards,
     )

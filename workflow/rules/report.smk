@@ -1,4 +1,4 @@
-# Tables of single jobs gathered, figures, and the headline table over all experiments.
+# Tables of single jobs gathered, figures, the headline table over all experiments, and housekeeping.
 
 
 rule collect_tables:
@@ -106,7 +106,7 @@ rule summarize:
 rule record_hashes:
     """Record the hashes of all files of a replicate, for `fourfold verify`."""
     input:
-        files=replicate_files,
+        files=lambda wildcards: replicate_files(**wildcards),
     output:
         f"{REPLICATE}/hashes.json",
     log:
@@ -131,3 +131,15 @@ rule record_summary_hashes:
         code=code("record_hashes"),
     shell:
         "python -m fourfold record-hashes --files {input.files} --folder results > {log} 2>&1"
+
+
+localrules:
+    prune_results,
+
+
+rule prune_results:
+    """Remove the files of experiments, replicates, seeds and data sets that are gone from `run`."""
+    log:
+        "results/log/prune_results.log",
+    run:
+        prune()

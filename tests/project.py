@@ -1,0 +1,59 @@
+"""A copy of the workflow with small experiments, run as a user runs it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = "tiny-resnet18"
+
+
+def new_project(folder):
+    """Copy the workflow as a clone would have it, with the small experiments as params.yaml."""
+    for name in ("workflow", "src", "profiles"):
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    shutil.copy(ROOT / "Snakefile", folder)
+    shutil.copy(ROOT / "tests" / "params.tiny.yaml", folder / "params.yaml")
+    edit(folder, lambda params: params.update(run=[EXPERIMENT]))
+    return folder
+
+
+def edit(project, change):
+    """Change params.yaml; the order of its keys and its comments may change with it."""
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    change(params)
+    path.write_text(yaml.safe_dump(params))
+
+
+def snakemake(project, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+        cwd=project,
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def planned(project):
+    """Return the rules that a run would execute now, with their number of jobs."""
+    run = snakemake(project, "--dry-run", "--quiet", "rules")
+    assert run.returncode == 0, run.stderr
+    text = run.stdout + run.stderr
+    if "Nothing to be done" in text:
+        return {}
+    stats = text[text.index("Job stats:") :]
+    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", stats, flags=re.M)}
+
+
+def section(params, name):
+    return params["experiments"][EXPERIMENT][name]

@@ -1,0 +1,144 @@
+"""DVC and Snakemake together: clones, changed parameters, and files without their records."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from project import EXPERIMENT, ROOT, edit, new_project, planned, section, snakemake
+
+RESULTS = Path("results") / EXPERIMENT / "0"
+IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+
+
+def run(folder, *command):
+    """Run a command in a project, with the programs of this Python's environment; return output."""
+    programs = Path(sys.executable).parent
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def commit(folder, message):
+    run(folder, "git", "add", "-A")
+    run(folder, "git", *IDENTITY, "commit", "-q", "-m", message)
+
+
+def contents(folder):
+    """Return every result and its bytes; logs and Snakemake's own files are none."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for name in ("results", "data")
+        for path in (folder / name).rglob("*")
+        if path.is_file() and "log" not in path.relative_to(folder).parts
+    }
+
+
+def is_clean(folder):
+    return "up to date" in run(folder, "dvc", "status")
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """A repository whose results are built, committed, and pushed to a local remote."""
+    base = tmp_path_factory.mktemp("dvc")
+    project = new_project(base / "project")
+    for name in (".dvc", ".dvcignore", ".gitignore", "dvc.yaml"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, project / name)
+    for private in ("tmp", "cache", "config.local"):
+        shutil.rmtree(project / ".dvc" / private, ignore_errors=True)
+    run(project, "git", "init", "-q", "-b", "main")
+    run(project, "dvc", "remote", "add", "-d", "store", str(base / "store"))
+    commit(project, "workflow")
+    run(project, "dvc", "repro")
+    commit(project, "results")
+    run(project, "dvc", "push")
+    return project
+
+
+@pytest.fixture
+def clone(origin, tmp_path):
+    """A colleague's clone that has pulled the results."""
+    run(tmp_path, "git", "clone", "-q", str(origin), "clone")
+    run(tmp_path / "clone", "dvc", "pull")
+    return tmp_path / "clone"
+
+
+def test_a_clone_that_pulled_has_nothing_to_do(origin, clone):
+    assert planned(clone) == {}
+    assert is_clean(clone)
+    assert contents(clone) == contents(origin)
+    assert "accuracy_mean" in run(clone, "dvc", "metrics", "show", "--json")
+
+
+def test_a_changed_parameter_rebuilds_in_a_clone_what_it_would_at_home(origin, clone):
+    before = contents(clone)
+    edit(clone, lambda p: section(p, "ensemble").update(max_members=2))
+    jobs = planned(clone)
+    assert "compare_ensembles" in jobs
+    assert not {"fit_bezier_surface", "evaluate_grid", "prepare_data"} & set(jobs)
+    run(clone, "dvc", "repro")
+    after = contents(clone)
+    assert after.keys() == before.keys()
+    changed = {path for path in after if after[path] != before[path]}
+    assert RESULTS / "tables" / "ensemble.parquet" in changed
+    kept = ("endpoints", "trajectory", "surfaces", "logits", "data")
+    assert not [path for path in changed if set(path.parts) & set(kept)]
+    assert is_clean(clone)
+    assert planned(clone) == {}
+    # And back, with files that DVC has, without running anything.
+    commit(clone, "fewer members")
+    run(clone, "git", "checkout", "-q", "HEAD~1")
+    run(clone, "dvc", "checkout")
+    assert contents(clone) == before
+    assert is_clean(clone)
+    assert planned(clone) == {}
+    run(clone, "git", "checkout", "-q", "main")
+    run(clone, "dvc", "checkout")
+    assert contents(clone) == after
+    assert is_clean(clone)
+    assert planned(clone) == {}
+
+
+def test_a_pull_without_the_records_is_refused_with_the_cure(origin, tmp_path):
+    run(tmp_path, "git", "clone", "-q", str(origin), "clone")
+    clone = tmp_path / "clone"
+    run(clone, "dvc", "pull", "data", "results/")
+    if (clone / ".snakemake").exists():
+        shutil.rmtree(clone / ".snakemake")
+    for arguments in (["--dry-run"], []):
+        refused = snakemake(clone, *arguments)
+        assert refused.returncode == 1
+        message = refused.stdout + refused.stderr
+        assert "without Snakemake's records" in message
+        assert "dvc checkout" in message
+        assert f"rm -r data/digits results/{EXPERIMENT}/0" in message
+    run(clone, "dvc", "pull")
+    assert planned(clone) == {}
+
+
+def test_what_params_no_longer_ask_for_is_removed(origin, clone):
+    (clone / RESULTS / "endpoints" / "seed99.safetensors").write_bytes(b"stale")
+    (clone / "results" / "gone" / "0").mkdir(parents=True)
+    (clone / "results" / "gone" / "0" / "t.parquet").write_bytes(b"stale")
+    (clone / "data" / "gone").mkdir()
+    (clone / "data" / "gone" / "train.safetensors").write_bytes(b"stale")
+    log = clone / RESULTS / "log"
+    logs = sorted(log.iterdir())
+    pruned = snakemake(clone, "--", "prune_results")
+    assert pruned.returncode == 0, pruned.stderr
+    assert contents(clone) == contents(origin)
+    assert sorted(log.iterdir()) == logs
+    assert not (clone / "results" / "gone").exists()
+    assert planned(clone) == {}
+    assert is_clean(clone)

@@ -1,0 +1,95 @@
+# Snakemake's records of what made each file (.snakemake/metadata), and the files they speak of.
+import base64
+
+RECORDS = Path(".snakemake") / "metadata"
+NOT_FINISHED = Path(".snakemake") / "incomplete"
+# What jobs leave beside results, and what is written by hand: `snakemake --report`.
+NO_RESULTS = ("log", "report.html", "unfinished-*", ".unfinished-*")
+MOST_NAMED = 5
+
+
+def all_files():
+    """Return every file that `rule all` builds, directly or on the way."""
+    return [
+        *SUMMARY,
+        "results/hashes.json",
+        *per_replicate("hashes.json"),
+        *(
+            file
+            for experiment in config["run"]
+            for replicate in range(config["replicates"])
+            for file in replicate_files(experiment, replicate)
+        ),
+        *(
+            f"data/{EXPERIMENTS[experiment]['dataset']}/{split}.safetensors"
+            for experiment in config["run"]
+            for split in SPLITS
+        ),
+    ]
+
+
+def files_named_in(folder):
+    """Return file -> record for the records in a folder of Snakemake's."""
+    found = {}
+    for record in folder.rglob("*"):
+        # Names are the files' paths in base64; long ones are broken into folders that begin with @.
+        parts = record.relative_to(folder).parts
+        if record.is_file():
+            encoded = "".join(part.removeprefix("@") for part in parts)
+            try:
+                found[base64.urlsafe_b64decode(encoded).decode()] = record
+            except ValueError:
+                continue  # not Snakemake's
+    return found
+
+
+def check_records():
+    """Refuse files that lie there without a record of what made them.
+
+    Snakemake would take them for finished whatever the parameters, because it compares parameters
+    with the record. Files of a job that was interrupted have another kind of record, by which they
+    are built again.
+    """
+    known = files_named_in(RECORDS).keys() | files_named_in(NOT_FINISHED).keys()
+    strays = [file for file in all_files() if file not in known and Path(file).exists()]
+    if strays:
+        named = "\n".join(f"  {file}" for file in strays[:MOST_NAMED])
+        rest = f"\n  and {len(strays) - MOST_NAMED} more" if len(strays) > MOST_NAMED else ""
+        places = [Path(file).parts for file in strays]
+        folders = sorted({"/".join(parts[: 2 if parts[0] == "data" else 3]) for parts in places})
+        raise WorkflowError(
+            f"{len(strays)} files lie there without Snakemake's records of what made them "
+            f"({RECORDS}), so that nobody can tell whether they belong to params.yaml:\n"
+            f"{named}{rest}\n"
+            "If DVC has the records, get them together with the files: `dvc checkout`, or "
+            "`dvc pull` without naming a target. Otherwise remove the files, and they are built "
+            f"anew: `rm -r {' '.join(folders)}`."
+        )
+
+
+def stale_paths(folder, expected):
+    """Yield files and folders below `folder` that nothing in params.yaml asks for."""
+    folders = {parent for file in expected for parent in file.parents}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if any(path.match(pattern) for pattern in NO_RESULTS):
+            continue
+        if path.is_dir() and path in folders:
+            yield from stale_paths(path, expected)
+        elif path not in expected:
+            yield path
+
+
+def prune():
+    """Remove stale files, and the records of files that nothing asks for."""
+    expected = set(map(Path, all_files()))
+    for folder in (Path("results"), Path("data")):
+        for path in stale_paths(folder, expected):
+            print(f"removing {path}, which params.yaml no longer asks for")
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for file, record in files_named_in(RECORDS).items():
+        if Path(file) not in expected:
+            record.unlink()
+
+
+if workflow.is_main_process:  # jobs on other machines start Snakemake while files come and go
+    check_records()
