@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 from project import EXPERIMENT, ROOT, edit, new_project, planned, section, snakemake
 
 RESULTS = Path("results") / EXPERIMENT / "0"
@@ -142,3 +144,39 @@ def test_what_params_no_longer_ask_for_is_removed(origin, clone):
     assert not (clone / "results" / "gone").exists()
     assert planned(clone) == {}
     assert is_clean(clone)
+
+
+# --- a remote on S3 -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def s3_server(monkeypatch):
+    """A server that speaks S3, on this machine, with an empty bucket; yields its address."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="results")
+    yield address
+    server.stop()
+
+
+def test_results_travel_through_s3(origin, tmp_path, s3_server):
+    sender = tmp_path / "sender"
+    shutil.copytree(origin, sender, symlinks=True)
+    run(sender, "dvc", "remote", "add", "-d", "bucket", "s3://results/fourfold", "--force")
+    run(sender, "dvc", "remote", "modify", "bucket", "endpointurl", s3_server)
+    commit(sender, "a remote on S3")
+    run(sender, "dvc", "push")
+    run(tmp_path, "git", "clone", "-q", str(sender), "clone")
+    run(tmp_path / "clone", "dvc", "pull", "-r", "bucket")
+    assert contents(tmp_path / "clone") == contents(origin)
+    assert planned(tmp_path / "clone") == {}
+    assert is_clean(tmp_path / "clone")
+    assert "nobody" not in (sender / ".dvc" / "config").read_text()  # nor any other credential

@@ -114,7 +114,7 @@ def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
         for surface in surfaces
         for pair in in_order(rows.loc[rows["surface"] == surface, "pair"], ["corners"])
     ]
-    figure = Figure(figsize=(0.75 * FULL_WIDTH, 2.4 + 0.22 * len(kinds)), layout="constrained")
+    figure = Figure(figsize=(0.75 * FULL_WIDTH, 2.8 + 0.22 * len(kinds)), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.0, 0.2 * len(kinds)])
     for index, surface in enumerate(surfaces):
         colour, marker = surface_style(surface, surfaces)
@@ -144,7 +144,7 @@ def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
         )
     top.set_ylim(bottom=0)
     top.set_ylabel("prediction disagreement (%)")
-    top.legend(title="corners of the surface", loc="upper left", alignment="left")
+    figure.legend(loc="outside lower center", ncols=len(surfaces), title="corners of the surface")
     top.grid()
     bottom.set_yticks(
         range(len(kinds)), labels=[f"{surface_label(s)}: {pair}" for s, pair in kinds]
