@@ -22,7 +22,6 @@ RUNS = {
     "step": ["benchmarks/step.py"],
     "step-compiled": ["benchmarks/step.py", "--case", "3x3", "--compile"],
     "grid": ["benchmarks/grid.py"],
-    "grid-one-thread": ["benchmarks/grid.py", "--threads", "1"],
     "data": ["benchmarks/data.py"],
 }
 
