@@ -122,7 +122,7 @@ def test_a_pull_without_the_records_is_refused_with_the_cure(origin, tmp_path):
         refused = snakemake(clone, *arguments)
         assert refused.returncode == 1
         message = refused.stdout + refused.stderr
-        assert "without Snakemake's records" in message
+        assert "without readable records" in message
         assert "dvc checkout" in message
         assert f"rm -r data/digits results/{EXPERIMENT}/0" in message
     run(clone, "dvc", "pull")
