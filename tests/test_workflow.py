@@ -265,3 +265,13 @@ def test_an_interrupted_job_is_built_again_and_not_refused(project):
     assert file in refused.stdout + refused.stderr
     (project / ".snakemake" / "incomplete" / name).write_text('{"external_jobid": null}')
     assert "compare_merges" in planned(project)
+
+
+def test_a_strangers_params_run_nothing(tmp_path):
+    project = new_project(tmp_path)
+    trap = "__use_yte__: true\n__variables__: {a: ?__import__('os').mkdir('sprung')}\n"
+    (project / "params.yaml").write_text(trap + (project / "params.yaml").read_text())
+    run = snakemake(project, "--dry-run")
+    assert run.returncode == 1
+    assert "params.yaml, line 1: __use_yte__ would let the file run Python" in run.stderr
+    assert not (project / "sprung").exists()

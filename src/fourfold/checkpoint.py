@@ -1,9 +1,13 @@
 """Checkpoints: state dicts in safetensors files, read without running any code."""
 
+import contextlib
 import hashlib
 import json
+import mmap
+import warnings
+import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,22 @@ from torch import Tensor
 from fourfold.atomic import atomic_path
 from fourfold.errors import DivergenceError, InputError
 from fourfold.layout import ParameterLayout, StateDict
+from fourfold.untrusted import (
+    check_fields,
+    check_text_size,
+    parse_object,
+    reading,
+    reason,
+    require_file,
+)
 
 _HEADER = "fourfold"  # the one metadata key we write; its value is JSON
 # Common wrappings of a state dict in .pt files of other projects.
 _WRAPPINGS = ("state_dict", "model_state_dict", "model", "model_state")
+# Tied names repeat a tensor at no cost of bytes. A network whose layers all share their weights has
+# some dozen names for each; without a limit, a small file could ask for terabytes to be hashed.
+_MAX_REPETITION = 100
+_MIN_REPEATED_BYTES = 10_000_000
 
 
 def state_hash(state: StateDict) -> str:
@@ -79,29 +95,37 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if path.suffix in (".pt", ".pth", ".bin"):
         return _load_torch(path)
     tensors, header = load_tensors(path)
-    order = header.get("order", list(tensors))
-    tied = header.get("tied", {})
+    header = {"order": list(tensors), "tied": {}} | header
+    check_fields(header, {"order": list[str], "tied": dict[str, str]}, f"{path}: the header")
+    tied = header["tied"]
     try:
-        state = {name: tensors[tied.get(name, name)] for name in order}
+        state = {name: tensors[tied.get(name, name)] for name in header["order"]}
     except KeyError as error:
-        raise InputError(f"{path}: the header names tensor {error}, the file lacks it.") from error
-    if "sha256" in header and state_hash(state) != header["sha256"]:
         raise InputError(
-            f"{path}: the contents don't have the hash in the header, {header['sha256']}; "
-            "the file was changed after it was written. Delete it and build it again."
-        )
+            f"{path}: the header names tensor {str(error)[:80]}, the file lacks it."
+        ) from error
+    _check_repetition(state, path)
+    if "sha256" in header:
+        check_fields(header, {"sha256": str}, f"{path}: the header")
+        with reading(path, "checkpoint"):
+            if state_hash(state) != header["sha256"]:
+                raise InputError(
+                    f"{path}: the contents don't have the hash in the header, "
+                    f"{header['sha256'][:64]}; the file was changed after it was written. Delete "
+                    "it and build it again."
+                )
     return state
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
     """Return the metadata that fourfold wrote into a safetensors file, empty if there is none."""
-    with _open(Path(path)) as file:
-        return _parse_header(file.metadata() or {}, path)
+    with _open(path) as file:
+        return _parse_header(file, path)
 
 
 def tensor_shapes(path: str | Path) -> dict[str, tuple[str, list[int]]]:
     """Return name -> (dtype, shape) of the tensors of a safetensors file, without reading them."""
-    with _open(Path(path)) as file:
+    with _open(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {name: (piece.get_dtype(), piece.get_shape()) for name, piece in slices.items()}
 
@@ -115,41 +139,56 @@ def save_tensors(
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read all tensors and the JSON header of a safetensors file."""
-    path = Path(path)
+    """Read all tensors and the JSON header of a safetensors file.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
     with _open(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, _parse_header(file.metadata() or {}, path)
+        return tensors, _parse_header(file, path)
 
 
-def _open(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"no file at {path}.")
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no readable safetensors file: {error}") from error
+@contextlib.contextmanager
+def _open(path: str | Path) -> Iterator[Any]:
+    require_file(path)
+    with reading(path, "safetensors file", SafetensorError):
+        with Path(path).open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+        check_text_size(header_bytes, Path(path).stat().st_size, f"{path}: the header")
+        with safe_open(path, framework="pt") as opened:
+            yield opened
 
 
-def _parse_header(metadata: Mapping[str, str], path: str | Path) -> dict[str, Any]:
-    try:
-        header = json.loads(metadata.get(_HEADER, "{}"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: the header is damaged: {error}") from error
-    if not isinstance(header, dict):
-        raise InputError(f"{path}: the header is {type(header).__name__}, not a JSON object.")
-    return header
+def _parse_header(file: Any, path: str | Path) -> dict[str, Any]:
+    return parse_object((file.metadata() or {}).get(_HEADER, "{}"), f"{path}: the header")
+
+
+def _check_repetition(state: StateDict, path: Path) -> None:
+    size = path.stat().st_size
+    total = sum(tensor.nbytes for tensor in state.values())
+    if total > max(_MIN_REPEATED_BYTES, _MAX_REPETITION * size):
+        raise InputError(
+            f"{path}: the tensors have {total:,} bytes in a file of {size:,}; tied or expanded "
+            f"tensors may make them {_MAX_REPETITION} times as large, not more. Save the file "
+            "again with each tensor once."
+        )
+
+
+# --- files of torch.save --------------------------------------------------------------------------
 
 
 def _load_torch(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"no file at {path}.")
+    require_file(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        _check_torch_file(path)
+        with warnings.catch_warnings():
+            # Of a pickle protocol that torch may not support: if so, loading fails.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files end in errors of many kinds, IndexError among them
-        reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{path} can't be read as tensors alone ({reason}); save it again with "
+            f"{path} can't be read as tensors alone ({reason(error)}); save it again with "
             "torch.save(model.state_dict(), path), or as safetensors."
         ) from error
     for key in _WRAPPINGS:
@@ -157,4 +196,42 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise InputError(f"{path} holds no state dict (names and tensors); it is {type(loaded)}.")
-    return dict(loaded)
+    for name, tensor in loaded.items():
+        is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not isinstance(name, str) or not is_plain or tensor.is_quantized:
+            raise InputError(
+                f"{path}: entry {name!r:.80} is {tensor.layout} on {tensor.device}; names must be "
+                "strings, and tensors dense, with values, and not quantized."
+            )
+    state = dict(loaded)
+    _check_repetition(state, path)
+    return state
+
+
+def _check_torch_file(path: Path) -> None:
+    """Refuse what would take far more memory than the file has bytes, before it is unpickled."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":  # the format before 2020: pickles, then the numbers
+            file.seek(0)
+            if size:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    _check_pickle(content)
+            return
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            # torch.save compresses nothing, and no two entries have the same bytes.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise ValueError("the archive has compressed entries, which torch.save never makes")
+            if (declared := sum(entry.file_size for entry in entries)) > size:
+                raise ValueError(f"the archive declares {declared:,} bytes and has {size:,}")
+            for entry in entries:
+                if entry.filename.endswith(".pkl"):
+                    check_text_size(entry.file_size, size, entry.filename)
+                    _check_pickle(archive.read(entry))
+
+
+def _check_pickle(content: bytes | mmap.mmap) -> None:
+    # The one call that torch allows in a pickle whose argument alone decides how much it allocates.
+    if content.find(b"bytearray\n") >= 0:
+        raise ValueError("the pickle makes a bytearray, which no state dict needs")

@@ -11,3 +11,7 @@ class InputError(FourfoldError, ValueError):
 
 class DivergenceError(FourfoldError, RuntimeError):
     """Training left the finite numbers."""
+
+
+class WriteError(FourfoldError, OSError):
+    """A file that can't be written where it belongs: a full disk, a folder that refuses it."""

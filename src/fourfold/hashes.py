@@ -8,6 +8,14 @@ from typing import Any
 
 from fourfold.atomic import write_text
 from fourfold.errors import InputError
+from fourfold.untrusted import (
+    check_fields,
+    check_text_size,
+    parse_object,
+    reading,
+    require_file,
+    shortened,
+)
 
 NAME = "hashes.json"
 _FORMAT = "fourfold-hashes-1"
@@ -47,7 +55,7 @@ def compare_hashes(record: str | Path) -> Iterator[tuple[str, Path]]:
     folder = Path(record).parent
     for name, recorded in _read(Path(record)).items():
         path = folder / name
-        if not path.is_file():
+        if not _is_file(path):
             yield "missing", path
         elif path.stat().st_size != recorded["bytes"] or file_hash(path) != recorded["sha256"]:
             yield "differs", path
@@ -68,6 +76,13 @@ def file_hash(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a record can give a name that no file system takes
+        return False
+
+
 def _results(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
         if any(path.match(pattern) for pattern in _NO_RESULTS):
@@ -79,19 +94,18 @@ def _results(folder: Path) -> Iterator[Path]:
 
 
 def _read(record: Path) -> dict[str, dict[str, Any]]:
-    try:
-        stored = json.loads(record.read_text(encoding="utf-8"))
-        is_record = stored["format"] == _FORMAT
-        files = {
-            str(name): {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
-            for name, entry in stored["files"].items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"{record} is damaged ({error!r}); build it again.") from error
-    if not is_record:
-        raise InputError(f"{record} is no record of hashes: its format is {stored['format']!r}.")
-    for name in files:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
-            raise InputError(f"{record} names {name!r}, which is outside its folder.")
-    return files
+    require_file(record)
+    with reading(record, "record of hashes"):
+        check_text_size(record.stat().st_size, 0, str(record))
+        stored = parse_object(record.read_text(encoding="utf-8"), str(record))
+        check_fields(stored, {"format": str, "files": dict[str, dict]}, f"{record} is damaged: it")
+        if stored["format"] != _FORMAT:
+            raise InputError(
+                f"{record} is no record of hashes: its format is {shortened(stored['format'])}."
+            )
+        for name, entry in stored["files"].items():
+            check_fields(entry, {"bytes": int, "sha256": str}, f"{record} is damaged: {name!r:.80}")
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\0" in name:
+                raise InputError(f"{record} names {name!r:.80}, which is outside its folder.")
+        return stored["files"]

@@ -4,18 +4,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fourfold.errors import InputError
+from fourfold.untrusted import check_fields
 
 # State dicts don't tell buffers from parameters. Integers can't be trained, and among the floating
 # tensors the running statistics are the ones that must not be moved as weights. Any other floating
 # buffer may lie in the vector: it is interpolated there, and `fit` never moves what the model does
 # not declare as a trainable parameter.
 _RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+# Those that arithmetic is defined for; float8 and smaller are formats of storage.
+_FLOATS = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+}
+_MAX_ELEMENTS = 2**48  # of one tensor; far more than any memory, and no overflow in products
 
 StateDict = Mapping[str, Tensor]
 
@@ -49,6 +58,7 @@ class ParameterLayout:
         for name, tensor in state.items():
             if tensor.is_complex():
                 raise InputError(f"tensor {name!r} is {tensor.dtype}; only real networks work.")
+            _check_dtype(name, tensor)
             is_statistic = name.rpartition(".")[2] in _RUNNING_STATISTICS
             if is_statistic or not tensor.is_floating_point() or bool(tensor.isinf().any()):
                 buffers.append(name)
@@ -67,6 +77,61 @@ class ParameterLayout:
         if not names:
             raise InputError(f"the state dict has no floating tensors; its keys are {list(state)}.")
         return cls(tuple(names), tuple(shapes), tuple(dtypes), tuple(buffers), tied, tuple(state))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the layout as JSON values."""
+        return {
+            "names": self.names,
+            "shapes": self.shapes,
+            "dtypes": [str(dtype).removeprefix("torch.") for dtype in self.dtypes],
+            "buffers": self.buffers,
+            "tied": dict(self.tied),
+            "order": self.order,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "ParameterLayout":
+        """Make the layout that `to_json` described.
+
+        Raises:
+            InputError: if it describes no state dict.
+        """
+        kinds = {"names": list[str], "shapes": list[list[int]], "dtypes": list[str]}
+        kinds |= {"buffers": list[str], "tied": dict[str, str], "order": list[str]}
+        check_fields(stored, kinds, "the layout")
+        names, shapes, dtypes = stored["names"], stored["shapes"], stored["dtypes"]
+        if not len(names) == len(shapes) == len(dtypes) > 0:
+            raise InputError(
+                f"the layout has {len(names)} names, {len(shapes)} shapes and {len(dtypes)} "
+                "dtypes; each tensor must have one of each."
+            )
+        for name, shape, dtype in zip(names, shapes, dtypes, strict=True):
+            sizes = [max(size, 1) for size in shape]  # an axis without elements has strides too
+            if any(size < 0 for size in shape) or len(shape) > 64 or prod(sizes) > _MAX_ELEMENTS:
+                raise InputError(
+                    f"the layout gives {name!r:.80} an impossible shape, {shape!s:.80}."
+                )
+            if dtype not in _FLOATS:
+                raise InputError(
+                    f"the layout gives {name!r:.80} the dtype {dtype!r:.40}; allowed are "
+                    f"{', '.join(_FLOATS)}."
+                )
+        all_names = [*names, *stored["buffers"], *stored["tied"]]
+        if sorted(all_names) != sorted(stored["order"]) or len(set(all_names)) != len(all_names):
+            raise InputError(
+                "the layout is contradictory: `order` must have each of names, buffers and tied "
+                "names once."
+            )
+        if astray := sorted(set(stored["tied"].values()) - set(names)):
+            raise InputError(f"the layout ties names to {astray[0]!r:.80}, which is no parameter.")
+        return cls(
+            tuple(names),
+            tuple(map(tuple, shapes)),
+            tuple(_FLOATS[dtype] for dtype in dtypes),
+            tuple(stored["buffers"]),
+            stored["tied"],
+            tuple(stored["order"]),
+        )
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -116,6 +181,7 @@ def check_same_architecture(states: Sequence[StateDict], labels: Sequence[str]) 
                     f"{label}: entry {name!r} is {type(tensor).__name__}, no tensor with values; "
                     "run a lazy module once before its state dict is taken."
                 )
+            _check_dtype(name, tensor)
         missing, extra = sorted(first.keys() - state.keys()), sorted(state.keys() - first.keys())
         if missing or extra:
             raise InputError(
@@ -142,6 +208,14 @@ def check_same_architecture(states: Sequence[StateDict], labels: Sequence[str]) 
                     f"tensor {name!r} of {label} holds a NaN or an infinity; the network has "
                     "diverged, train it again (a lower learning rate helps)."
                 )
+
+
+def _check_dtype(name: str, tensor: Tensor) -> None:
+    if tensor.is_floating_point() and tensor.dtype not in _FLOATS.values():
+        raise InputError(
+            f"tensor {name!r} is {tensor.dtype}; allowed are {', '.join(_FLOATS)}. Convert the "
+            "network with model.float()."
+        )
 
 
 def load_state(model: nn.Module, state: StateDict) -> None:

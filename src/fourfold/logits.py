@@ -11,6 +11,7 @@ from torch import Tensor
 from fourfold.checkpoint import load_tensors, save_tensors
 from fourfold.errors import InputError
 from fourfold.surface import CORNER_COORDINATES
+from fourfold.untrusted import check_fields, reading, shortened
 
 _FORMAT = "fourfold-logits-1"
 
@@ -66,13 +67,60 @@ class SurfaceLogits:
         tensors, header = load_tensors(path)
         if header.get("format") != _FORMAT:
             raise InputError(
-                f"{path} holds no logits: its format is {header.get('format')!r}, "
+                f"{path} holds no logits: its format is {shortened(header.get('format'))}, "
                 f"expected {_FORMAT!r}."
             )
-        parts: dict[str, dict[str, Tensor]] = {"logits": {}, "labels": {}}
-        for name, values in tensors.items():
-            if "/" in name:
-                part, split = name.split("/", 1)
-                parts[part][split] = values
-        points = [tuple(point) for point in tensors["points"].tolist()]
+        with reading(path, "logits"):
+            check_fields(header, {"surface": str}, "the header")
+            parts: dict[str, dict[str, Tensor]] = {"logits": {}, "labels": {}}
+            for name, values in tensors.items():
+                if "/" in name:
+                    part, split = name.split("/", 1)
+                    parts[part][split] = values
+            _check_parts(tensors["points"], **parts)
+            points = [tuple(point) for point in tensors["points"].tolist()]
         return cls(header["surface"], points, **parts)
+
+
+def _check_parts(points: Tensor, logits: dict[str, Tensor], labels: dict[str, Tensor]) -> None:
+    """Refuse logits that don't fit to the points and labels, or are no finite numbers."""
+    if points.ndim != 2 or points.shape[1] != 2 or points.dtype != torch.float64:
+        raise InputError(
+            f"points are {points.dtype} of shape {tuple(points.shape)}; they must be float64 with "
+            "a column for u and one for v."
+        )
+    if not bool(((points >= 0) & (points <= 1)).all()):
+        raise InputError("a point has a coordinate outside of [0, 1].")
+    if not logits or logits.keys() != labels.keys():
+        raise InputError(
+            f"there are logits of {shortened(sorted(logits))} and labels of "
+            f"{shortened(sorted(labels))}; each split must have both."
+        )
+    for split, values in logits.items():
+        classes = values.shape[-1] if values.ndim == 3 else 0
+        if values.shape != (len(points), labels[split].numel(), classes) or classes == 0:
+            raise InputError(
+                f"the logits of {split!r:.40} have the shape {tuple(values.shape)}, but there are "
+                f"{len(points)} points and {labels[split].numel()} labels; the shape must be "
+                "(points, images, classes)."
+            )
+        if not values.is_floating_point() or not bool(torch.isfinite(values).all()):
+            raise InputError(f"the logits of {split!r:.40} are not all finite floating numbers.")
+        check_labels(labels[split], classes, f"the labels of {split!r:.40}")
+
+
+def check_labels(labels: Tensor, classes: int, what: str) -> None:
+    """Refuse labels that are no vector of class indices.
+
+    Raises:
+        InputError: naming what they are and must be.
+    """
+    if labels.ndim != 1 or labels.dtype != torch.int64:
+        raise InputError(
+            f"{what} are {labels.dtype} of shape {tuple(labels.shape)}; expected a vector of int64."
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(
+            f"{what} run from {int(labels.min())} to {int(labels.max())}, but there are {classes} "
+            f"classes; labels must be 0 to {classes - 1}."
+        )

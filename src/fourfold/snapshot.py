@@ -1,6 +1,7 @@
 """Snapshots of a long computation, from which a killed job continues."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -9,10 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from fourfold.checkpoint import load_tensors, save_tensors
+from fourfold.checkpoint import load_tensors, save_tensors, state_hash
 from fourfold.errors import InputError
+from fourfold.untrusted import check_fields, reading
 
 _FORMAT = "fourfold-snapshot-1"
+_FIELDS = {"key": dict, "values": dict, "notes": dict, "seconds": float, "sha256": str}
 
 
 class Snapshots:
@@ -59,9 +62,13 @@ class Snapshots:
             return None
         try:
             tensors, header = load_tensors(self._path)
+            check_fields(header, _FIELDS, str(self._path))
+            with reading(self._path, "state"):
+                is_intact = header["sha256"] == state_hash(tensors)
         except InputError:  # from a damaged disk; we never leave such a file
             return None
-        if header.get("format") != _FORMAT or header.get("key") != self.key:
+        is_ours = header.get("format") == _FORMAT and header["key"] == self.key
+        if not is_ours or not is_intact or not 0 <= header["seconds"] < math.inf:
             return None
         self.notes, self.seconds_before = header["notes"], header["seconds"]
         return header["values"] | tensors
@@ -81,11 +88,13 @@ class Snapshots:
         values = {name: value for name, value in state.items() if name not in tensors}
         seconds = self.seconds_before + start - self._start
         header = {"format": _FORMAT, "key": self.key, "values": values, "notes": self.notes}
-        header["seconds"] = seconds
+        header |= {"seconds": seconds, "sha256": state_hash(tensors)}
         save_tensors(tensors, self._path, header)
         now = time.monotonic()
         self._due_at = now + max(self.interval, (now - start) / self.largest_share)
 
     def remove(self) -> None:
         """Remove the folder with everything in it; the computation is finished."""
+        # The state first: a process killed here must not leave one without the files beside it.
+        self._path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)

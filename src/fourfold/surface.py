@@ -12,8 +12,11 @@ from fourfold.bernstein import surface_basis
 from fourfold.checkpoint import load_tensors, save_tensors, state_hash
 from fourfold.errors import DivergenceError, InputError
 from fourfold.layout import ParameterLayout, StateDict, check_same_architecture
+from fourfold.untrusted import check_fields, reading, shortened
 
 CORNERS = ("corner_00", "corner_01", "corner_10", "corner_11")
+_FORMAT = "fourfold-surface-1"
+_FIELDS = {"name": str, "degree": list[int], "corner_sha256": list[str], "layout": dict}
 CORNER_COORDINATES = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 
 
@@ -204,24 +207,16 @@ class BezierSurface:
                 f"not saving {path}: a control point holds a NaN or an infinity. The fit diverged; "
                 "lower its learning rate or clip the gradient."
             )
-        layout = self.layout
         buffers = {f"buffers/{name}": values for name, values in self.corner_buffers.items()}
         tensors = {"control_points": self.control_points.cpu(), **buffers}
         header = {
             **(metadata or {}),
-            "format": "fourfold-surface-1",
+            "format": _FORMAT,
             "name": self.name,
             "degree": list(self.degree),
             "corner_sha256": list(self.corner_hashes),
             "sha256": state_hash(tensors),
-            "layout": {
-                "names": layout.names,
-                "shapes": layout.shapes,
-                "dtypes": [str(dtype).removeprefix("torch.") for dtype in layout.dtypes],
-                "buffers": layout.buffers,
-                "tied": dict(layout.tied),
-                "order": layout.order,
-            },
+            "layout": self.layout.to_json(),
         }
         save_tensors(tensors, path, header)
 
@@ -233,42 +228,55 @@ class BezierSurface:
             InputError: if the file is missing, damaged, no surface, or its parts don't fit.
         """
         tensors, header = load_tensors(path)
-        if header.get("format") != "fourfold-surface-1":
+        if header.get("format") != _FORMAT:
             raise InputError(
-                f"{path} is no surface: its format is {header.get('format')!r}, "
-                "expected 'fourfold-surface-1'."
+                f"{path} is no surface: its format is {shortened(header.get('format'))}, "
+                f"expected {_FORMAT!r}."
             )
-        if header.get("sha256") != state_hash(tensors):
+        with reading(path, "surface"):
+            if header.get("sha256") != state_hash(tensors):
+                raise InputError(
+                    f"{path}: the contents don't have the hash in the header; the file was changed "
+                    "after it was written. Delete it and build it again."
+                )
+            check_fields(header, _FIELDS, "the header")
+            layout = ParameterLayout.from_json(header["layout"])
+            degree = _check_degree(header["degree"])
+            points = tensors["control_points"]
+            buffers = {name: tensors[f"buffers/{name}"] for name in layout.buffers}
+            _check_parts(points, degree, layout, buffers, header["corner_sha256"])
+        return cls(points, degree, layout, buffers, header["corner_sha256"], header["name"])
+
+
+def _check_parts(
+    points: Tensor,
+    degree: tuple[int, int],
+    layout: ParameterLayout,
+    buffers: Mapping[str, Tensor],
+    hashes: list[str],
+) -> None:
+    """Refuse parts of a surface that don't fit together, or hold a NaN."""
+    n, m = degree
+    expected = ((n + 1) * (m + 1), layout.dimension)
+    if points.shape != expected or points.dtype != torch.float32:
+        raise InputError(
+            f"control points are {points.dtype} of shape {tuple(points.shape)}, but degree "
+            f"{degree} and the layout ask for float32 of shape {expected}."
+        )
+    if not bool(torch.isfinite(points).all()):
+        raise InputError("a control point holds a NaN or an infinity.")
+    if len(hashes) != len(CORNERS):
+        raise InputError(f"{len(hashes)} hashes of corners are recorded; there are 4 corners.")
+    for name, values in buffers.items():
+        if values.ndim == 0 or len(values) != len(CORNERS):
             raise InputError(
-                f"{path}: the contents don't have the hash in the header; the file was changed "
-                "after it was written. Delete it and build it again."
+                f"buffer {name!r:.80} has the shape {tuple(values.shape)}; the first axis must be "
+                "the 4 corners."
             )
-        try:
-            stored = header["layout"]
-            layout = ParameterLayout(
-                names=tuple(stored["names"]),
-                shapes=tuple(tuple(shape) for shape in stored["shapes"]),
-                dtypes=tuple(getattr(torch, dtype) for dtype in stored["dtypes"]),
-                buffers=tuple(stored["buffers"]),
-                tied=stored["tied"],
-                order=tuple(stored["order"]),
-            )
-            n, m = degree = _check_degree(header["degree"])
-            hashes, name = header["corner_sha256"], header["name"]
-            control_points = tensors["control_points"]
-            buffers = {buffer: tensors[f"buffers/{buffer}"] for buffer in layout.buffers}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path} is no complete surface ({type(error).__name__}: {error}); build it again."
-            ) from error
-        if control_points.shape != ((n + 1) * (m + 1), layout.dimension):
-            raise InputError(
-                f"{path}: control points have shape {tuple(control_points.shape)}, but degree "
-                f"{degree} and the layout ask for {((n + 1) * (m + 1), layout.dimension)}."
-            )
-        if not bool(torch.isfinite(control_points).all()):
-            raise InputError(f"{path}: a control point holds a NaN or an infinity.")
-        return cls(control_points, degree, layout, buffers, hashes, name)
+        # As in `check_same_architecture`: a mask of infinities is the same in all corners.
+        is_mask = all(torch.equal(values[0], other) for other in values)
+        if values.is_floating_point() and not is_mask and not bool(torch.isfinite(values).all()):
+            raise InputError(f"buffer {name!r:.80} holds a NaN or an infinity.")
 
 
 def _check_degree(degree: Sequence[int]) -> tuple[int, int]:

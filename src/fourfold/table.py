@@ -3,9 +3,8 @@
 A table's columns, their order and types are public interface; docs/tables.md says what each means.
 """
 
-import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ import pyarrow.parquet as pq
 
 from fourfold.atomic import atomic_path
 from fourfold.errors import InputError
+from fourfold.parquet_file import open_parquet
+from fourfold.untrusted import check_text_size, parse_object, reading, require_file
 
 _METRICS = {
     "nll": pa.float64(),
@@ -22,6 +23,8 @@ _METRICS = {
     "ece": pa.float64(),
     "brier": pa.float64(),
 }
+# In memory; a table of ours takes some hundred bytes a row, and compresses less than tenfold.
+_TABLE_BYTES, _TABLE_RATIO = 16_000_000, 50
 _SECTIONS = ("settings", "seeds")  # of the metadata, whose parts different tables have
 _STRING, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
 
@@ -176,21 +179,32 @@ def read_table(name: str, *paths: str | Path) -> pd.DataFrame:
     Raises:
         InputError: if a file is missing, is no parquet file, or has not the columns of the table.
     """
-    frames = []
-    for path in map(Path, paths):
-        if not path.is_file():
-            raise InputError(f"no table at {path}; build it with `snakemake {path}`.")
-        try:
-            frame = pq.read_table(path).to_pandas()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path} is no readable parquet file: {error}") from error
-        frame = _conform(name, frame, where=str(path))
-        try:
-            typed = pa.Table.from_pandas(frame, schema=SCHEMAS[name], preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InputError(f"{path} is no table {name!r}: {error}") from error
-        frames.append(typed.to_pandas())
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat([_read_one(name, Path(path)) for path in paths], ignore_index=True)
+
+
+def _read_one(name: str, path: Path) -> pd.DataFrame:
+    require_file(path, f"no table at {path}; build it with `snakemake {path}`.")
+    with reading(path, f"table {name!r}", pa.ArrowException), open_parquet(path) as file:
+        schema = file.schema
+        # pandas stores an index that has been given up as a column.
+        columns = [column for column in schema.names if not column.startswith("__index_level_")]
+        _check_columns(name, columns, where=str(path))
+        limit = max(_TABLE_BYTES, _TABLE_RATIO * file.size)
+        batches, size = [], 0
+        for batch in file.batches(columns):
+            batch.validate(full=True)  # Arrow reads text that is no UTF-8
+            size += batch.nbytes
+            if size > limit:
+                raise InputError(
+                    f"{path} takes more than {limit:,} bytes of memory, which is the most for a "
+                    f"table in a file of {file.size:,} bytes; get it again."
+                )
+            batches.append(batch)
+        table = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in columns]))
+        # What pandas noted about types is left aside: the columns' types are those of the table.
+        frame = table.to_pandas(ignore_metadata=True)[SCHEMAS[name].names]
+        typed = pa.Table.from_pandas(frame, schema=SCHEMAS[name], preserve_index=False)
+        return typed.to_pandas()
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -204,15 +218,10 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: if the file is no parquet file, or its metadata is no JSON object.
     """
-    with _open(path) as file:
-        stored = (file.schema_arrow.metadata or {}).get(b"fourfold", b"{}")
-    try:
-        made_by = json.loads(stored)
-    except ValueError as error:
-        raise InputError(f"{path}: its metadata is damaged: {error}") from error
-    if not isinstance(made_by, dict):
-        raise InputError(f"{path}: its metadata is {type(made_by).__name__}, not a JSON object.")
-    return made_by
+    with open_parquet(path) as file:
+        stored = (file.schema.metadata or {}).get(b"fourfold", b"{}")
+    check_text_size(len(stored), Path(path).stat().st_size, f"{path}: its metadata")
+    return parse_object(stored, f"{path}: its metadata")
 
 
 def read_head(path: str | Path, rows: int) -> tuple[pd.DataFrame, int]:
@@ -221,24 +230,21 @@ def read_head(path: str | Path, rows: int) -> tuple[pd.DataFrame, int]:
     Raises:
         InputError: if the file is no parquet file.
     """
-    with _open(path) as file:
-        try:
-            batch = next(file.iter_batches(batch_size=max(rows, 1)), None)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: its rows can't be read: {error}") from error
-        empty = file.schema_arrow.empty_table()
-        head = empty if batch is None else pa.Table.from_batches([batch])
-        return head.slice(0, rows).to_pandas(ignore_metadata=True), file.metadata.num_rows
-
-
-@contextlib.contextmanager
-def _open(path: str | Path) -> Iterator[pq.ParquetFile]:
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no readable parquet file: {error}") from error
-    with file:
-        yield file
+    with open_parquet(path, buffer_size=2**20, pre_buffer=False) as file:
+        groups, there = [], 0
+        while there < min(rows, file.num_rows):
+            there += file.rows[len(groups)]
+            groups.append(len(groups))
+        batches, head = [], file.schema.empty_table()
+        with reading(path, "parquet file", pa.ArrowException):
+            for batch in file.batches(groups=groups, most_rows=max(rows, 1)):
+                batch.validate(full=True)
+                batches.append(batch)
+                if sum(map(len, batches)) >= rows:
+                    break
+            if batches:
+                head = pa.Table.from_batches(batches).slice(0, rows)
+            return head.to_pandas(ignore_metadata=True), file.num_rows
 
 
 def common_metadata(*paths: str | Path) -> dict[str, Any]:
@@ -263,12 +269,17 @@ def _merge(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _conform(name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    expected = SCHEMAS[name].names
-    missing = [column for column in expected if column not in frame.columns]
-    unknown = [column for column in frame.columns if column not in expected]
+    _check_columns(name, frame.columns, where)
+    return frame[SCHEMAS[name].names]
+
+
+def _check_columns(name: str, columns: Iterable[str], where: str) -> None:
+    expected, columns = SCHEMAS[name].names, list(columns)
+    missing = [column for column in expected if column not in columns]
+    unknown = [column for column in columns if column not in expected]
+    unknown += [column for column in expected if columns.count(column) > 1]
     if missing or unknown:
         raise InputError(
             f"{where}: missing columns {missing}, unknown columns {unknown}; "
             f"table {name!r} has {expected}."
         )
-    return frame[expected]

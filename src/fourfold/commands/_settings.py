@@ -2,12 +2,12 @@
 
 import argparse
 import inspect
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from fourfold.errors import InputError
+from fourfold.untrusted import check_text_size, parse_json, reading, require_file, shortened
 
 
 def add_settings_argument(parser: argparse.ArgumentParser) -> None:
@@ -28,19 +28,27 @@ def read_settings(text: str, *sections: str) -> dict[str, Any]:
     """
     if text.startswith("@"):
         path = Path(text[1:])
-        if not path.is_file():
-            raise InputError(f"--settings names the file {path}, which doesn't exist.")
-        text = path.read_text(encoding="utf-8")
+        require_file(path, f"--settings names the file {path}, which doesn't exist.")
+        with reading(path, "file of settings"):
+            check_text_size(path.stat().st_size, 0, str(path))
+            return _parse(path.read_text(encoding="utf-8"), sections, f"--settings ({path})")
+    return _parse(text, sections, "--settings")
+
+
+def _parse(text: str, sections: Collection[str], where: str) -> dict[str, Any]:
     try:
-        settings = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"--settings is no JSON: {error}. Got {text[:60]!r}.") from error
+        settings = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"{where} is no JSON: {error}. Got {text[:60]!r}.") from error
     given = set(settings) if isinstance(settings, dict) else set()
     if given != set(sections):
         raise InputError(
-            f"--settings must be an object with the sections {', '.join(sections)}; "
-            f"got {', '.join(sorted(given)) or type(settings).__name__}."
+            f"{where} must be an object with the sections {', '.join(sections)}; "
+            f"got {', '.join(sorted(given))[:200] or type(settings).__name__}."
         )
+    for section, values in settings.items():
+        if not isinstance(values, dict) and section != "source":  # its reader says more
+            raise InputError(f"{section} is {shortened(values)}; it must be an object.")
     return settings
 
 

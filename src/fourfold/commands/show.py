@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fourfold.errors import InputError
+from fourfold.untrusted import printable, reading
 
 _MOST_TENSORS = 40  # printed of a file
 
@@ -30,8 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
         lines = _show_tensors(path)
     else:
         raise InputError(f"{path} ends in {path.suffix!r}; show reads .parquet and .safetensors.")
-    for line in [f"{path}: {path.stat().st_size:,} bytes", *lines]:
-        print(line)
+    with reading(path, f"{path.suffix[1:]} file"):
+        lines = [f"{path}: {path.stat().st_size:,} bytes", *lines]
+    for line in lines:
+        print(printable(line))
 
 
 def _show_table(path: Path, rows: int) -> Iterator[str]:

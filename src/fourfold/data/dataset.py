@@ -12,9 +12,18 @@ from torch import Tensor
 from fourfold.checkpoint import load_tensors, save_tensors
 from fourfold.data.batches import Normalize
 from fourfold.errors import InputError
+from fourfold.untrusted import check_fields, reading
 
 SPLITS = ("train", "val", "test")
-_HEADER = {"dataset", "split", "classes", "mean", "std", "sha256"}
+_HEADER = {
+    "dataset": str,
+    "split": str,
+    "classes": list[str],
+    "mean": list[float],
+    "std": list[float],
+    "sha256": str,
+}
+_SAME = ("dataset", "classes", "mean", "std")  # in the three headers
 
 
 @dataclass(frozen=True)
@@ -77,35 +86,7 @@ class Dataset:
         Raises:
             InputError: if a split is empty, a label is out of range, or the images differ in shape.
         """
-        for split_name in SPLITS:
-            split = splits[split_name]
-            if len(split) == 0:
-                raise InputError(
-                    f"data set {name!r}: split {split_name!r} is empty; give it at least one image "
-                    f"per class (datasets.{name}.split.{split_name}_images in params.yaml)."
-                )
-            if split.images.dtype != torch.uint8 or split.images.ndim != 4:
-                raise InputError(
-                    f"data set {name!r}: images of {split_name!r} are {split.images.dtype} with "
-                    f"{split.images.ndim} axes; expected uint8 (n, channels, height, width)."
-                )
-            shape, train_shape = split.images.shape[1:], splits["train"].images.shape[1:]
-            if shape != train_shape:
-                raise InputError(
-                    f"data set {name!r}: images of {split_name!r} have the shape {tuple(shape)}, "
-                    f"those of 'train' {tuple(train_shape)}; they must be equal."
-                )
-            if len(split.images) != len(split.labels):
-                raise InputError(
-                    f"data set {name!r}: {split_name!r} has {len(split.images)} images, but "
-                    f"{len(split.labels)} labels; give one label per image."
-                )
-            low, high = int(split.labels.min()), int(split.labels.max())
-            if low < 0 or high >= len(classes):
-                raise InputError(
-                    f"data set {name!r}: labels of {split_name!r} run from {low} to {high}, but "
-                    f"there are {len(classes)} classes; labels must be 0 to {len(classes) - 1}."
-                )
+        _check_splits(name, len(classes), splits)
         mean, std = _measure(splits["train"].images)
         return cls(name, tuple(classes), splits, mean, std)
 
@@ -153,23 +134,90 @@ class Dataset:
         Raises:
             InputError: if a file is missing, damaged, or not what its hash says.
         """
-        splits = {}
+        splits, headers = {}, {}
         for name in SPLITS:
             path = Path(folder) / f"{name}.safetensors"
             tensors, header = load_tensors(path)
             if header.get("split") != name or set(tensors) != {"images", "labels", "index"}:
                 raise InputError(f"{path} is no prepared {name} split; run prepare-data again.")
-            if missing := sorted(_HEADER - header.keys()):
-                raise InputError(f"{path}: the header lacks {missing}; run prepare-data again.")
-            splits[name] = Split(tensors["images"], tensors["labels"], tensors["index"])
-            if splits[name].sha256() != header["sha256"]:
-                raise InputError(
-                    f"{path}: images and labels don't have the hash in the header; the file was "
-                    "changed after it was written. Delete it and run prepare-data again."
-                )
+            check_fields(header, _HEADER, f"{path}: the header")
+            splits[name], headers[name] = Split(**tensors), header
+            with reading(path, "prepared split", cure="run prepare-data again"):
+                _check_tensors(splits[name])
+                if splits[name].sha256() != header["sha256"]:
+                    raise InputError(
+                        f"{path}: images and labels don't have the hash in the header; the file "
+                        "was changed after it was written. Delete it and run prepare-data again."
+                    )
             object.__setattr__(splits[name], "_verified_sha256", header["sha256"])
+        for key in _SAME:
+            for name in SPLITS[1:]:
+                if headers[name][key] != header[key]:
+                    raise InputError(
+                        f"{Path(folder) / f'{name}.safetensors'} and {path} have different "
+                        f"{key!r} in their headers; run prepare-data again."
+                    )
+        with reading(folder, "prepared data set", cure="run prepare-data again"):
+            _check_splits(header["dataset"], len(header["classes"]), splits)
+            channels = splits["train"].images.shape[1]
+            for key, lowest in (("mean", 0), ("std", 1e-6)):
+                is_fine = len(header[key]) == channels and all(
+                    lowest <= value <= 1 for value in header[key]
+                )
+                if not is_fine:
+                    raise InputError(
+                        f"the header's {key} is {header[key][:5]}; expected a number from {lowest} "
+                        f"to 1 for each of {channels} channels."
+                    )
         mean, std = tuple(header["mean"]), tuple(header["std"])
         return cls(header["dataset"], tuple(header["classes"]), splits, mean, std)
+
+
+def _check_tensors(split: Split) -> None:
+    for name, dtype, axes in (
+        ("images", torch.uint8, 4),
+        ("labels", torch.int64, 1),
+        ("index", torch.int64, 1),
+    ):
+        tensor = getattr(split, name)
+        if tensor.dtype != dtype or tensor.ndim != axes or len(tensor) != len(split.labels):
+            raise InputError(
+                f"{name} are {tensor.dtype} of shape {tuple(tensor.shape)}; expected {dtype} with "
+                f"{axes} axes, as many rows as labels."
+            )
+
+
+def _check_splits(name: str, classes: int, splits: dict[str, Split]) -> None:
+    """Refuse splits that are empty, have labels out of range, or images of different shapes."""
+    for split_name in SPLITS:
+        split = splits[split_name]
+        if len(split) == 0:
+            raise InputError(
+                f"data set {name!r}: split {split_name!r} is empty; give it at least one image "
+                f"per class (datasets.{name}.split.{split_name}_images in params.yaml)."
+            )
+        if split.images.dtype != torch.uint8 or split.images.ndim != 4:
+            raise InputError(
+                f"data set {name!r}: images of {split_name!r} are {split.images.dtype} with "
+                f"{split.images.ndim} axes; expected uint8 (n, channels, height, width)."
+            )
+        shape, train_shape = split.images.shape[1:], splits["train"].images.shape[1:]
+        if shape != train_shape:
+            raise InputError(
+                f"data set {name!r}: images of {split_name!r} have the shape {tuple(shape)}, "
+                f"those of 'train' {tuple(train_shape)}; they must be equal."
+            )
+        if len(split.images) != len(split.labels):
+            raise InputError(
+                f"data set {name!r}: {split_name!r} has {len(split.images)} images, but "
+                f"{len(split.labels)} labels; give one label per image."
+            )
+        low, high = int(split.labels.min()), int(split.labels.max())
+        if low < 0 or high >= classes:
+            raise InputError(
+                f"data set {name!r}: labels of {split_name!r} run from {low} to {high}, but "
+                f"there are {classes} classes; labels must be 0 to {classes - 1}."
+            )
 
 
 def _measure(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

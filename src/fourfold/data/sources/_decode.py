@@ -15,13 +15,21 @@ from fourfold.errors import InputError
 # Named, because Pillow would try all it knows, and some of those start other programs.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 64_000_000  # decoded that is 192 MB; a file of a few bytes can declare far more
+# Of a file of any size, and more by its bytes: noise has 0.3 pixels per byte, photographs some 10,
+# an empty page 300. All images of a file together may decode to this much, and more by its bytes.
+FREE_PIXELS, PIXELS_PER_BYTE = 4_000_000, 100
+FREE_BYTES, EXPANSION = 32_000_000, 1000
 MAX_SIZE = 4096  # pixels along a side of a resized image
 _DEEP_MODES = ("I", "F")  # 32 and 16 bits per channel; Pillow would cut them off at 255
 _CHUNK_IMAGES, _CHUNK_BYTES = 256, 64_000_000  # encoded images in memory at a time
 
 
 def decode_images(
-    encoded: Iterable[tuple[str, bytes]], count: int, size: int | None = None, threads: int = 1
+    encoded: Iterable[tuple[str, bytes]],
+    count: int,
+    size: int | None = None,
+    threads: int = 1,
+    stored_bytes: int | None = None,
 ) -> Tensor:
     """Decode images of equal size into (count, 3, height, width) uint8.
 
@@ -34,6 +42,8 @@ def decode_images(
         size: pixels; if given, each image is cut to its central square and resized to this. None
             leaves the images as they are.
         threads: decoded at the same time; Pillow decodes outside Python's global lock.
+        stored_bytes: of the one file that has all images, if it can store equal ones once: those
+            of a small file must not fill the memory.
 
     Raises:
         InputError: naming the place, if an image can't be decoded or has another size.
@@ -44,6 +54,14 @@ def decode_images(
     first = next(remaining)
     pixels = _decode(*first, size, None)
     expected = pixels.shape[1::-1]
+    if size is None and stored_bytes is not None:
+        limit = max(FREE_BYTES, EXPANSION * stored_bytes)
+        if count * pixels.nbytes > limit:
+            raise InputError(
+                f"{first[0]}: {count:,} images of {expected[0]} x {expected[1]} pixels take more "
+                f"than {limit:,} bytes, the most for a file of {stored_bytes:,} bytes; get the "
+                "file again, or let the source resize the images (setting `size`)."
+            )
     images = _allocate(count, pixels.shape)
     images[0] = pixels.transpose(2, 0, 1)
 
@@ -90,7 +108,7 @@ def _decode(
     """Return one image as (height, width, 3) uint8; `expected` is (width, height)."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            _check_header(where, image, size, expected)
+            _check_header(where, image, len(encoded), size, expected)
             return np.asarray(_resize(_to_rgb(image), size))
     except InputError:
         raise
@@ -109,7 +127,11 @@ def _decode(
 
 
 def _check_header(
-    where: str, image: Image.Image, size: int | None, expected: tuple[int, int] | None
+    where: str,
+    image: Image.Image,
+    encoded_bytes: int,
+    size: int | None,
+    expected: tuple[int, int] | None,
 ) -> None:
     """Refuse an image by what its header declares, before its pixels are decoded."""
     width, height = image.size
@@ -117,6 +139,12 @@ def _check_header(
         raise InputError(
             f"{where}: the image declares {width} x {height} pixels, more than {MAX_PIXELS:,}, "
             "which is refused before anything is decoded; remove it or make it smaller."
+        )
+    limit = max(FREE_PIXELS, PIXELS_PER_BYTE * encoded_bytes)
+    if width * height > limit:
+        raise InputError(
+            f"{where}: the image declares {width} x {height} pixels in {encoded_bytes:,} bytes, "
+            f"more than the {limit:,} that are decoded of so few; remove it or make it smaller."
         )
     if size is None and expected is not None and image.size != expected:
         raise InputError(

@@ -1,6 +1,5 @@
 """Parquet files of encoded images, in the layout of public data set hubs."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +7,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from fourfold.data.sources._decode import decode_images
 from fourfold.data.sources._source import Source
 from fourfold.errors import InputError
+from fourfold.parquet_file import ParquetReader, check_declared, open_parquet
+from fourfold.untrusted import parse_json, require_file
 
 IMAGE_COLUMNS = ("img", "image")  # taken if several columns could hold the images
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+# The smallest image files have some 30 bytes, and hardly compress; but a file of a few rows has a
+# footer too, and dictionaries store equal images once.
+_FREE_ROWS, _ROW_BYTES = 1000, 16
 _BATCH_ROWS, _BATCH_BYTES = 4096, 32_000_000  # read at a time
 
 
@@ -61,29 +64,34 @@ def read_parquet(
 @dataclass(frozen=True)
 class _File:
     path: Path
-    reader: pq.ParquetFile
+    reader: ParquetReader
     image: str  # names of columns
     label: str
     class_names: list[str] | None
 
     @property
     def rows(self) -> int:
-        return self.reader.metadata.num_rows
+        return self.reader.num_rows
+
+    @property
+    def size(self) -> int:
+        return self.reader.size
 
     def column(self, name: str) -> Iterator[tuple[int, pa.Array]]:
         """Yield pieces of a column with the row that each starts at."""
         start = 0
         # Encoded images hardly compress, so that the file is about as large as its contents.
-        row_bytes = self.path.stat().st_size / self.rows
+        row_bytes = self.size / self.rows
         batch_rows = max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / row_bytes)))
         try:
-            for batch in self.reader.iter_batches(batch_rows, columns=[name]):
+            for batch in self.reader.batches([name], most_rows=batch_rows):
                 yield start, batch.column(0)
                 start += len(batch)
-        except (pa.ArrowException, OSError) as error:
+        except InputError as error:
             raise InputError(
-                f"{self.path}: column {name!r} can't be read from row {start} on ({error}); the "
-                "file is damaged. Get it again."
+                f"{self.path}: column {name!r} can't be read from row {start} on "
+                f"({str(error).removeprefix(f'{self.path} ').rstrip('.')}); the file is damaged. "
+                "Get it again."
             ) from error
 
 
@@ -91,19 +99,18 @@ class _File:
 
 
 def _open(path: Path, image_column: str | None, label_column: str | None) -> _File:
-    if not path.is_file():
-        raise InputError(
-            f"no file at {path}; source.train and source.test name Parquet files, absolute or "
-            "below the data folder (data_folder in params.yaml, or FOURFOLD_DATA)."
-        )
-    try:
-        # Without a buffer size, Arrow reads the whole column of a row group at once.
-        reader = pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
-        schema = reader.schema_arrow
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no readable Parquet file: {error}") from error
-    if reader.metadata.num_rows == 0:
+    require_file(
+        path,
+        f"no file at {path}; source.train and source.test name Parquet files, absolute or "
+        "below the data folder (data_folder in params.yaml, or FOURFOLD_DATA).",
+    )
+    # Without a buffer size, Arrow reads the whole column of a row group at once.
+    reader = open_parquet(path, "Parquet file", buffer_size=2**20, pre_buffer=False)
+    schema = reader.schema
+    if reader.num_rows == 0:
         raise InputError(f"{path} has no rows; it must hold at least one image per class.")
+    most_rows = max(_FREE_ROWS, reader.size // _ROW_BYTES)
+    check_declared(path, reader.num_rows, most_rows, "rows of images")
     image = _choose(path, schema, image_column, "image", IMAGE_COLUMNS, _holds_images)
     label = _choose(path, schema, label_column, "label", LABEL_COLUMNS, pa.types.is_integer)
     return _File(path, reader, image, label, _published_names(schema, label))
@@ -149,7 +156,7 @@ def _choose(
 def _published_names(schema: pa.Schema, label: str) -> list[str] | None:
     text = (schema.metadata or {}).get(b"huggingface")
     try:
-        names = json.loads(text)["info"]["features"][label]["names"]
+        names = parse_json(text)["info"]["features"][label]["names"]
     except (TypeError, KeyError, ValueError):
         return None
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -203,7 +210,7 @@ def _class_names(files: list[_File], labels: list[Tensor]) -> list[str]:
 
 
 def _read_images(file: _File, size: int | None, threads: int) -> Tensor:
-    return decode_images(_encoded(file), file.rows, size, threads)
+    return decode_images(_encoded(file), file.rows, size, threads, file.size)
 
 
 def _encoded(file: _File) -> Iterator[tuple[str, bytes]]:
