@@ -19,12 +19,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 reproduce: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --quiet rules > /dev/null
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report results/report.html --quiet all
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report results/.unfinished-report.html --quiet all
+	mv results/.unfinished-report.html results/report.html
 	@sed '/^## /,$$d' results/summary.md
 	@echo "All tables and figures: results/report.html"
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check .

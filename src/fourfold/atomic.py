@@ -1,10 +1,30 @@
 """Files that are either complete or not there."""
 
 import contextlib
+import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from fourfold.errors import FourfoldError, WriteError
+
+_FREE_SPACE = "Free some space there, or write elsewhere, and start again."
+_PERMIT = "Make the folder writable, or write elsewhere, and start again."
+_RENAME = "Rename or remove what lies in the way, or write elsewhere, and start again."
+# What a user can do about an error of the operating system; others are passed on as they are.
+_CURES = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "Raise the largest size a file may have (`ulimit -f`) and start again.",
+    errno.EACCES: _PERMIT,
+    errno.EPERM: _PERMIT,
+    errno.EROFS: _PERMIT,
+    errno.EEXIST: _RENAME,
+    errno.ENOTDIR: _RENAME,
+    errno.EISDIR: _RENAME,
+}
 
 
 @contextlib.contextmanager
@@ -13,20 +33,46 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The file is flushed to disk and renamed, so that a process killed at any moment leaves the old
     file or the new one. If the block raises, nothing is left.
+
+    Raises:
+        WriteError: if the file can't be written: no space, no permission, something in the way.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about writing `path` into a message with a cure."""
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except FourfoldError:
+        raise
+    except Exception as error:
+        number = _error_number(error)
+        if number not in _CURES:
+            raise
+        raise WriteError(f"can't write {path}: {os.strerror(number)}. {_CURES[number]}") from error
+
+
+def _error_number(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    # safetensors raises an error of its own with the number in its text.
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def _umask() -> int:

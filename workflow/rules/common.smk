@@ -308,11 +308,36 @@ def code(command):
 # --- hooks ----------------------------------------------------------------------------------------
 
 
+def check_writable():
+    """Refuse to start a run that can't write its results; here, since reading them is fine."""
+    for start in ("results", "data"):
+        for folder, _, _ in os.walk(start):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise WorkflowError(
+                    f"can't write into {folder}: no permission, or a disk that is read-only; make "
+                    "it writable, or run the workflow elsewhere (snakemake --directory)."
+                )
+
+
 def remove_unfinished():
     """Remove what killed jobs left under temporary names; the workflow's lock is held here."""
     for folder in (Path("results"), Path("data")):
         for path in folder.rglob(".unfinished-*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def explain_kill(logs):
+    """Print what a job that was killed could not; `logs` are Snakemake's own."""
+    logs = [path for path in map(Path, logs) if path.is_file()]
+    said = "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
+    # 137 is 128 + SIGKILL, from a shell; Slurm has a word of its own.
+    if re.search(r"exit status 137|Signals\.SIGKILL|OUT_OF_MEMORY", said):
+        print(
+            "error: a job was killed (see above for its rule), most often for lack of memory. Run "
+            "fewer jobs at a time (--cores 1, --resources gpu=1) or give it more memory "
+            "(docs/scaling.md), then start again: it continues where it last saved its state.",
+            file=sys.stderr,
+        )
 
 
 def print_headline():

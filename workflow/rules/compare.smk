@@ -16,6 +16,8 @@ rule compare_ensembles:
     threads: experiment_threads
     resources:
         gpu=gpus,
+        mem_mb=network_memory(evaluation_vectors),
+        runtime=network_runtime(comparison_epochs),
     params:
         job=job,
         settings=settings("model", "ensemble"),
@@ -46,6 +48,8 @@ rule compare_merges:
     threads: experiment_threads
     resources:
         gpu=gpus,
+        mem_mb=network_memory(evaluation_vectors),
+        runtime=network_runtime(comparison_epochs),
     params:
         job=job,
         settings=settings("model", grid=EVALUATION),
@@ -78,6 +82,8 @@ rule measure_geometry:
     threads: experiment_threads
     resources:
         gpu=gpus,
+        mem_mb=network_memory(evaluation_vectors),
+        runtime=network_runtime(comparison_epochs),
     params:
         job=job,
         settings=settings("model"),

@@ -8,6 +8,9 @@ rule prepare_data:
     log:
         "results/log/prepare_data-{dataset}.log",
     threads: 2
+    resources:
+        mem_mb=data_memory,
+        runtime=data_runtime,
     params:
         settings=lambda wildcards: json.dumps(config["datasets"][wildcards.dataset], sort_keys=True),
         code=code("prepare_data"),

@@ -15,6 +15,8 @@ rule evaluate_grid:
     threads: experiment_threads
     resources:
         gpu=gpus,
+        mem_mb=network_memory(evaluation_vectors),
+        runtime=network_runtime(grid_epochs),
     params:
         job=job,
         settings=settings("model", "grid"),

@@ -43,23 +43,35 @@ def files_named_in(folder):
     return found
 
 
+def is_whole(record):
+    """Return whether a record can be read; Snakemake ignores one that can't."""
+    try:
+        return bool(json.loads(record.read_text(encoding="utf-8")))
+    except ValueError:
+        return False
+
+
 def check_records():
     """Refuse files that lie there without a record of what made them.
 
     Snakemake would take them for finished whatever the parameters, because it compares parameters
     with the record. Files of a job that was interrupted have another kind of record, by which they
-    are built again.
+    are built again, even if a kill has left the record of what made them half-written.
     """
-    known = files_named_in(RECORDS).keys() | files_named_in(NOT_FINISHED).keys()
+    recorded = {file for file, record in files_named_in(RECORDS).items() if is_whole(record)}
+    known = recorded | files_named_in(NOT_FINISHED).keys()
     strays = [file for file in all_files() if file not in known and Path(file).exists()]
     if strays:
         named = "\n".join(f"  {file}" for file in strays[:MOST_NAMED])
         rest = f"\n  and {len(strays) - MOST_NAMED} more" if len(strays) > MOST_NAMED else ""
         places = [Path(file).parts for file in strays]
-        folders = sorted({"/".join(parts[: 2 if parts[0] == "data" else 3]) for parts in places})
+        folders = sorted(
+            {str(Path(*parts[: 2 if parts[0] == "data" else 3])) for parts in places}
+        )
         raise WorkflowError(
-            f"{len(strays)} files lie there without Snakemake's records of what made them "
-            f"({RECORDS}), so that nobody can tell whether they belong to params.yaml:\n"
+            f"{len(strays)} files lie there without readable records of what made them "
+            f"({RECORDS}, Snakemake's), so that nobody can tell whether they belong to "
+            f"params.yaml:\n"
             f"{named}{rest}\n"
             "If DVC has the records, get them together with the files: `dvc checkout`, or "
             "`dvc pull` without naming a target. Otherwise remove the files, and they are built "
@@ -91,5 +103,15 @@ def prune():
             record.unlink()
 
 
+def check_folders():
+    """Refuse a file where the workflow keeps a folder; Snakemake would end in a traceback."""
+    for folder in (Path("results"), Path("data")):
+        if folder.exists() and not folder.is_dir():
+            raise WorkflowError(
+                f"{folder} is a file, but the workflow keeps a folder there; rename or remove it."
+            )
+
+
 if workflow.is_main_process:  # jobs on other machines start Snakemake while files come and go
+    check_folders()
     check_records()

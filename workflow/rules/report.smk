@@ -30,6 +30,9 @@ rule collect_tables:
         ),
     log:
         f"{REPLICATE}/log/collect_tables.log",
+    resources:
+        mem_mb=plain_memory,
+        runtime=plain_runtime,
     params:
         code=code("collect_tables"),
         tables=lambda wildcards, output: str(Path(output.gathered[0]).parent),
@@ -63,6 +66,9 @@ rule plot_figures:
         svg=expand(f"{REPLICATE}/figures/{{figure}}.svg", figure=FIGURES, allow_missing=True),
     log:
         f"{REPLICATE}/log/plot_figures.log",
+    resources:
+        mem_mb=plain_memory,
+        runtime=plain_runtime,
     params:
         code=code("plot_figures"),
         tables=lambda wildcards, input: str(Path(input.tables[0]).parent),
@@ -93,6 +99,9 @@ rule summarize:
         svg="results/figures/summary.svg",
     log:
         "results/log/summarize.log",
+    resources:
+        mem_mb=plain_memory,
+        runtime=plain_runtime,
     params:
         margin=config["summary"]["margin"],
         code=code("summarize"),
@@ -111,6 +120,9 @@ rule record_hashes:
         f"{REPLICATE}/hashes.json",
     log:
         f"{REPLICATE}/log/record_hashes.log",
+    resources:
+        mem_mb=plain_memory,
+        runtime=plain_runtime,
     params:
         folder=REPLICATE,
         code=code("record_hashes"),
@@ -127,6 +139,9 @@ rule record_summary_hashes:
         "results/hashes.json",
     log:
         "results/log/record_summary_hashes.log",
+    resources:
+        mem_mb=plain_memory,
+        runtime=plain_runtime,
     params:
         code=code("record_hashes"),
     shell:

@@ -14,6 +14,8 @@ rule build_linear_surface:
     threads: experiment_threads
     resources:
         gpu=gpus,
+        mem_mb=network_memory(evaluation_vectors),
+        runtime=network_runtime(comparison_epochs),
     params:
         job=job,
         settings=settings("model"),
@@ -39,6 +41,8 @@ rule fit_bezier_surface:
     threads: experiment_threads
     resources:
         gpu=gpus,
+        mem_mb=network_memory(fitting_vectors),
+        runtime=network_runtime(fitting_epochs),
     params:
         job=job,
         settings=settings("model", "augment", "bezier"),
@@ -67,6 +71,8 @@ rule select_trajectory_surface:
     threads: experiment_threads
     resources:
         gpu=gpus,
+        mem_mb=network_memory(evaluation_vectors),
+        runtime=network_runtime(comparison_epochs),
     params:
         job=job,
         settings=settings("model", "trajectory", grid=EVALUATION),

@@ -28,6 +28,8 @@ for _experiment, _settings in EXPERIMENTS.items():
         threads: experiment_threads
         resources:
             gpu=gpus,
+            mem_mb=network_memory(training_vectors),
+            runtime=network_runtime(training_epochs),
         params:
             job=job,
             settings=settings("model", "augment", "endpoint"),

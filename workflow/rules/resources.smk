@@ -1,0 +1,119 @@
+# What a job asks a cluster for: memory and time. A run on one machine takes no notice of it, and no
+# value here reruns a finished job. The rules of thumb are explained in docs/cluster.md.
+import math
+
+BASE_MB = 2000  # Python with torch, and 8x8 images; a job with digits took 0.5 GB
+IMAGES_MB = 4000  # copies of a larger data set, and a batch's activations where there is no GPU
+CUDA_MB = 2000  # what CUDA keeps in a process's own memory
+BASE_MINUTES = 5
+DOWNLOAD_MINUTES = 60
+MINUTES_PER_EPOCH = {"digits": 0.1}
+OTHER_MINUTES_PER_EPOCH = 2
+EPOCHS_PER_GRID_POINT = 0.5
+EPOCHS_PER_COMPARISON = 5  # a few networks are evaluated
+
+
+def source_name(experiment):
+    """Return the name of the source of an experiment's images, such as digits or parquet."""
+    return config["datasets"][experiment["dataset"]]["source"]["name"]
+
+
+def parameter_count(model):
+    """Return about how many parameters a network has, without building it: torch starts slowly."""
+    if model["name"] == "vit":
+        return model["layers"] * model["hidden"] * (4 * model["hidden"] + 2 * model["mlp"])
+    for_each_squared_channel = {"resnet18": 2_728, "vgg16": 3_719}
+    if model["name"] in for_each_squared_channel:
+        return for_each_squared_channel[model["name"]] * model["width"] ** 2
+    return 140_000_000  # torchvision's VGG16, the largest network of params.yaml
+
+
+def plain_memory(wildcards, attempt):
+    """Return the memory of a job without networks, MB."""
+    return attempt * BASE_MB
+
+
+def data_memory(wildcards, attempt):
+    """Return the memory of a job that prepares a data set, MB."""
+    is_small = config["datasets"][wildcards.dataset]["source"]["name"] == "digits"
+    return attempt * (BASE_MB + (0 if is_small else IMAGES_MB))
+
+
+def data_runtime(wildcards, attempt):
+    """Return the time limit of a job that prepares, and perhaps downloads, a data set, minutes."""
+    is_small = config["datasets"][wildcards.dataset]["source"]["name"] == "digits"
+    return attempt * (BASE_MINUTES if is_small else DOWNLOAD_MINUTES)
+
+
+def network_memory(vectors):
+    """Return a resource function: MB of a job that keeps `vectors(experiment)` networks' parameters.
+
+    What a GPU holds is counted as well, since a state is copied from there to be saved. The second
+    attempt gets twice as much, and so on.
+    """
+
+    def megabytes(wildcards, attempt):
+        experiment = EXPERIMENTS[wildcards.experiment]
+        network = 4e-6 * parameter_count(experiment["model"])  # float32
+        images = 0 if source_name(experiment) == "digits" else IMAGES_MB
+        cuda = CUDA_MB * gpus(wildcards)
+        total = BASE_MB + images + cuda + vectors(experiment) * network
+        return attempt * math.ceil(total / 100) * 100
+
+    return megabytes
+
+
+def control_point_count(experiment):
+    """Return the control points of an experiment's fitted surface."""
+    along_u, along_v = experiment["bezier"]["degree"]
+    return (along_u + 1) * (along_v + 1)
+
+
+def training_vectors(experiment):
+    """Return parameters, gradient and two moments, and as many again while they are saved."""
+    return 8
+
+
+def evaluation_vectors(experiment):
+    """Return the control points, as read and on the device, and two networks."""
+    return 2 * control_point_count(experiment) + 2
+
+
+def fitting_vectors(experiment):
+    """Return what docs/scaling.md counts for a fit, and control points and moments once more."""
+    control_points = control_point_count(experiment)
+    moments = 2 if experiment["bezier"]["optimizer"] == "adamw" else 1
+    saved = control_points + moments * (control_points - CORNERS_PER_SURFACE)
+    return 2 * saved + 2 * experiment["bezier"]["points_per_step"] + 1
+
+
+def plain_runtime(wildcards, attempt):
+    """Return the time limit of a job without networks, minutes."""
+    return attempt * BASE_MINUTES
+
+
+def network_runtime(epochs):
+    """Return a resource function: minutes of a job as long as `epochs(experiment)` of training."""
+
+    def minutes(wildcards, attempt):
+        experiment = EXPERIMENTS[wildcards.experiment]
+        each = MINUTES_PER_EPOCH.get(source_name(experiment), OTHER_MINUTES_PER_EPOCH)
+        return attempt * math.ceil(BASE_MINUTES + epochs(experiment) * each)
+
+    return minutes
+
+
+def training_epochs(experiment):
+    return experiment["endpoint"]["epochs"]
+
+
+def fitting_epochs(experiment):
+    return experiment["bezier"]["boundary_epochs"] + experiment["bezier"]["epochs"]
+
+
+def grid_epochs(experiment):
+    return EPOCHS_PER_GRID_POINT * experiment["grid"]["points"] ** 2
+
+
+def comparison_epochs(experiment):
+    return EPOCHS_PER_COMPARISON
