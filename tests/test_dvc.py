@@ -124,7 +124,8 @@ def test_a_pull_without_the_records_is_refused_with_the_cure(origin, tmp_path):
         message = refused.stdout + refused.stderr
         assert "without readable records" in message
         assert "dvc checkout" in message
-        assert f"rm -r data/digits results/{EXPERIMENT}/0" in message
+        assert "rm -r data/digits " in message
+        assert f" results/{EXPERIMENT}/0`" in message
     run(clone, "dvc", "pull")
     assert planned(clone) == {}
 

@@ -96,7 +96,10 @@ def test_every_job_that_runs_networks_states_its_cost(finished):
     assert (cost.loc[cost["images_forward"] > 0, "flop"] > 0).all()
 
 
-COMPARISONS = {"compare_ensembles", "collect_tables", "plot_figures", "summarize", "all"}
+COMPARISONS = {
+    *("compare_ensembles", "collect_tables", "plot_figures", "summarize", "all"),
+    *("record_hashes", "record_summary_hashes"),
+}
 
 
 @pytest.mark.parametrize(
@@ -273,5 +276,6 @@ def test_a_strangers_params_run_nothing(tmp_path):
     (project / "params.yaml").write_text(trap + (project / "params.yaml").read_text())
     run = snakemake(project, "--dry-run")
     assert run.returncode == 1
-    assert "params.yaml, line 1: __use_yte__ would let the file run Python" in run.stderr
+    said = run.stdout + run.stderr
+    assert "params.yaml, line 1: __use_yte__ would let the file run Python" in said
     assert not (project / "sprung").exists()
