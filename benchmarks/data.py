@@ -11,7 +11,6 @@ import argparse
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import pyarrow.parquet as pq  # noqa: E402
 from _timing import print_machine, verdict  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from fourfold.cost import peak_bytes  # noqa: E402
 from fourfold.data.dataset import Dataset  # noqa: E402
 from fourfold.data.sources import load_source  # noqa: E402
 from fourfold.data.splitting import split_source  # noqa: E402
@@ -46,12 +46,11 @@ def prepare(arguments: argparse.Namespace) -> dict[str, float]:
     dataset = split_source(source, "cifar10", **split, val_images=len(source.labels) // 10)
     dataset.save(arguments.prepared)
     end = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "images": sum(len(part) for part in dataset.splits.values()),
         "decode_seconds": decoded - start,
         "split_seconds": end - decoded,
-        "bytes": peak if sys.platform == "darwin" else 1024 * peak,  # macOS: bytes, Linux: KiB
+        "bytes": peak_bytes(torch.device("cpu")),
     }
 
 

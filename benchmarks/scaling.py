@@ -9,7 +9,6 @@ Memory: peaks of fresh processes. Time: the variants of one network take turns i
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from _timing import (
 from torch import nn
 
 from fourfold.atomic import write_text
-from fourfold.cost import describe_device
+from fourfold.cost import describe_device, peak_bytes
 from fourfold.fitting import SAMPLERS, SurfaceStep
 from fourfold.grid import evaluate_points
 from fourfold.provenance import hardware
@@ -80,11 +79,7 @@ def print_peak(width: int, degree: int, points: int, device: torch.device) -> No
     step = fit_step(width, degree, points, device) if degree else training_step(width, device)
     for _ in range(4):
         step()
-    if device.type == "cuda":
-        print(torch.cuda.max_memory_allocated(device))
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(peak if sys.platform == "darwin" else 1024 * peak)  # macOS counts bytes, Linux KiB
+    print(peak_bytes(device))
 
 
 # --- steps ----------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ Memory: plain training and the surface run in fresh processes, and their peaks a
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from _timing import (
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fourfold.cost import flop_per_image
+from fourfold.cost import flop_per_image, peak_bytes
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.batches import Normalize
 from fourfold.fitting import SAMPLERS, SurfaceStep
@@ -229,11 +228,7 @@ def print_peak(variant: str, case: Case, device: torch.device) -> None:
     step = make_step(variant, case, device)
     for _ in range(4):
         step()
-    if device.type == "cuda":
-        print(torch.cuda.max_memory_allocated(device))
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(peak if sys.platform == "darwin" else 1024 * peak)  # macOS counts bytes, Linux KiB
+    print(peak_bytes(device))
 
 
 def compare_times(case: Case, device: torch.device) -> None:

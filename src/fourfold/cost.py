@@ -48,7 +48,7 @@ class CostMeter:
             "images_backward": self.images_backward,
             # The gradient with respect to inputs and to weights costs one forward pass each.
             "flop": float(flop_per_image * (self.images_forward + 2 * self.images_backward)),
-            "peak_bytes": _peak_bytes(self.device),
+            "peak_bytes": peak_bytes(self.device),
         }
 
 
@@ -81,7 +81,7 @@ def describe_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _peak_bytes(device: torch.device) -> int:
+def peak_bytes(device: torch.device) -> int:
     """Return the largest memory of the job so far: of the GPU, or of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

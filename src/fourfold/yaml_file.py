@@ -6,9 +6,13 @@ Snakemake reads params.yaml with YTE, which evaluates the Python expressions in 
 
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fourfold.errors import InputError
 from fourfold.untrusted import reading, require_file
+
+if TYPE_CHECKING:
+    import yaml
 
 MAX_BYTES = 300_000  # params.yaml has some 20,000
 # Lines, commas and opening brackets, which cost time: a second for 50,000. params.yaml has 700.
@@ -60,7 +64,7 @@ def _check_cost(text: str, path: str) -> None:
             raise InputError(f"{path}, line {number}: more than {MAX_DEPTH} brackets are open.")
 
 
-def _count(node: "yaml.Node", path: str, counts: dict[int, int | None]) -> int:  # noqa: F821
+def _count(node: "yaml.Node", path: str, counts: dict[int, int | None]) -> int:
     """Return the number of values below and with a node, each alias counted as what it repeats."""
     where = f"{path}, line {node.start_mark.line + 1}"
     if id(node) in counts:
