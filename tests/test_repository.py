@@ -4,7 +4,9 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 
 import fourfold
 from fourfold.cli import RULES
@@ -47,6 +49,39 @@ def test_snakemakes_records_travel_with_the_results():
 def test_dvc_removes_stale_files_before_it_records_what_is_there():
     for stage in _stages().values():
         assert "-- prune_results " in stage["cmd"]
+
+
+def _mappings(node):
+    """Yield every mapping that is the value of a key, as often as it is one."""
+    for key, value in node.value:
+        if isinstance(value, yaml.MappingNode) and key.value != "<<":
+            yield value
+            yield from _mappings(value)
+
+
+def test_no_section_of_params_is_another_by_alias_alone():
+    root = yaml.compose((ROOT / "params.yaml").read_text())
+    found = [id(mapping) for mapping in _mappings(root)]
+    assert len(found) > 100
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "digits-vgg16.ensemble.max_members",
+        "digits-resnet18.ensemble.max_members",
+        "cifar10-vgg16-paper.bezier.epochs",
+    ],
+)
+def test_a_parameter_set_by_dvc_changes_in_one_experiment(key, tmp_path):
+    copy = tmp_path / "params.yaml"
+    expected = yaml.safe_load((ROOT / "params.yaml").read_text())
+    copy.write_text((ROOT / "params.yaml").read_text())
+    apply_overrides(copy, [f"experiments.{key}=17"])  # what `dvc exp run -S` does
+    experiment, section, name = key.split(".")
+    expected["experiments"][experiment][section][name] = 17
+    assert yaml.safe_load(copy.read_text()) == expected
 
 
 def test_every_command_has_its_rule_and_its_module():
