@@ -52,7 +52,7 @@ def is_clean(folder):
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    """A repository whose results are built, committed, and pushed to a local remote."""
+    """A repository whose results are built, committed, and pushed to the remote it comes with."""
     base = tmp_path_factory.mktemp("dvc")
     project = new_project(base / "project")
     for name in (".dvc", ".dvcignore", ".gitignore", "dvc.yaml"):
@@ -60,20 +60,28 @@ def origin(tmp_path_factory):
     for private in ("tmp", "cache", "config.local"):
         shutil.rmtree(project / ".dvc" / private, ignore_errors=True)
     run(project, "git", "init", "-q", "-b", "main")
-    run(project, "dvc", "remote", "add", "-d", "store", str(base / "store"))
     commit(project, "workflow")
     run(project, "dvc", "repro")
     commit(project, "results")
     run(project, "dvc", "push")
+    assert (base / "fourfold-store").is_dir()
     return project
+
+
+def new_clone(origin, folder):
+    """Clone into another folder, from which the remote lies elsewhere."""
+    run(folder, "git", "clone", "-q", str(origin), "clone")
+    store = str(origin.parent / "fourfold-store")
+    run(folder / "clone", "dvc", "remote", "modify", "--local", "store", "url", store)
+    return folder / "clone"
 
 
 @pytest.fixture
 def clone(origin, tmp_path):
     """A colleague's clone that has pulled the results."""
-    run(tmp_path, "git", "clone", "-q", str(origin), "clone")
-    run(tmp_path / "clone", "dvc", "pull")
-    return tmp_path / "clone"
+    made = new_clone(origin, tmp_path)
+    run(made, "dvc", "pull")
+    return made
 
 
 def test_a_clone_that_pulled_has_nothing_to_do(origin, clone):
@@ -112,22 +120,28 @@ def test_a_changed_parameter_rebuilds_in_a_clone_what_it_would_at_home(origin, c
     assert planned(clone) == {}
 
 
-def test_a_pull_without_the_records_is_refused_with_the_cure(origin, tmp_path):
-    run(tmp_path, "git", "clone", "-q", str(origin), "clone")
-    clone = tmp_path / "clone"
-    run(clone, "dvc", "pull", "data", "results/")
-    if (clone / ".snakemake").exists():
-        shutil.rmtree(clone / ".snakemake")
+def test_a_pull_of_some_folders_alone_is_refused_with_the_cure(origin, tmp_path):
+    partial = new_clone(origin, tmp_path)
+    run(partial, "dvc", "pull", "data")
+    assert_refused(partial, "`rm -r data/digits`")
+    run(partial, "dvc", "pull")
+    assert planned(partial) == {}
+
+
+def test_results_without_their_records_are_refused_with_the_cure(clone):
+    shutil.rmtree(clone / ".snakemake")
+    assert_refused(clone, "`rm -r data/digits ", f" results/{EXPERIMENT}/0`")
+    run(clone, "dvc", "checkout")
+    assert planned(clone) == {}
+
+
+def assert_refused(project, *said):
     for arguments in (["--dry-run"], []):
-        refused = snakemake(clone, *arguments)
+        refused = snakemake(project, *arguments)
         assert refused.returncode == 1
         message = refused.stdout + refused.stderr
-        assert "without readable records" in message
-        assert "dvc checkout" in message
-        assert "rm -r data/digits " in message
-        assert f" results/{EXPERIMENT}/0`" in message
-    run(clone, "dvc", "pull")
-    assert planned(clone) == {}
+        for part in ("without readable records", "`dvc checkout`", *said):
+            assert part in message
 
 
 def test_what_params_no_longer_ask_for_is_removed(origin, clone):
@@ -171,7 +185,7 @@ def s3_server(monkeypatch):
 def test_results_travel_through_s3(origin, tmp_path, s3_server):
     sender = tmp_path / "sender"
     shutil.copytree(origin, sender, symlinks=True)
-    run(sender, "dvc", "remote", "add", "-d", "bucket", "s3://results/fourfold", "--force")
+    run(sender, "dvc", "remote", "add", "-d", "bucket", "s3://results/fourfold")
     run(sender, "dvc", "remote", "modify", "bucket", "endpointurl", s3_server)
     commit(sender, "a remote on S3")
     run(sender, "dvc", "push")

@@ -272,7 +272,7 @@ def test_an_interrupted_job_is_built_again_and_not_refused(project):
 
 def test_a_strangers_params_run_nothing(tmp_path):
     project = new_project(tmp_path)
-    trap = "__use_yte__: true\n__variables__: {a: ?__import__('os').mkdir('sprung')}\n"
+    trap = """__use_yte__: true\n__variables__:\n  a: "?__import__('os').mkdir('sprung')"\n"""
     (project / "params.yaml").write_text(trap + (project / "params.yaml").read_text())
     run = snakemake(project, "--dry-run")
     assert run.returncode == 1
