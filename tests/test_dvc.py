@@ -144,7 +144,7 @@ def assert_refused(project, *said):
             assert part in message
 
 
-def test_what_params_no_longer_ask_for_is_removed(origin, clone):
+def test_what_params_no_longer_ask_for_is_moved_away(origin, clone):
     (clone / RESULTS / "endpoints" / "seed99.safetensors").write_bytes(b"stale")
     (clone / "results" / "gone" / "0").mkdir(parents=True)
     (clone / "results" / "gone" / "0" / "t.parquet").write_bytes(b"stale")
@@ -157,6 +157,9 @@ def test_what_params_no_longer_ask_for_is_removed(origin, clone):
     assert contents(clone) == contents(origin)
     assert sorted(log.iterdir()) == logs
     assert not (clone / "results" / "gone").exists()
+    (kept,) = (clone / ".pruned").iterdir()  # nobody may have another copy
+    assert (kept / "results" / "gone" / "0" / "t.parquet").read_bytes() == b"stale"
+    assert (kept / RESULTS / "endpoints" / "seed99.safetensors").read_bytes() == b"stale"
     assert planned(clone) == {}
     assert is_clean(clone)
 
@@ -195,3 +198,15 @@ def test_results_travel_through_s3(origin, tmp_path, s3_server):
     assert planned(tmp_path / "clone") == {}
     assert is_clean(tmp_path / "clone")
     assert "nobody" not in (sender / ".dvc" / "config").read_text()  # nor any other credential
+
+
+def test_what_was_moved_away_can_be_taken_back(clone):
+    before = contents(clone)
+    edit(clone, lambda p: p.update(run=["tiny-vit"]))
+    assert snakemake(clone, "--", "prune_results").returncode == 0
+    assert not (clone / RESULTS).exists()
+    edit(clone, lambda p: p.update(run=[EXPERIMENT]))
+    (kept,) = (clone / ".pruned").iterdir()
+    shutil.copytree(kept, clone, dirs_exist_ok=True)
+    assert contents(clone) == before
+    assert planned(clone) == {}

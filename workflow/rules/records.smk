@@ -1,8 +1,11 @@
 # Snakemake's records of what made each file (.snakemake/metadata), and the files they speak of.
 import base64
+import tempfile
+import time
 
 RECORDS = Path(".snakemake") / "metadata"
 NOT_FINISHED = Path(".snakemake") / "incomplete"
+PRUNED = Path(".pruned")  # where stale files go
 # What jobs leave beside results, and what is written by hand: `snakemake --report`.
 NO_RESULTS = ("log", "report.html", "unfinished-*", ".unfinished-*")
 MOST_NAMED = 5
@@ -65,9 +68,7 @@ def check_records():
         named = "\n".join(f"  {file}" for file in strays[:MOST_NAMED])
         rest = f"\n  and {len(strays) - MOST_NAMED} more" if len(strays) > MOST_NAMED else ""
         places = [Path(file).parts for file in strays]
-        folders = sorted(
-            {str(Path(*parts[: 2 if parts[0] == "data" else 3])) for parts in places}
-        )
+        folders = sorted({str(Path(*parts[: 2 if parts[0] == "data" else 3])) for parts in places})
         raise WorkflowError(
             f"{len(strays)} files lie there without readable records of what made them "
             f"({RECORDS}, Snakemake's), so that nobody can tell whether they belong to "
@@ -92,15 +93,25 @@ def stale_paths(folder, expected):
 
 
 def prune():
-    """Remove stale files, and the records of files that nothing asks for."""
+    """Move stale files out of the way, with the records of files that nothing asks for.
+
+    They are kept, since nobody may have another copy: results of a run with another `run`, say.
+    """
     expected = set(map(Path, all_files()))
-    for folder in (Path("results"), Path("data")):
-        for path in stale_paths(folder, expected):
-            print(f"removing {path}, which params.yaml no longer asks for")
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for file, record in files_named_in(RECORDS).items():
-        if Path(file) not in expected:
-            record.unlink()
+    stale = [path for start in ("results", "data") for path in stale_paths(Path(start), expected)]
+    records = [
+        record for file, record in files_named_in(RECORDS).items() if Path(file) not in expected
+    ]
+    if stale:
+        PRUNED.mkdir(exist_ok=True)
+        kept = Path(tempfile.mkdtemp(prefix=time.strftime("%Y-%m-%d-%H%M%S-"), dir=PRUNED))
+        print(f"moving to {kept} what params.yaml no longer asks for: {', '.join(map(str, stale))}")
+    for path in [*stale, *records]:
+        if stale:
+            (kept / path).parent.mkdir(parents=True, exist_ok=True)
+            path.rename(kept / path)
+        else:
+            path.unlink()
 
 
 def check_folders():

@@ -153,7 +153,7 @@ localrules:
 
 
 rule prune_results:
-    """Remove the files of experiments, replicates, seeds and data sets that are gone from `run`."""
+    """Move files of what is gone from `run` (experiments, replicates, seeds, data) to .pruned/."""
     log:
         "results/log/prune_results.log",
     run:
