@@ -13,13 +13,12 @@ from fourfold.batchnorm import batchnorm_layers, reestimate_batchnorm
 from fourfold.data.batches import iterate_batches, to_float
 from fourfold.errors import InputError
 from fourfold.layout import StateDict, load_state
+from fourfold.logits import to_half
 from fourfold.metrics import classification_metrics
 from fourfold.precision import check_precision, compute_precision
 from fourfold.surface import BezierSurface
 
 BATCHNORM_MODES = ("reestimated", "interpolated", "none")
-
-_LARGEST_HALF = torch.finfo(torch.float16).max  # beyond it logits would become infinite
 
 Images = tuple[Tensor, Tensor]  # images, labels
 
@@ -191,13 +190,13 @@ def evaluate_networks(
         if mode == "reestimated":
             reestimate_batchnorm(network, batchnorm_images, **settings)
         for name, (images, labels) in moved.items():
-            outputs = predict(network, images, **settings)
+            outputs = to_half(predict(network, images, **settings))
             rows.append(
                 {"network": position, "split": name, "n": len(labels)}
-                | classification_metrics(outputs.log_softmax(dim=1), labels)
+                | classification_metrics(outputs.float().log_softmax(dim=1), labels)
                 | {"batchnorm": mode}
             )
-            logits[name].append(outputs.clamp(-_LARGEST_HALF, _LARGEST_HALF).half().cpu())
+            logits[name].append(outputs.cpu())
         if on_network is not None:
             on_network(position + 1)
     return Evaluation(

@@ -14,6 +14,12 @@ from fourfold.surface import CORNER_COORDINATES
 from fourfold.untrusted import check_fields, reading, shortened
 
 _FORMAT = "fourfold-logits-1"
+_LARGEST_HALF = torch.finfo(torch.float16).max  # beyond it logits would become infinite
+
+
+def to_half(logits: Tensor) -> Tensor:
+    """Return logits as they are cached, in float16; every table is made of these numbers."""
+    return logits.clamp(-_LARGEST_HALF, _LARGEST_HALF).half()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from fourfold.commands._job import Job, add_job_arguments, add_state_arguments
 from fourfold.commands._settings import check_keys
 from fourfold.errors import InputError
 from fourfold.grid import predict
+from fourfold.logits import to_half
 from fourfold.metrics import classification_metrics
 from fourfold.progress import Progress
 from fourfold.seeds import derive_seed
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
             precision=settings.get("precision", "float32"),
             preprocess=normalize,
         )
-        return classification_metrics(outputs.log_softmax(dim=1), labels)
+        return classification_metrics(to_half(outputs).float().log_softmax(dim=1), labels)
 
     def save(epoch: int, path: Path, name: str) -> list[dict]:
         """Save the network; its metrics use its own BatchNorm statistics, as they are saved."""
