@@ -57,5 +57,6 @@ rule all:
         per_replicate("tables/csv/{table}.csv", table=TABLES),
         per_replicate("surfaces/{surface}.safetensors", surface=SURFACES),
         per_replicate("logits/{surface}.safetensors", surface=SURFACES),
+        per_replicate("examples/{surface}.safetensors", surface=SURFACES),
         per_replicate("hashes.json"),
         "results/hashes.json",

@@ -19,6 +19,7 @@ RULES = {
     "compare-ensembles": "evaluate ensembles of corners and of points of the surfaces",
     "compare-merges": "evaluate merged networks: soups, centers, best points",
     "measure-geometry": "measure distances between control points, and barriers",
+    "measure-differences": "hold each surface against its corners, with intervals",
     "collect-tables": "gather the tables of single jobs, and write every table as CSV",
     "plot-figures": "draw the figures of one replicate",
     "summarize": "write the headline table and figure of all experiments",

@@ -32,15 +32,20 @@ def evaluate_ensemble(logits: Tensor, members: Sequence[int], labels: Tensor) ->
     }
 
 
-def greedy_ensemble(logits: Tensor, labels: Tensor, max_members: int) -> list[int]:
+def greedy_ensemble(
+    logits: Tensor, labels: Tensor, max_members: int, *, stop_early: bool = True
+) -> list[int]:
     """Choose networks one by one, each the one that lowers the ensemble's nll most.
 
     It stops when no further network lowers the nll, or at `max_members`. A network is taken once.
+    The first k members are what a choice of at most k would have been.
 
     Args:
         logits: (networks, n, classes) logits on the split to choose on: val, or test for an oracle.
         labels: (n,) class indices.
         max_members: largest number of networks, at least 1.
+        stop_early: whether to stop when the nll no longer falls; else there are `max_members`, for
+            comparison with an ensemble of as many.
 
     Returns:
         Indices in the order of their choice.
@@ -66,7 +71,7 @@ def greedy_ensemble(logits: Tensor, labels: Tensor, max_members: int) -> list[in
         nll = math.log(len(chosen) + 1) - torch.logaddexp(total, of_label).mean(dim=1)
         nll[chosen] = math.inf
         candidate = int(nll.argmin())
-        if not nll[candidate] < best:
+        if stop_early and not nll[candidate] < best:
             break
         best = float(nll[candidate])
         chosen.append(candidate)

@@ -9,60 +9,90 @@ from torch import Tensor
 
 from fourfold.errors import InputError
 from fourfold.metrics import disagreement
-from fourfold.surface import CORNER_COORDINATES, BezierSurface
+from fourfold.points import (
+    CORNER_COORDINATES,
+    area_mean,
+    is_corner,
+    own_corner_rows,
+    surface_rows,
+)
+from fourfold.surface import BezierSurface
 
 
 def measure_barriers(grid: pd.DataFrame) -> pd.DataFrame:
     """Measure the barrier of each surface and split of a `grid` table, in nll and in error.
 
-    barrier = max over the grid of L(u, v) minus the bilinear interpolation of the four corners'
-    losses at (u, v): how much worse than a mixture of its corners the surface is at its worst.
+    barrier = max over (u, v) of L(u, v) minus the bilinear interpolation of the four corners'
+    losses at (u, v): how much worse than a mixture of its corners the surface is at its worst. The
+    corners' losses come from the same procedure as those of the points (BatchNorm re-estimated);
+    the corners themselves are no candidates for the maximum, which would make it at least 0.
+
+    Worst point and barrier are over all points that were evaluated on the whole split: grid, edges
+    and random ones. The mean is over the area, from the grid alone by the trapezoid rule.
 
     Returns:
-        One row per surface, split and metric (`nll`, or `error` = 1 - accuracy): corner_mean, min,
-        mean, max, barrier, u_at_max, v_at_max.
+        One row per surface, split and metric (`nll`, or `error` = 1 - accuracy): corner_mean_own
+        (the corners as trained), corner_mean, min, mean, max, u_at_max, v_at_max, sample_at_max,
+        barrier, u_at_barrier, v_at_barrier.
 
     Raises:
-        InputError: if a corner is not among the points of a surface.
+        InputError: if a corner is not among the points of a surface, or its grid is incomplete.
     """
     rows = []
-    for (surface, split), points in grid.groupby(["surface", "split"], sort=False):
-        for metric, loss in (("nll", points["nll"]), ("error", 1 - points["accuracy"])):
-            u, v = points["u"], points["v"]
+    for (surface, split), every in grid.groupby(["surface", "split"], sort=False):
+        points, own = surface_rows(every), own_corner_rows(every)
+        is_grid = points["sample"] == "grid"
+        between = points[~is_corner(points["u"], points["v"])]
+        for metric in ("nll", "error"):
+            loss, own_loss = _loss(points, metric), _loss(own, metric)
             corners = [_value_at(points, loss, *corner) for corner in CORNER_COORDINATES]
+            u, v = between["u"], between["v"]
             mixture = (
                 (1 - u) * (1 - v) * corners[0]
                 + (1 - u) * v * corners[1]
                 + u * (1 - v) * corners[2]
                 + u * v * corners[3]
             )
-            worst = loss.idxmax()
+            excess = loss[between.index] - mixture
+            worst, highest = loss.idxmax(), excess.idxmax()
             rows.append(
                 {
                     "surface": surface,
                     "split": split,
                     "metric": metric,
+                    "corner_mean_own": own_loss.mean(),
                     "corner_mean": sum(corners) / 4,
                     "min": loss.min(),
-                    "mean": loss.mean(),
-                    "max": loss.max(),
-                    "barrier": (loss - mixture).max(),
-                    "u_at_max": u[worst],
-                    "v_at_max": v[worst],
+                    "mean": area_mean(points["u"][is_grid], points["v"][is_grid], loss[is_grid]),
+                    "max": loss[worst],
+                    "u_at_max": points["u"][worst],
+                    "v_at_max": points["v"][worst],
+                    "sample_at_max": points["sample"][worst],
+                    "barrier": excess[highest],
+                    "u_at_barrier": u[highest],
+                    "v_at_barrier": v[highest],
                 }
             )
     return pd.DataFrame(rows)
 
 
+def _loss(rows: pd.DataFrame, metric: str) -> pd.Series:
+    return rows["nll"] if metric == "nll" else 1 - rows["accuracy"]
+
+
 def measure_distances(
-    surface: BezierSurface, corner_logits: Mapping[str, Tensor] | None = None
+    surface: BezierSurface,
+    corner_logits: Mapping[str, Tensor] | None = None,
+    reestimated_logits: Mapping[str, Tensor] | None = None,
 ) -> pd.DataFrame:
     """Measure the distances between all pairs of control points.
 
     Args:
         surface: the surface.
-        corner_logits: name of a corner (`corner_00`, ...) -> (n, classes) logits; gives the
-            disagreement of the corners' predictions.
+        corner_logits: name of a corner (`corner_00`, ...) -> (n, classes) logits of the network as
+            trained; gives the disagreement of the corners' predictions.
+        reestimated_logits: the same with re-estimated BatchNorm statistics; gives a row for each
+            corner with itself, whose disagreement is what re-estimation alone scatters.
 
     Returns:
         One row per pair: surface, a, b, l2 = |a - b|, relative_l2 = l2 over the mean norm of a and
@@ -87,6 +117,11 @@ def measure_distances(
                 "cosine": (gram[i, j] / (norms[i] * norms[j])).item(),
                 "disagreement": disagreement(logits[a], logits[b]) if known else None,
             }
+        )
+    for name, again in (reestimated_logits or {}).items():
+        rows.append(
+            {"surface": surface.name, "a": name, "b": name, "l2": 0.0, "relative_l2": 0.0}
+            | {"cosine": 1.0, "disagreement": disagreement(logits[name], again)}
         )
     return pd.DataFrame(rows).astype({"disagreement": "float64"})
 

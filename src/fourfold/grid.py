@@ -1,8 +1,8 @@
 """Evaluate the networks at many points of a surface."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -10,42 +10,50 @@ import torch
 from torch import Tensor, nn
 
 from fourfold.batchnorm import batchnorm_layers, reestimate_batchnorm
-from fourfold.data.batches import iterate_batches, to_float
+from fourfold.data.augment import augment_once
+from fourfold.data.batches import Augment, Preprocess, iterate_batches, to_float
 from fourfold.errors import InputError
 from fourfold.layout import StateDict, load_state
 from fourfold.logits import to_half
-from fourfold.metrics import classification_metrics
+from fourfold.metrics import classification_metrics, per_image
+from fourfold.points import CORNER_COORDINATES, edge_points, grid_points
 from fourfold.precision import check_precision, compute_precision
+from fourfold.seeds import make_generator
 from fourfold.surface import BezierSurface
 
-BATCHNORM_MODES = ("reestimated", "interpolated", "none")
+BATCHNORM_MODES = ("reestimated", "interpolated", "own", "none")
 
 Images = tuple[Tensor, Tensor]  # images, labels
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics and logits of the networks at some points of one surface.
+    """What some networks predict: metrics, logits, and what they do on each image.
+
+    All of it is of the same numbers: logits rounded to float16.
 
     Attributes:
-        table: one row per point and split, the columns of the `grid` table.
-        logits: split -> (points, n, classes) float16, on the CPU.
+        table: one row per network and split.
+        logits: split -> (networks, n, classes) float16, on the CPU; of the splits asked for.
+        nll: split -> (networks, n) float32, nats, on the CPU.
+        correct: split -> (networks, n) bool, on the CPU.
+        own: the same for the corners with their own BatchNorm statistics, where the points are
+            evaluated with re-estimated ones; else None.
     """
 
     table: pd.DataFrame
     logits: dict[str, Tensor]
+    nll: dict[str, Tensor]
+    correct: dict[str, Tensor]
+    own: "Evaluation | None" = field(default=None)
 
 
-def grid_points(points: int) -> list[tuple[float, float]]:
-    """Return the points of a points x points lattice over the unit square, v running fastest.
-
-    Raises:
-        InputError: if there are fewer than 2 points per axis.
-    """
-    if points < 2:
-        raise InputError(f"grid points is {points}; a grid needs at least 2 along each axis.")
-    axis = [i / (points - 1) for i in range(points)]
-    return [(u, v) for u in axis for v in axis]
+def random_points(points: int, seed: int) -> list[Point]:
+    """Return independent uniform points of the unit square."""
+    generator = make_generator(seed, "random-points")
+    drawn = torch.rand(points, 2, generator=generator, dtype=torch.float64)
+    return [(u, v) for u, v in drawn.tolist()]
 
 
 def evaluate_grid(
@@ -53,6 +61,10 @@ def evaluate_grid(
     model: nn.Module,
     splits: Mapping[str, Images],
     points: int = 11,
+    *,
+    edges: int = 0,
+    random: int = 0,
+    seed: int = 0,
     **settings: Any,
 ) -> pd.DataFrame:
     """Evaluate nll, accuracy, ece and brier at every point of a points x points grid.
@@ -62,49 +74,84 @@ def evaluate_grid(
         model: any module of the corners' architecture; it is copied, not changed.
         splits: name -> (images, labels), for instance `train`, `val` and `test`.
         points: points along each axis; an odd number puts one on the center.
+        edges: further points along each of the four edges, where the worst ones often lie.
+        random: further points drawn uniformly from the square.
+        seed: of those, and of the augmentation for BatchNorm.
         **settings: as for `evaluate_points`.
 
     Returns:
-        One row per point and split: surface, u, v, split, n, nll, accuracy, ece, brier, batchnorm.
+        One row per point and split: surface, sample (`grid`, `edge`, `random`), u, v, split, n,
+        nll, accuracy, ece, brier, statistics, statistics_images. Corners of a network with
+        BatchNorm have two: with re-estimated statistics, and with their own.
 
     Raises:
         InputError: as `evaluate_points`.
     """
-    return evaluate_points(surface, model, splits, grid_points(points), **settings).table
+    lattice = grid_points(points)
+    further = further_points(lattice, edges, random, seed)
+    tables = [
+        evaluate_points(
+            surface, model, splits, chosen, sample=sample, seed=seed, keep_logits=(), **settings
+        ).table
+        for sample, chosen in {"grid": lattice, **further}.items()
+        if chosen
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def further_points(
+    lattice: Collection[Point], edges: int, random: int, seed: int
+) -> dict[str, list[Point]]:
+    """Return points beside those of `lattice`: `edges` along each edge, and `random` ones."""
+    along = edge_points(edges) if edges else []
+    return {
+        "edge": [point for point in along if point not in set(lattice)],
+        "random": random_points(random, seed),
+    }
 
 
 def evaluate_points(
     surface: BezierSurface,
     model: nn.Module,
     splits: Mapping[str, Images],
-    points: Sequence[tuple[float, float]],
+    points: Sequence[Point],
     *,
+    sample: str = "grid",
     batchnorm: str | None = None,
     batchnorm_images: Tensor | None = None,
+    augment: Augment | None = None,
+    seed: int = 0,
     batch_size: int = 512,
     precision: str = "float32",
-    preprocess: Callable[[Tensor], Tensor] = to_float,
+    preprocess: Preprocess = to_float,
     device: torch.device | str | None = None,
+    keep_logits: Collection[str] | None = None,
     on_point: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate the networks at the given points, all by the same procedure.
 
     Every network is in evaluation mode, and its BatchNorm statistics are estimated from scratch on
-    the same images, corners included.
+    the same augmented images, corners included. Corners are evaluated with their own statistics as
+    well: where both differ by more than noise, `augment` is not that of their training.
 
     Args:
         surface: the surface.
         model: any module of the corners' architecture; it is copied, not changed.
         splits: name -> (images, labels).
         points: (u, v) pairs.
+        sample: what the table's column `sample` says of these points.
         batchnorm: `reestimated`; `interpolated` takes the blended statistics of the corners (the
             wrong thing to do, to be shown as such); `none` for a model that has no BatchNorm. The
             default is what the model asks for, `reestimated` or `none`.
         batchnorm_images: images for the re-estimation, by default those of the split `train`.
+        augment: the augmentation of the corners' training, for the re-estimation; left out, it
+            costs the networks points of accuracy (see `reestimate_batchnorm`).
+        seed: of that augmentation, drawn once for all points.
         batch_size: images per forward pass.
         precision: `float32`, `tf32` or `bfloat16`, of the forward passes.
         preprocess: maps a batch of images to the model's input.
         device: where to evaluate; by default where the images are.
+        keep_logits: splits whose logits are returned; by default all.
         on_point: progress report, called with (points done, points).
 
     Raises:
@@ -113,23 +160,34 @@ def evaluate_points(
     """
     if not points:
         raise InputError("points is empty; give at least one (u, v).")
-    evaluation = evaluate_networks(
-        model,
-        (surface.state_dict(u, v) for u, v in points),
-        splits,
-        batchnorm=batchnorm,
-        batchnorm_images=batchnorm_images,
-        batch_size=batch_size,
-        precision=precision,
-        preprocess=preprocess,
-        device=device,
-        on_network=None if on_point is None else lambda done: on_point(done, len(points)),
-    )
-    table = evaluation.table
-    u, v = zip(*(points[i] for i in table.pop("network")), strict=True)
-    for position, (column, values) in enumerate((("surface", surface.name), ("u", u), ("v", v))):
-        table.insert(position, column, values)
-    return evaluation
+
+    def evaluate(points: Sequence[Point], mode: str | None, report: bool) -> Evaluation:
+        def on_network(done: int) -> None:
+            if report and on_point is not None:
+                on_point(done, len(points))
+
+        evaluation = evaluate_networks(
+            model, (surface.state_dict(u, v) for u, v in points), splits, batchnorm=mode,
+            batchnorm_images=batchnorm_images, augment=augment, seed=seed, batch_size=batch_size,
+            precision=precision, preprocess=preprocess, device=device, keep_logits=keep_logits,
+            on_network=on_network,
+        )  # fmt: skip
+        table = evaluation.table
+        u, v = zip(*(points[i] for i in table.pop("network")), strict=True)
+        columns = {"surface": surface.name, "sample": sample, "u": u, "v": v}
+        for position, (column, values) in enumerate(columns.items()):
+            table.insert(position, column, values)
+        return evaluation
+
+    evaluation = evaluate(points, batchnorm, report=True)
+    corners = [point for point in CORNER_COORDINATES if point in set(points)]
+    if not corners or evaluation.table["statistics"].iloc[0] == "none":
+        return evaluation
+    own = evaluate(corners, "own", report=False)
+    return Evaluation(
+        pd.concat([evaluation.table, own.table], ignore_index=True),
+        evaluation.logits, evaluation.nll, evaluation.correct, own,
+    )  # fmt: skip
 
 
 def evaluate_networks(
@@ -139,10 +197,13 @@ def evaluate_networks(
     *,
     batchnorm: str | None = None,
     batchnorm_images: Tensor | None = None,
+    augment: Augment | None = None,
+    seed: int = 0,
     batch_size: int = 512,
     precision: str = "float32",
-    preprocess: Callable[[Tensor], Tensor] = to_float,
+    preprocess: Preprocess = to_float,
     device: torch.device | str | None = None,
+    keep_logits: Collection[str] | None = None,
     on_network: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Evaluate any state dicts of one architecture by the procedure of `evaluate_points`.
@@ -150,12 +211,14 @@ def evaluate_networks(
     Args:
         model: a module of their architecture; it is copied, not changed.
         networks: state dicts, taken one at a time.
-        splits, batchnorm, batchnorm_images, batch_size, precision, preprocess, device: see
-            `evaluate_points`.
+        batchnorm: as for `evaluate_points`, or `own`: the statistics in the state dicts.
+        splits, batchnorm_images, augment, seed, batch_size, precision, preprocess, device,
+            keep_logits: see `evaluate_points`.
         on_network: progress report, called with the number of networks done.
 
     Returns:
-        A table with the column `network` (position in `networks`) in place of surface, u and v.
+        A table with the column `network` (position in `networks`) in place of surface, sample, u
+        and v.
     """
     if not splits:
         raise InputError("splits is empty; give at least one name -> (images, labels).")
@@ -170,38 +233,49 @@ def evaluate_networks(
     device = torch.device(device) if device is not None else first_images.device
     network = copy.deepcopy(model).to(device).eval()
     mode = batchnorm_mode(network, batchnorm)
-    if mode == "reestimated" and batchnorm_images is None:
-        if "train" not in splits:
+    if mode == "reestimated":
+        if batchnorm_images is None and "train" not in splits:
             raise InputError(
                 "the model has BatchNorm, whose statistics are re-estimated on training images: "
                 f"give batchnorm_images, or a split 'train' (splits are {list(splits)})."
             )
-        batchnorm_images = splits["train"][0]
+        if batchnorm_images is None:
+            batchnorm_images = splits["train"][0]
+        seen = augment_once(batchnorm_images.to(device), augment, seed, "batchnorm")
     moved = {
         name: (images.to(device), labels.to(device)) for name, (images, labels) in splits.items()
     }
-    if batchnorm_images is not None:
-        batchnorm_images = batchnorm_images.to(device)
     settings = {"batch_size": batch_size, "precision": precision, "preprocess": preprocess}
+    kept = set(splits if keep_logits is None else keep_logits)
     rows: list[dict[str, Any]] = []
-    logits: dict[str, list[Tensor]] = {name: [] for name in splits}
+    logits: dict[str, list[Tensor]] = {name: [] for name in splits if name in kept}
+    nll: dict[str, list[Tensor]] = {name: [] for name in splits}
+    correct: dict[str, list[Tensor]] = {name: [] for name in splits}
     for position, state in enumerate(networks):
         load_state(network, state)
         if mode == "reestimated":
-            reestimate_batchnorm(network, batchnorm_images, **settings)
+            reestimate_batchnorm(network, seen, **settings)
         for name, (images, labels) in moved.items():
             outputs = to_half(predict(network, images, **settings))
+            log_probabilities = outputs.float().log_softmax(dim=1)
             rows.append(
                 {"network": position, "split": name, "n": len(labels)}
-                | classification_metrics(outputs.float().log_softmax(dim=1), labels)
-                | {"batchnorm": mode}
+                | classification_metrics(log_probabilities, labels)
+                | {"statistics": mode}
+                | {"statistics_images": len(seen) if mode == "reestimated" else 0}
             )
-            logits[name].append(outputs.cpu())
+            if name in kept:
+                logits[name].append(outputs.cpu())
+            of_image = per_image(log_probabilities, labels)
+            nll[name].append(of_image[0].cpu())
+            correct[name].append(of_image[1].cpu())
         if on_network is not None:
             on_network(position + 1)
-    return Evaluation(
-        pd.DataFrame(rows), {name: torch.stack(members) for name, members in logits.items()}
-    )
+    return Evaluation(pd.DataFrame(rows), *(_stack(parts) for parts in (logits, nll, correct)))
+
+
+def _stack(parts: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack(members) for name, members in parts.items()}
 
 
 @torch.inference_mode()
@@ -211,7 +285,7 @@ def predict(
     *,
     batch_size: int = 512,
     precision: str = "float32",
-    preprocess: Callable[[Tensor], Tensor] = to_float,
+    preprocess: Preprocess = to_float,
 ) -> Tensor:
     """Return the (n, classes) float32 logits of `model`, in evaluation mode, for all images."""
     modes = [(module, module.training) for module in model.modules()]
@@ -233,13 +307,12 @@ def batchnorm_mode(model: nn.Module, asked: str | None = None) -> str:
     Raises:
         InputError: if the mode is unknown, or `none` for a model with BatchNorm statistics.
     """
-    has_statistics = bool(batchnorm_layers(model))
     if asked is not None and asked not in BATCHNORM_MODES:
         raise InputError(f"batchnorm is {asked!r}; choose one of {', '.join(BATCHNORM_MODES)}.")
-    if not has_statistics:
+    if not batchnorm_layers(model):
         # Other layers with running statistics (InstanceNorm) keep interpolated ones: say so.
         other = any(name.endswith("running_mean") for name, _ in model.named_buffers())
-        return "interpolated" if other else "none"
+        return ("own" if asked == "own" else "interpolated") if other else "none"
     if asked == "none":
         raise InputError(
             "batchnorm is 'none', but the model keeps BatchNorm statistics; choose 'reestimated' "

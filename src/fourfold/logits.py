@@ -1,4 +1,4 @@
-"""Cached logits of the networks at many points of a surface: what ensembles are made of."""
+"""What the networks of a surface say of each image: cached once, so that the rest takes seconds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,13 @@ from torch import Tensor
 
 from fourfold.checkpoint import load_tensors, save_tensors
 from fourfold.errors import InputError
-from fourfold.surface import CORNER_COORDINATES
+from fourfold.points import CORNER_COORDINATES
 from fourfold.untrusted import check_fields, reading, shortened
 
-_FORMAT = "fourfold-logits-1"
+_FORMAT = "fourfold-logits-2"
+_EXAMPLES_FORMAT = "fourfold-examples-1"
+CORNERS = len(CORNER_COORDINATES)
+SAMPLES = ("grid", "edge", "random", "own")
 _LARGEST_HALF = torch.finfo(torch.float16).max  # beyond it logits would become infinite
 
 
@@ -28,20 +31,30 @@ class SurfaceLogits:
 
     Attributes:
         surface: name of the surface.
+        statistics: BatchNorm statistics of the points: `reestimated`, `interpolated` or `none`.
         points: (u, v) of each network.
         logits: split -> (points, n, classes) float16.
+        own: split -> (4, n, classes) float16: the corners as trained, in corner order, with their
+            own BatchNorm statistics. Baselines are made of these.
         labels: split -> (n,) int64.
     """
 
     surface: str
+    statistics: str
     points: list[tuple[float, float]]
     logits: dict[str, Tensor]
+    own: dict[str, Tensor]
     labels: dict[str, Tensor]
 
     @property
     def corners(self) -> list[int]:
         """Positions of the four corners among the points, in corner order."""
         return [self.position(*corner) for corner in CORNER_COORDINATES]
+
+    @property
+    def candidates(self) -> list[int]:
+        """Positions of all points but the corners: what a merge or an ensemble is chosen from."""
+        return [i for i, point in enumerate(self.points) if point not in CORNER_COORDINATES]
 
     def position(self, u: float, v: float) -> int:
         """Return the position of the point (u, v).
@@ -60,8 +73,10 @@ class SurfaceLogits:
         """Write a safetensors file, completely or not at all."""
         tensors = {"points": torch.tensor(self.points, dtype=torch.float64)}
         tensors |= {f"logits/{split}": values for split, values in self.logits.items()}
+        tensors |= {f"own/{split}": values for split, values in self.own.items()}
         tensors |= {f"labels/{split}": values for split, values in self.labels.items()}
-        save_tensors(tensors, path, {**metadata, "format": _FORMAT, "surface": self.surface})
+        header = {**metadata, "format": _FORMAT, "surface": self.surface}
+        save_tensors(tensors, path, header | {"statistics": self.statistics})
 
     @classmethod
     def load(cls, path: str | Path) -> "SurfaceLogits":
@@ -77,19 +92,82 @@ class SurfaceLogits:
                 f"expected {_FORMAT!r}."
             )
         with reading(path, "logits"):
-            check_fields(header, {"surface": str}, "the header")
-            parts: dict[str, dict[str, Tensor]] = {"logits": {}, "labels": {}}
+            check_fields(header, {"surface": str, "statistics": str}, "the header")
+            parts: dict[str, dict[str, Tensor]] = {"logits": {}, "own": {}, "labels": {}}
             for name, values in tensors.items():
                 if "/" in name:
                     part, split = name.split("/", 1)
                     parts[part][split] = values
             _check_parts(tensors["points"], **parts)
             points = [tuple(point) for point in tensors["points"].tolist()]
-        return cls(header["surface"], points, **parts)
+        return cls(header["surface"], header["statistics"], points, **parts)
 
 
-def _check_parts(points: Tensor, logits: dict[str, Tensor], labels: dict[str, Tensor]) -> None:
-    """Refuse logits that don't fit to the points and labels, or are no finite numbers."""
+@dataclass(frozen=True)
+class Examples:
+    """What some networks of one surface do on each image of each split: enough for a bootstrap.
+
+    Attributes:
+        surface: name of the surface.
+        points: (u, v) of each network.
+        samples: of each network, why it was evaluated: `grid`, `edge`, `random`, or `own` for a
+            corner with its own BatchNorm statistics.
+        nll: split -> (networks, n) float32, nats.
+        correct: split -> (networks, n) bool.
+        labels: split -> (n,) int64.
+    """
+
+    surface: str
+    points: list[tuple[float, float]]
+    samples: list[str]
+    nll: dict[str, Tensor]
+    correct: dict[str, Tensor]
+    labels: dict[str, Tensor]
+
+    def save(self, path: str | Path, metadata: Mapping[str, Any]) -> None:
+        """Write a safetensors file, completely or not at all."""
+        tensors = {"points": torch.tensor(self.points, dtype=torch.float64)}
+        for part in ("nll", "correct", "labels"):
+            tensors |= {f"{part}/{split}": values for split, values in getattr(self, part).items()}
+        header = {**metadata, "format": _EXAMPLES_FORMAT, "surface": self.surface}
+        save_tensors(tensors, path, header | {"samples": self.samples})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Examples":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: if the file is missing, damaged, or of another kind.
+        """
+        tensors, header = load_tensors(path)
+        if header.get("format") != _EXAMPLES_FORMAT:
+            raise InputError(
+                f"{path} holds no examples: its format is {shortened(header.get('format'))}, "
+                f"expected {_EXAMPLES_FORMAT!r}."
+            )
+        with reading(path, "examples"):
+            check_fields(header, {"surface": str, "samples": list[str]}, "the header")
+            parts: dict[str, dict[str, Tensor]] = {"nll": {}, "correct": {}, "labels": {}}
+            for name, values in tensors.items():
+                if "/" in name:
+                    part, split = name.split("/", 1)
+                    parts[part][split] = values
+            _check_points(tensors["points"])
+            points = [tuple(point) for point in tensors["points"].tolist()]
+            for split, labels in parts["labels"].items():
+                expected = (len(header["samples"]), len(labels))
+                shapes = {tuple(parts[part][split].shape) for part in ("nll", "correct")}
+                if shapes != {expected} or len(points) != len(header["samples"]):
+                    raise InputError(
+                        f"nll and correct of {split!r:.40} have the shapes {sorted(shapes)}; "
+                        f"there are {len(points)} points, {expected[0]} samples and "
+                        f"{expected[1]} labels."
+                    )
+        return cls(header["surface"], points, header["samples"], **parts)
+
+
+def _check_points(points: Tensor) -> None:
+    """Refuse points that are no coordinates."""
     if points.ndim != 2 or points.shape[1] != 2 or points.dtype != torch.float64:
         raise InputError(
             f"points are {points.dtype} of shape {tuple(points.shape)}; they must be float64 with "
@@ -97,22 +175,34 @@ def _check_parts(points: Tensor, logits: dict[str, Tensor], labels: dict[str, Te
         )
     if not bool(((points >= 0) & (points <= 1)).all()):
         raise InputError("a point has a coordinate outside of [0, 1].")
-    if not logits or logits.keys() != labels.keys():
+
+
+def _check_parts(
+    points: Tensor, logits: dict[str, Tensor], own: dict[str, Tensor], labels: dict[str, Tensor]
+) -> None:
+    """Refuse logits that don't fit to the points and labels, or are no finite numbers."""
+    _check_points(points)
+    if not logits or logits.keys() != labels.keys() or logits.keys() != own.keys():
         raise InputError(
-            f"there are logits of {shortened(sorted(logits))} and labels of "
-            f"{shortened(sorted(labels))}; each split must have both."
+            f"there are logits of {shortened(sorted(logits))}, of the corners themselves of "
+            f"{shortened(sorted(own))} and labels of {shortened(sorted(labels))}; each split must "
+            "have all three."
         )
-    for split, values in logits.items():
-        classes = values.shape[-1] if values.ndim == 3 else 0
-        if values.shape != (len(points), labels[split].numel(), classes) or classes == 0:
-            raise InputError(
-                f"the logits of {split!r:.40} have the shape {tuple(values.shape)}, but there are "
-                f"{len(points)} points and {labels[split].numel()} labels; the shape must be "
-                "(points, images, classes)."
-            )
-        if not values.is_floating_point() or not bool(torch.isfinite(values).all()):
-            raise InputError(f"the logits of {split!r:.40} are not all finite floating numbers.")
-        check_labels(labels[split], classes, f"the labels of {split!r:.40}")
+    for split, labels_of_split in labels.items():
+        images = labels_of_split.numel()
+        for values, networks in ((logits[split], len(points)), (own[split], CORNERS)):
+            classes = values.shape[-1] if values.ndim == 3 else 0
+            if values.shape != (networks, images, classes) or classes == 0:
+                raise InputError(
+                    f"the logits of {split!r:.40} have the shape {tuple(values.shape)}, but there "
+                    f"are {networks} networks and {images} labels; the shape must be "
+                    "(networks, images, classes)."
+                )
+            if not values.is_floating_point() or not bool(torch.isfinite(values).all()):
+                raise InputError(
+                    f"the logits of {split!r:.40} are not all finite floating numbers."
+                )
+            check_labels(labels_of_split, classes, f"the labels of {split!r:.40}")
 
 
 def check_labels(labels: Tensor, classes: int, what: str) -> None:

@@ -7,13 +7,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fourfold.data.batches import shuffled_batches, to_float
+from fourfold.data.batches import Augment, Preprocess, shuffled_batches, to_float
 from fourfold.errors import DivergenceError
 from fourfold.seeds import derive_seed, make_generator
 from fourfold.snapshot import Snapshots
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
-Preprocess = Callable[[Tensor], Tensor]
 # Called after each step with (step, steps, loss of the step, images seen).
 OnStep = Callable[[int, int, Tensor, int], None]
 
@@ -35,7 +33,7 @@ class Loop:
     """Batches of all epochs in random order, their running means, and snapshots of all that.
 
     The random streams are those of one seed: data order, augmentation, and torch's global one for
-    dropout. Nothing in a step waits for the device: the order of an epoch is copied there at once,
+    dropout; `purpose` keeps two loops of one seed apart. Nothing in a step waits for the device: the order of an epoch is copied there at once,
     augmentation draws there, and running means are read at the end of the epoch.
 
     Attributes:
@@ -53,6 +51,7 @@ class Loop:
         epochs: int,
         batch_size: int,
         seed: int,
+        purpose: str = "",
         target: Resumable,
         streams: Mapping[str, torch.Generator] | None = None,
         augment: Augment | None = None,
@@ -63,13 +62,14 @@ class Loop:
     ) -> None:
         """Take the images, what a step changes (`target`), and further random `streams` to keep."""
         self._images, self._labels, self._device = images, labels, images.device
-        self._epochs, self._batch_size, self._seed = epochs, batch_size, seed
+        self._epochs, self._batch_size = epochs, batch_size
+        self._dropout_seed = derive_seed(seed, f"{purpose}dropout")
         self._target, self._snapshots = target, snapshots
         self._augment, self._preprocess = augment, preprocess
         self._on_step, self._on_epoch = on_step, on_epoch
         self._streams = {
-            "order": make_generator(seed, "order"),
-            "augment": make_generator(seed, "augment", self._device),
+            "order": make_generator(seed, f"{purpose}order"),
+            "augment": make_generator(seed, f"{purpose}augment", self._device),
             **(streams or {}),
         }
         self._order_before_epoch = self._streams["order"].get_state()
@@ -87,7 +87,7 @@ class Loop:
         """
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive_seed(self._seed, "dropout"))
+            torch.manual_seed(self._dropout_seed)
             state = None if self._snapshots is None else self._snapshots.load()
             if state is not None:
                 self._restore(state)

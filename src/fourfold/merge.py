@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fourfold.errors import InputError
 from fourfold.layout import ParameterLayout, StateDict, check_same_architecture
+from fourfold.points import is_corner, lattice_rows
 
 
 def average_states(states: Sequence[StateDict]) -> dict[str, Tensor]:
@@ -63,17 +64,20 @@ def greedy_soup(
 
 
 def best_point(grid: pd.DataFrame, split: str) -> tuple[float, float]:
-    """Return (u, v) of the point of one surface with the highest accuracy on `split`.
+    """Return (u, v) of the grid point of one surface with the highest accuracy on `split`.
 
-    Among equals the one with the lowest nll, then the first of the table.
+    Corners are no candidates: they are what a merge is compared with. Among equals the one with the
+    lowest nll, then the first of the table.
 
     Raises:
-        InputError: if the table has no row of that split.
+        InputError: if the table has no such row of that split.
     """
-    rows = grid[grid["split"] == split]
+    rows = lattice_rows(grid[grid["split"] == split])
+    rows = rows[~is_corner(rows["u"], rows["v"])]
     if rows.empty:
         raise InputError(
-            f"the grid has no rows of split {split!r}; it has {sorted(set(grid['split']))}."
+            f"the grid has no rows of split {split!r} beside the corners; it has "
+            f"{len(grid)} rows of {sorted(set(grid['split']))}."
         )
     best = rows.sort_values(["accuracy", "nll"], ascending=[False, True], kind="stable").iloc[0]
     return float(best["u"]), float(best["v"])

@@ -30,17 +30,27 @@ def classification_metrics(log_probabilities: Tensor, labels: Tensor) -> dict[st
     if len(labels) == 0:
         raise InputError("metrics of 0 examples don't exist; the split is empty.")
     probabilities = log_probabilities.exp()
-    confidence, predicted = probabilities.max(dim=1)
-    correct = (predicted == labels).double()
-    of_label = log_probabilities.gather(1, labels[:, None])[:, 0]
+    nll, is_correct = per_image(log_probabilities, labels)
+    correct = is_correct.double()
     # sum_k (p_k - y_k)^2 = sum_k p_k^2 - 2 p_label + 1 needs no one-hot matrix.
-    brier = probabilities.square().sum(dim=1) - 2 * of_label.exp() + 1
+    brier = probabilities.square().sum(dim=1) - 2 * (-nll).exp() + 1
     return {
-        "nll": -of_label.double().mean().item(),
+        "nll": nll.double().mean().item(),
         "accuracy": correct.mean().item(),
-        "ece": _calibration_error(confidence.double(), correct),
+        "ece": _calibration_error(probabilities.amax(dim=1).double(), correct),
         "brier": brier.double().mean().item(),
     }
+
+
+def per_image(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nll (float32, nats) and whether the prediction is right, for each example.
+
+    Args:
+        log_probabilities: (n, classes).
+        labels: (n,) class indices.
+    """
+    of_label = log_probabilities.gather(1, labels[:, None])[:, 0]
+    return -of_label, log_probabilities.argmax(dim=1) == labels
 
 
 def _calibration_error(confidence: Tensor, correct: Tensor) -> float:

@@ -5,187 +5,260 @@ from typing import Any
 
 import pandas as pd
 
+from fourfold.bootstrap import student_interval
+from fourfold.claims import CLAIMS, YES, compare, judge
+from fourfold.points import CENTER, is_corner, lattice_rows, own_corner_rows, surface_rows
+
 ALL_REPLICATES = -1  # what the column `replicate` says in rows over all replicates
-_CORNERS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
-_SURFACE_METRICS = {
-    "accuracy_corner_mean": "corners' mean",
-    "accuracy_min": "worst point",
-    "accuracy_mean": "mean",
-    "accuracy_center": "center",
-}
-_SURFACE_MEASURES = ("barrier_nll", "corner_distance")
+
+# A corner's re-estimated network and the network as trained must agree to within this, in the mean
+# over the corners; else the points of the surface are not what they would be with statistics of
+# their own training.
+STATISTICS_AGREE = {"accuracy": 0.005, "nll": 0.01}
+# Corners nearer to each other than this, relative to their norm, are nearly one network.
+COINCIDENT_DISTANCE = 0.05
+
+_TEST = "test"
+_ENSEMBLE = 4  # members on both sides of the comparison of ensembles
 
 
-def summarize(tables: Mapping[str, pd.DataFrame], margin: float) -> pd.DataFrame:
+def summarize(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the `summary` table: headline figures on test, over the replicates.
 
     With two replicates or more, low and high are the ends of the 95 % confidence interval of the
-    mean by Student's t; with one they are missing.
+    mean by Student's t; with one they are missing. Those of differences and claims are of the
+    paired bootstrap over images and replicates.
 
     Args:
-        tables: `grid`, `barrier`, `ensemble`, `merge`, `geometry` and `cost` of all experiments and
-            replicates, by name.
-        margin: largest gap between the worst accuracy of a low-loss surface and its corners' mean.
+        tables: `grid`, `barrier`, `ensemble`, `merge`, `geometry`, `cost` and `difference` of all
+            experiments and replicates, by name.
 
     Returns:
-        Rows of kind `surface`, `ensemble`, `merge` and `claim`. A claim's mean is the share of the
-        replicates in which it holds.
+        Rows of kind `surface`, `statistics`, `ensemble`, `merge`, `difference`, `claim` and
+        `control`. `text` has a claim's verdict.
     """
-    facts = pd.DataFrame(_facts(tables, margin))
     keys = ["experiment", "kind", "method", "metric"]
     rows = []
-    for key, group in facts.groupby(keys, sort=False):
-        low, high = _interval(group["value"])
-        rows.append(
-            dict(zip(keys, key, strict=True))
-            | {"replicate": ALL_REPLICATES, "n": group["n"].iloc[0], "replicates": len(group)}
-            | {"mean": group["value"].mean(), "low": low, "high": high}
-        )
+    facts = pd.DataFrame(_facts(tables))
+    for experiment, of_experiment in facts.groupby("experiment", sort=False):
+        common = {
+            "experiment": experiment,
+            "replicate": ALL_REPLICATES,
+            "n": of_experiment["n"].iloc[0],
+            "replicates": of_experiment["replicate"].nunique(),
+        }
+        for (kind, method, metric), group in of_experiment.groupby(keys[1:], sort=False):
+            low, high = (None, None) if len(group) < 2 else student_interval(group["value"])
+            text = group["text"].iloc[0] if len(group) == 1 else None
+            rows.append(
+                common
+                | {"kind": kind, "method": method, "metric": metric}
+                | {"replicates": len(group), "mean": group["value"].mean()}
+                | {"low": low, "high": high, "text": text}
+            )
+        differences = tables["difference"]
+        compared = compare(differences[differences["experiment"] == experiment])
+        rows += [common | row for row in _compared(compared, _coincident(of_experiment))]
     return pd.DataFrame(rows)
 
 
-def _facts(tables: Mapping[str, pd.DataFrame], margin: float) -> Iterator[dict[str, Any]]:
+def _facts(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
     """Yield one row per experiment, replicate, method and metric."""
-    # What has splits is reported on test; distances and costs have none.
-    test = {
-        name: table[table["split"] == "test"] if "split" in table else table
-        for name, table in tables.items()
-    }
-    for (experiment, replicate), points in test["grid"].groupby(
+    for (experiment, replicate), grid in tables["grid"].groupby(
         ["experiment", "replicate"], sort=False
     ):
-        here = {
-            name: table[(table["experiment"] == experiment) & (table["replicate"] == replicate)]
-            for name, table in test.items()
-        }
-        of = _Replicate(here)
-        for kind, method, metric, value in (*of.measurements(), *of.claims(margin)):
+        of = _Replicate(
+            {
+                name: table[(table["experiment"] == experiment) & (table["replicate"] == replicate)]
+                for name, table in tables.items()
+            }
+        )
+        n = grid.loc[grid["split"] == _TEST, "n"].max()
+        for kind, method, metric, value, text in of.measurements():
             yield {
                 "experiment": experiment,
                 "replicate": replicate,
-                "n": points["n"].iloc[0],
+                "n": n,
                 "kind": kind,
                 "method": method,
                 "metric": metric,
                 "value": value,
+                "text": text,
             }
 
 
-Fact = tuple[str, str, str, float]  # kind, method, metric, value
+def _coincident(facts: pd.DataFrame) -> list[str]:
+    """Return the surfaces whose corners nearly coincide, in the mean over the replicates.
+
+    They are near to each other, or disagree no more than one corner does with itself when its
+    BatchNorm statistics are re-estimated.
+    """
+    means = facts[facts["kind"] == "surface"].groupby(["method", "metric"])["value"].mean()
+    return [
+        surface
+        for surface in means.index.get_level_values("method").unique()
+        if means[surface, "corner_distance"] < COINCIDENT_DISTANCE
+        or means[surface, "corner_disagreement"] <= means[surface, "corner_scatter"]
+    ]
+
+
+def _compared(compared: Mapping, coincident: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all differences, and of every claim and its control."""
+    for (surface, comparison), differences in compared.items():
+        for one in differences:
+            yield {
+                "kind": "difference",
+                "method": f"{surface}/{comparison}",
+                "metric": f"{one.split}_{one.metric}",
+                **_ends(one),
+                "text": one.verdict,
+            }
+    for verdict in judge(compared, coincident):
+        one = verdict.decided_by
+        yield {
+            "kind": "claim" if verdict.surface == verdict.claim.surface else "control",
+            "method": verdict.claim.text,
+            "metric": f"{one.split}_{one.metric}",
+            **_ends(one),
+            "text": verdict.word,
+        }
+
+
+def _ends(one: Any) -> dict[str, float]:
+    return {"mean": one.difference, "low": one.low, "high": one.high}
+
+
+Fact = tuple[str, str, str, float, str | None]  # kind, method, metric, value, text
 
 
 class _Replicate:
-    """The test rows of one replicate of one experiment."""
+    """The tables of one replicate of one experiment."""
 
     def __init__(self, tables: Mapping[str, pd.DataFrame]) -> None:
-        self.surfaces = {
-            name: self._measure_surface(points)
-            for name, points in tables["grid"].groupby("surface", sort=False)
-        }
-        for _, row in tables["barrier"].iterrows():
-            self.surfaces[row["surface"]][f"barrier_{row['metric']}"] = row["barrier"]
-        geometry, cost = tables["geometry"], tables["cost"]
-        corners = geometry[
-            geometry["a"].str.startswith("corner") & geometry["b"].str.startswith("corner")
-        ]
-        for surface, pairs in corners.groupby("surface", sort=False):
-            self.surfaces[surface]["corner_distance"] = pairs["relative_l2"].mean()
-        runs = cost.loc[cost["stage"] == "train_endpoint", "images_backward"]
-        fit = cost.loc[cost["stage"] == "fit_bezier_surface", "images_backward"].sum()
-        trained = {"linear": runs.sum(), "bezier": runs.sum() + fit, "trajectory": runs.iloc[0]}
-        for surface in self.surfaces:
-            self.surfaces[surface]["images_backward"] = float(trained[surface])
-        self.ensembles = {
-            f"{row['ensemble']}/{row['selection']}": row for _, row in tables["ensemble"].iterrows()
-        }
-        self.merges = {
-            f"{row['surface']}/{row['merge']}": row for _, row in tables["merge"].iterrows()
-        }
-
-    @staticmethod
-    def _measure_surface(points: pd.DataFrame) -> dict[str, float]:
-        by_point = points.set_index(["u", "v"])
-        facts = {}
-        for metric in ("accuracy", "nll"):
-            values = by_point[metric]
-            facts |= {
-                f"{metric}_corner_mean": values[list(_CORNERS)].mean(),
-                f"{metric}_min": values.min(),
-                f"{metric}_mean": values.mean(),
-                f"{metric}_max": values.max(),
-                f"{metric}_center": values[(0.5, 0.5)],
-            }
-        return facts
+        self.tables = tables
 
     def measurements(self) -> Iterator[Fact]:
         """Yield the headline figures."""
-        for surface, facts in self.surfaces.items():
-            for metric, value in facts.items():
-                yield "surface", surface, metric, value
-        for kind, methods in (("ensemble", self.ensembles), ("merge", self.merges)):
-            for method, row in methods.items():
-                for metric in ("accuracy", "nll", "ece", "brier"):
-                    yield kind, method, metric, row[metric]
-        for method, row in self.ensembles.items():
-            yield "ensemble", method, "forward_passes", row["forward_passes"]
+        for surface, grid in self.tables["grid"].groupby("surface", sort=False):
+            for metric, value, text in (
+                *self._losses(surface, grid[grid["split"] == _TEST]),
+                *self._corners(surface),
+                *self._cost(surface, grid),
+            ):
+                yield "surface", surface, metric, value, text
+            yield from self._statistics(surface, grid)
+        yield from self._ensembles()
+        merge = self.tables["merge"]
+        for _, row in merge[merge["split"] == _TEST].iterrows():
+            for metric in ("accuracy", "nll", "ece", "brier"):
+                yield "merge", f"{row['surface']}/{row['merge']}", metric, row[metric], None
 
-    def claims(self, margin: float) -> Iterator[Fact]:
-        """Yield for each claim of the paper whether it holds here, 1 or 0."""
-        gap = {
-            surface: facts["accuracy_corner_mean"] - facts["accuracy_min"]
-            for surface, facts in self.surfaces.items()
-        }
-        best_corner = self.merges["linear/best-corner"]["accuracy"]
-        corners = self.ensembles["corners/fixed"]["accuracy"]
-        holds = {
-            "linear surface fails": gap["linear"] > margin,
-            "Bezier surface is low-loss everywhere": gap["bezier"] <= margin,
-            "trajectory surface is low-loss without training": gap["trajectory"] <= margin,
-            "merge: Bezier point picked on val at least equals the best corner": (
-                self.merges["bezier/best-point"]["accuracy"] >= best_corner
-            ),
-            "ensemble: Bezier points picked on val beat the best corner": (
-                self.ensembles["bezier/validation"]["accuracy"] > best_corner
-            ),
-            "ensemble: Bezier points picked on val at least equal the four corners": (
-                self.ensembles["bezier/validation"]["accuracy"] >= corners
-            ),
-        }
-        for claim, held in holds.items():
-            yield "claim", claim, "holds", float(held)
+    def _losses(self, surface: str, test: pd.DataFrame) -> Iterator[tuple[str, float, str | None]]:
+        """Yield accuracy and nll over the surface, and its barriers."""
+        barrier = self.tables["barrier"]
+        rows = barrier[barrier["surface"] == surface].set_index(["split", "metric"])
+        center = lattice_rows(test).set_index(["u", "v"]).loc[CENTER]
+        for metric, loss in (("accuracy", "error"), ("nll", "nll")):
+            row = rows.loc[_TEST, loss]
+            read = (lambda value: 1 - value) if loss == "error" else (lambda value: value)
+            worst, best = ("min", "max") if loss == "error" else ("max", "min")
+            yield f"{metric}_corner_mean_own", read(row["corner_mean_own"]), None
+            yield f"{metric}_corner_mean", read(row["corner_mean"]), None
+            yield f"{metric}_{worst}", read(row["max"]), row["sample_at_max"]
+            yield f"{metric}_{best}", read(row["min"]), None
+            yield f"{metric}_mean", read(row["mean"]), None
+            yield f"{metric}_center", center[metric], None
+        yield "u_at_accuracy_min", rows.loc[_TEST, "error"]["u_at_max"], None
+        yield "v_at_accuracy_min", rows.loc[_TEST, "error"]["v_at_max"], None
+        for split, loss in rows.index:
+            yield f"barrier_{loss}_{split}", rows.loc[split, loss]["barrier"], None
 
+    def _corners(self, surface: str) -> Iterator[tuple[str, float, None]]:
+        """Yield how far apart the corners are, in weights and in predictions."""
+        geometry = self.tables["geometry"]
+        rows = geometry[geometry["surface"] == surface]
+        rows = rows[rows["a"].str.startswith("corner") & rows["b"].str.startswith("corner")]
+        pairs, alone = rows[rows["a"] != rows["b"]], rows[rows["a"] == rows["b"]]
+        yield "corner_distance", pairs["relative_l2"].mean(), None
+        yield "corner_disagreement", pairs["disagreement"].mean(), None
+        yield "corner_scatter", alone["disagreement"].mean(), None
 
-def _interval(values: pd.Series) -> tuple[float | None, float | None]:
-    """Return the 95 % confidence interval of the mean, missing for a single value."""
-    if len(values) < 2:
-        return None, None
-    from scipy.stats import t
+    def _cost(self, surface: str, grid: pd.DataFrame) -> Iterator[tuple[str, float, None]]:
+        """Yield the images passed backward and forward for training, and for choosing on val.
 
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return values.mean() - half, values.mean() + half
+        What choosing takes are the selection of corners and the pick of a point of the grid.
+        """
+        cost = self.tables["cost"]
+        runs = cost.loc[cost["stage"] == "train_endpoint", "images_backward"]
+        fit = cost.loc[cost["stage"] == "fit_bezier_surface", "images_backward"].sum()
+        selection = cost.loc[cost["stage"] == "select_trajectory_surface", "images_forward"].sum()
+        trained = {"linear": runs.sum(), "bezier": runs.sum() + fit, "trajectory": runs.iloc[0]}
+        val = lattice_rows(grid[grid["split"] == "val"])
+        val = val[~is_corner(val["u"], val["v"])]
+        chosen = (val["n"] + val["statistics_images"]).sum()
+        chosen += selection if surface == "trajectory" else 0
+        yield "images_backward", float(trained[surface]), None
+        yield "images_forward", float(trained[surface] + chosen), None
+
+    @staticmethod
+    def _statistics(surface: str, grid: pd.DataFrame) -> Iterator[Fact]:
+        """Yield what re-estimated BatchNorm statistics change in the corners, in the mean."""
+        for split, rows in grid[grid["sample"] == "grid"].groupby("split", sort=False):
+            own, again = own_corner_rows(rows), surface_rows(rows)
+            again = again[is_corner(again["u"], again["v"])]
+            for metric in STATISTICS_AGREE:
+                change = again[metric].mean() - own[metric].mean()
+                yield "statistics", surface, f"{split}_{metric}", change, None
+
+    def _ensembles(self) -> Iterator[Fact]:
+        """Yield ensembles; those that differ in members alone, of one size, in the mean."""
+        ensemble = self.tables["ensemble"]
+        keys = ["ensemble", "selection", "forward_passes"]
+        test = ensemble[ensemble["split"] == _TEST]
+        for (name, selection, passes), rows in test.groupby(keys, sort=False):
+            sized = selection in ("validation", "subset")
+            method = f"{name}/{selection}" + (f"-{passes}" if sized else "")
+            for metric in ("accuracy", "nll", "ece", "brier", "disagreement", "forward_passes"):
+                yield "ensemble", method, metric, rows[metric].mean(), None
 
 
 # --- text -----------------------------------------------------------------------------------------
 
+_INTERVALS = (
+    "A difference is in favour of the surface where it is positive (accuracy in points, nll in nats); "
+    "brackets: 95 % interval, paired bootstrap over images"
+)
+_HOW_TO_READ = (
+    "Corners are the networks as trained, with their own BatchNorm statistics. Worst point: of the "
+    "grid, of points along the edges and of random points; in brackets where it is and which of the "
+    "three found it. Mean: over the area. Best point: one merged network, picked on val. Four points: "
+    "picked on val, their predictions averaged; beside them the four corners. No corner is a candidate "
+    "for either. Barrier: largest excess of the loss over a mixture of the corners' losses. Corners' "
+    "distance: mean over pairs of |a - b| / mean norm. Images: thousands passed backward (training) / "
+    "forward (training and choosing on val)."
+)
 
-def render_markdown(summary: pd.DataFrame, margin: float) -> str:
+
+def render_markdown(summary: pd.DataFrame, kept: float) -> str:
     """Return the text of summary.md: the headline table and the claims, then every method."""
     of_experiment = dict(list(summary.groupby("experiment", sort=False)))
     blocks = [
         "# Summary",
-        render_headline(summary, margin),
+        render_headline(summary, kept),
+        "## Corners as trained, and with re-estimated BatchNorm statistics",
+        _statistics_table(of_experiment),
         *(
             f"## {experiment}: merges and ensembles\n\n{_method_table(rows)}"
             for experiment, rows in of_experiment.items()
         ),
         "Rows marked *oracle* were chosen on test and show how much that flatters; everything else "
-        "was chosen on val or in advance.",
+        "was chosen on val or in advance. Ensembles of a part of the corners: mean over all choices.",
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def render_headline(summary: pd.DataFrame, margin: float) -> str:
-    """Return the headline table, the table of claims, and how to read both, as Markdown."""
+def render_headline(summary: pd.DataFrame, kept: float) -> str:
+    """Return the headline table, the tables of claims, and how to read them, as Markdown."""
     of_experiment = dict(list(summary.groupby("experiment", sort=False)))
     replicates = summary["replicates"].max()
     sizes = sorted({int(n) for n in summary["n"]})
@@ -194,18 +267,40 @@ def render_headline(summary: pd.DataFrame, margin: float) -> str:
         [
             f"Test accuracy in percent{spread}, n = {', '.join(map(str, sizes))} images, "
             f"{replicates} replicate{'s' if replicates > 1 else ''} of four corners.",
+            *warnings(of_experiment),
             _headline_table(of_experiment),
+            _HOW_TO_READ,
             _claim_table(of_experiment),
-            "Best point: one merged network, picked on val. Ensemble: up to the number in brackets "
-            "of points, picked on val and averaged; beside them the four corners. Barrier: largest "
-            "excess of the loss over a mixture of the corners' losses. Corners' distance: mean "
-            "over pairs of |a - b| / mean norm; where corners nearly coincide, a low-loss surface "
-            "through them is trivial. Trained on: thousands of images passed backward for the "
-            "surface, its corners included. Low-loss everywhere: the worst point of the grid is at "
-            f"most {100 * margin:g} points under the mean of the corners; a surface fails if it "
-            "is not.",
+            f"Low-loss everywhere: the worst point keeps at least {100 * kept:g} % of what the corners "
+            "have above guessing, in accuracy and in nll, on train, val and test; *trivial* where the "
+            f"corners nearly coincide (distance under {COINCIDENT_DISTANCE}, or no more disagreement "
+            "than re-estimated statistics alone make). *Can't tell*: the interval has zero inside. "
+            "The linear surface through the same corners is the control.",
+            _difference_table(of_experiment),
+            _INTERVALS + (" and replicates" if replicates > 1 else "") + ". Of several comparisons "
+            "(splits, metrics) the one least in favour of the surface is shown.",
         ]
     )
+
+
+def warnings(of_experiment: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return a line for each surface whose corners are not as trained when re-estimated."""
+    lines = []
+    for experiment, rows in of_experiment.items():
+        for surface, changes in rows[rows["kind"] == "statistics"].groupby("method", sort=False):
+            beyond = [
+                f"{metric.replace('_', ' ')} {_difference(metric, change)}"
+                for metric, change in zip(changes["metric"], changes["mean"], strict=True)
+                if abs(change) > STATISTICS_AGREE[metric.partition("_")[2]]
+                and not metric.startswith("train")
+            ]
+            if beyond:
+                lines.append(
+                    f"**Warning**: the corners of {experiment}, {surface}, are not as trained when "
+                    f"their BatchNorm statistics are re-estimated ({', '.join(beyond)}), so the "
+                    "points of this surface may be as far from what they would be."
+                )
+    return lines
 
 
 def render_metrics(summary: pd.DataFrame) -> dict[str, Any]:
@@ -220,8 +315,8 @@ def render_metrics(summary: pd.DataFrame) -> dict[str, Any]:
 
 def _headline_table(of_experiment: dict[str, pd.DataFrame]) -> str:
     """One row per experiment and surface, and one for the ensemble of the four corners."""
-    head = ["experiment", "surface", *_SURFACE_METRICS.values()]
-    head += ["best point", "ensemble", "barrier (nats)", "corners' distance", "trained on (k)"]
+    head = ["experiment", "surface", "corners' mean", "worst point", "mean", "center", "best point"]
+    head += ["four points", "barrier train / test (nats)", "corners' distance", "images (k)"]
     body = []
     for experiment, rows in of_experiment.items():
         value = rows.set_index(["kind", "method", "metric"]).sort_index()
@@ -229,23 +324,52 @@ def _headline_table(of_experiment: dict[str, pd.DataFrame]) -> str:
         def cell(*key: str, value: pd.DataFrame = value) -> str:
             return _percent(value.loc[key])
 
-        def ensemble(method: str, value: pd.DataFrame = value) -> str:
-            passes = value.loc[("ensemble", method, "forward_passes"), "mean"]
-            return f"{_percent(value.loc[('ensemble', method, 'accuracy')])} ({passes:g})"
+        for surface in rows.loc[rows["kind"] == "surface", "method"].unique():
 
-        surfaces = rows.loc[rows["kind"] == "surface", "method"].unique()
-        for surface in surfaces:
+            def mean(metric: str, value: pd.DataFrame = value, surface: str = surface) -> float:
+                return value.loc[("surface", surface, metric), "mean"]
+
+            worst = value.loc[("surface", surface, "accuracy_min")]
+            place = ""
+            if isinstance(worst["text"], str):  # one replicate
+                place = f" ({mean('u_at_accuracy_min'):.2f}, {mean('v_at_accuracy_min'):.2f}; "
+                place += f"{worst['text']})"
             body.append(
-                [experiment, surface]
-                + [cell("surface", surface, metric) for metric in _SURFACE_METRICS]
-                + [cell("merge", f"{surface}/best-point", "accuracy")]
-                + [ensemble(f"{surface}/validation")]
-                + [f"{value.loc[('surface', surface, m), 'mean']:.3f}" for m in _SURFACE_MEASURES]
-                + [f"{value.loc[('surface', surface, 'images_backward'), 'mean'] / 1000:.0f}"]
+                [
+                    experiment,
+                    surface,
+                    cell("surface", surface, "accuracy_corner_mean_own"),
+                    _percent(worst) + place,
+                    cell("surface", surface, "accuracy_mean"),
+                    cell("surface", surface, "accuracy_center"),
+                    cell("merge", f"{surface}/best-point", "accuracy"),
+                    cell("ensemble", f"{surface}/validation-{_ENSEMBLE}", "accuracy"),
+                    f"{mean('barrier_nll_train'):.3f} / {mean('barrier_nll_test'):.3f}",
+                    f"{mean('corner_distance'):.3f}",
+                    f"{mean('images_backward') / 1000:.0f} / {mean('images_forward') / 1000:.0f}",
+                ]
             )
-        empty = [""] * (len(_SURFACE_METRICS) + 1)
-        body.append([experiment, "four corners", *empty, ensemble("corners/fixed"), "", "", ""])
+        corners = cell("ensemble", "corners/fixed", "accuracy")
+        body.append([experiment, "four corners", *[""] * 5, corners, "", "", ""])
     return markdown_table(head, body)
+
+
+def _statistics_table(of_experiment: dict[str, pd.DataFrame]) -> str:
+    """One row per experiment, surface and split: what re-estimation changes, mean over corners."""
+    body = []
+    for experiment, rows in of_experiment.items():
+        part = rows[rows["kind"] == "statistics"]
+        part = part.assign(split=part["metric"].str.partition("_")[0])
+        for (surface, split), changes in part.groupby(["method", "split"], sort=False):
+            of = dict(zip(changes["metric"], changes["mean"], strict=True))
+            cells = [_difference(f"{split}_{m}", of[f"{split}_{m}"]) for m in STATISTICS_AGREE]
+            body.append([experiment, surface, split, *cells])
+    table = markdown_table(["experiment", "surface", "split", "accuracy", "nll"], body)
+    return (
+        "Change of the mean over the corners, accuracy in points and nll in nats; it should stay "
+        f"within {100 * STATISTICS_AGREE['accuracy']:g} points and {STATISTICS_AGREE['nll']:g} nats on "
+        f"val and test.\n\n{table}"
+    )
 
 
 def _method_table(rows: pd.DataFrame) -> str:
@@ -263,14 +387,44 @@ def _method_table(rows: pd.DataFrame) -> str:
 
 def _claim_table(of_experiment: dict[str, pd.DataFrame]) -> str:
     """One row per claim, one column per experiment."""
-    verdicts: dict[str, list[str]] = {}
-    for rows in of_experiment.values():
-        for _, row in rows[rows["kind"] == "claim"].iterrows():
-            held, of = round(row["mean"] * row["replicates"]), row["replicates"]
-            verdict = ("yes" if held else "no") if of == 1 else f"{held} of {of}"
-            verdicts.setdefault(row["method"], []).append(verdict)
-    body = [[claim, *cells] for claim, cells in verdicts.items()]
+    body = []
+    for claim in CLAIMS:
+        cells = []
+        for rows in of_experiment.values():
+            of_claim = rows[rows["method"] == claim.text].set_index("kind")["text"]
+            word = of_claim.get("claim", "")
+            cells.append(word + (", control too" if word == of_claim.get("control") == YES else ""))
+        if any(cells):
+            body.append([claim.text, *cells])
     return markdown_table(["claim holds here?", *of_experiment], body)
+
+
+def _difference_table(of_experiment: dict[str, pd.DataFrame]) -> str:
+    """One row per experiment and claim: the difference, its interval, and those of the control."""
+    body = []
+    for experiment, rows in of_experiment.items():
+        for claim in CLAIMS:
+            cells = []
+            for kind in ("claim", "control"):
+                for _, row in rows[
+                    (rows["method"] == claim.text) & (rows["kind"] == kind)
+                ].iterrows():
+                    cells += [row["text"], _with_interval(row)]
+            if cells:
+                body.append([experiment, claim.text, *cells, *[""] * (4 - len(cells))])
+    head = ["experiment", "claim", "holds?", "difference", "control holds?", "its difference"]
+    return markdown_table(head, body)
+
+
+def _with_interval(row: pd.Series) -> str:
+    metric = row["metric"]
+    ends = (_difference(metric, row[end]) for end in ("low", "high"))
+    return f"{metric.replace('_', ' ')} {_difference(metric, row['mean'])} [{', '.join(ends)}]"
+
+
+def _difference(metric: str, value: float) -> str:
+    """Return a difference with its sign: accuracy in points, nll in nats."""
+    return f"{100 * value:+.2f}" if metric.endswith("accuracy") else f"{value:+.3f}"
 
 
 def _percent(row: pd.Series) -> str:

@@ -12,12 +12,14 @@ from fourfold.bernstein import surface_basis
 from fourfold.checkpoint import load_tensors, save_tensors, state_hash
 from fourfold.errors import DivergenceError, InputError
 from fourfold.layout import ParameterLayout, StateDict, check_same_architecture
+from fourfold.points import CORNER_COORDINATES
 from fourfold.untrusted import check_fields, reading, shortened
+
+__all__ = ["CORNERS", "CORNER_COORDINATES", "BezierSurface"]
 
 CORNERS = ("corner_00", "corner_01", "corner_10", "corner_11")
 _FORMAT = "fourfold-surface-1"
 _FIELDS = {"name": str, "degree": list[int], "corner_sha256": list[str], "layout": dict}
-CORNER_COORDINATES = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 
 
 class BezierSurface:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fourfold.data.batches import to_float
+from fourfold.data.batches import Augment, Preprocess, to_float
 from fourfold.errors import InputError
-from fourfold.loop import Augment, Loop, OnStep, Preprocess
+from fourfold.loop import Loop, OnStep
 from fourfold.precision import check_precision, compute_precision
 from fourfold.schedule import check_training_settings, learning_rate
 from fourfold.snapshot import Snapshots

@@ -6,7 +6,7 @@ from itertools import combinations
 import pandas as pd
 from torch import Tensor, nn
 
-from fourfold.data.batches import to_float
+from fourfold.data.batches import Augment, Preprocess, to_float
 from fourfold.errors import InputError
 from fourfold.grid import evaluate_networks
 from fourfold.layout import StateDict
@@ -28,9 +28,11 @@ def select_corners(
     candidates: Sequence[Sequence[int]] | None = None,
     batchnorm: str | None = None,
     batchnorm_images: Tensor | None = None,
+    augment: Augment | None = None,
+    seed: int = 0,
     batch_size: int = 512,
     precision: str = "float32",
-    preprocess: Callable[[Tensor], Tensor] = to_float,
+    preprocess: Preprocess = to_float,
     on_network: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Rank choices of four checkpoints and their placings on the corners, on val alone.
@@ -49,6 +51,7 @@ def select_corners(
             four checkpoints in all three placings that differ.
         batchnorm: as for `evaluate_points`.
         batchnorm_images: training images to re-estimate BatchNorm on; needed if the model has any.
+        augment, seed: augmentation of those images, as for `evaluate_points`.
         batch_size: images per forward pass.
         precision: of the forward passes, as for `evaluate_points`.
         preprocess: maps a batch of images to the model's input.
@@ -89,6 +92,9 @@ def select_corners(
         {"val": (images, labels)},
         batchnorm=batchnorm,
         batchnorm_images=batchnorm_images,
+        augment=augment,
+        seed=seed,
+        keep_logits=(),
         batch_size=batch_size,
         precision=precision,
         preprocess=preprocess,

@@ -39,7 +39,7 @@ EXPERIMENTS = config["experiments"]
 SURFACES = ["linear", "bezier", "trajectory"]
 LINEAR_SURFACES = ["linear", "trajectory"]
 # What evaluating a few networks takes from the section `grid`.
-EVALUATION = ["batchnorm", "batchnorm_images", "batch_size", "precision"]
+EVALUATION = ["batchnorm", "batchnorm_images", "seed", "batch_size", "precision"]
 CORNERS_PER_SURFACE = 4
 FIGURES = [
     "surfaces",
@@ -47,6 +47,7 @@ FIGURES = [
     "profiles",
     "ensembles",
     "merges",
+    "differences",
     "training",
     "geometry",
 ]
@@ -56,6 +57,7 @@ TABLES = [
     "ensemble",
     "merge",
     "geometry",
+    "difference",
     "selection",
     "endpoints",
     "training",
@@ -79,6 +81,7 @@ COST_ITEMS = [
     "ensembles",
     "merges",
     "geometry",
+    "differences",
 ]
 
 # The folder of one replicate of one experiment.
@@ -185,6 +188,7 @@ def replicate_files(experiment, replicate):
         "jobs/training-bezier.parquet",
         *expand("surfaces/{surface}.safetensors", surface=SURFACES),
         *expand("logits/{surface}.safetensors", surface=SURFACES),
+        *expand("examples/{surface}.safetensors", surface=SURFACES),
         *expand("tables/{table}.parquet", table=TABLES),
         *expand("tables/csv/{table}.csv", table=TABLES),
         *expand("figures/{figure}.{format}", figure=FIGURES, format=["png", "svg"]),

@@ -52,7 +52,7 @@ rule compare_merges:
         runtime=network_runtime(comparison_epochs),
     params:
         job=job,
-        settings=settings("model", grid=EVALUATION),
+        settings=settings("model", "augment", grid=EVALUATION),
         code=code("compare_merges"),
     shell:
         "python -m fourfold compare-merges {params.job} --threads {threads} --settings {params.settings:q}"
@@ -93,3 +93,34 @@ rule measure_geometry:
         " --settings {params.settings:q} --surfaces {input.surfaces} --logits {input.logits}"
         " --grids {input.grids} --geometry {output.geometry} --barrier {output.barrier}"
         " --cost {output.cost} > {log} 2>&1"
+
+
+rule measure_differences:
+    """Hold each surface against its corners: the claims' differences, with bootstrap intervals."""
+    input:
+        data=prepared_data,
+        logits=expand(
+            f"{REPLICATE}/logits/{{surface}}.safetensors", surface=SURFACES, allow_missing=True
+        ),
+        examples=expand(
+            f"{REPLICATE}/examples/{{surface}}.safetensors", surface=SURFACES, allow_missing=True
+        ),
+    output:
+        table=f"{REPLICATE}/tables/difference.parquet",
+        cost=f"{REPLICATE}/jobs/cost-differences.parquet",
+    log:
+        f"{REPLICATE}/log/measure_differences.log",
+    threads: experiment_threads
+    resources:
+        gpu=gpus,
+        mem_mb=network_memory(evaluation_vectors),
+        runtime=network_runtime(comparison_epochs),
+    params:
+        job=job,
+        settings=settings("model"),
+        kept=config["summary"]["kept"],
+        code=code("measure_differences"),
+    shell:
+        "python -m fourfold measure-differences {params.job} --threads {threads}"
+        " --settings {params.settings:q} --kept {params.kept} --logits {input.logits}"
+        " --examples {input.examples} --output {output.table} --cost {output.cost} > {log} 2>&1"

@@ -2,13 +2,14 @@
 
 
 rule evaluate_grid:
-    """Evaluate a surface on a grid of points: metrics on all splits, logits on val and test."""
+    """Evaluate a surface on a grid, along its edges and at random points, on all splits."""
     input:
         data=prepared_data,
         surface=f"{REPLICATE}/surfaces/{{surface}}.safetensors",
     output:
         table=f"{REPLICATE}/tables/grid-{{surface}}.parquet",
         logits=f"{REPLICATE}/logits/{{surface}}.safetensors",
+        examples=f"{REPLICATE}/examples/{{surface}}.safetensors",
         cost=f"{REPLICATE}/jobs/cost-{{surface}}-grid.parquet",
     log:
         f"{REPLICATE}/log/evaluate_grid-{{surface}}.log",
@@ -19,9 +20,9 @@ rule evaluate_grid:
         runtime=network_runtime(grid_epochs),
     params:
         job=job,
-        settings=settings("model", "grid"),
+        settings=settings("model", "augment", "grid"),
         code=code("evaluate_grid"),
     shell:
         "python -m fourfold evaluate-grid {params.job} --threads {threads} --settings {params.settings:q}"
         " --surface {input.surface} --output {output.table} --logits {output.logits}"
-        " --cost {output.cost} > {log} 2>&1"
+        " --examples {output.examples} --cost {output.cost} > {log} 2>&1"

@@ -49,7 +49,7 @@ rule plot_figures:
         ),
         tables=expand(
             f"{REPLICATE}/tables/{{table}}.parquet",
-            table=["merge", "ensemble", "geometry", "training", "endpoints"],
+            table=["merge", "ensemble", "difference", "geometry", "training", "endpoints"],
             allow_missing=True,
         ),
     output:
@@ -88,6 +88,7 @@ rule summarize:
         merge=per_replicate("tables/merge.parquet"),
         geometry=per_replicate("tables/geometry.parquet"),
         cost=per_replicate("tables/cost.parquet"),
+        difference=per_replicate("tables/difference.parquet"),
     output:
         table="results/summary.parquet",
         text="results/summary.md",
@@ -103,13 +104,13 @@ rule summarize:
         mem_mb=plain_memory,
         runtime=plain_runtime,
     params:
-        margin=config["summary"]["margin"],
+        kept=config["summary"]["kept"],
         code=code("summarize"),
     shell:
         "python -m fourfold summarize --grid {input.grid} --barrier {input.barrier}"
         " --ensemble {input.ensemble} --merge {input.merge}"
-        " --geometry {input.geometry} --cost {input.cost} --margin {params.margin}"
-        " --output results > {log} 2>&1"
+        " --geometry {input.geometry} --cost {input.cost} --difference {input.difference}"
+        " --kept {params.kept} --output results > {log} 2>&1"
 
 
 rule record_hashes:

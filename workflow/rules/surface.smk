@@ -75,7 +75,7 @@ rule select_trajectory_surface:
         runtime=network_runtime(comparison_epochs),
     params:
         job=job,
-        settings=settings("model", "trajectory", grid=EVALUATION),
+        settings=settings("model", "augment", "trajectory", grid=EVALUATION),
         code=code("select_trajectory_surface"),
     shell:
         "python -m fourfold select-trajectory-surface {params.job} --threads {threads}"

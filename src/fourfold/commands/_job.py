@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -22,6 +23,9 @@ from fourfold.models import build_model
 from fourfold.provenance import git_state, hardware
 from fourfold.snapshot import Snapshots
 from fourfold.table import make_table, read_metadata, write_table
+
+# What tells one network of an evaluation from another.
+_NETWORK = ("network", "surface", "sample", "u", "v", "statistics")
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +93,25 @@ class Job:
         """Build the experiment's augmentation."""
         check_keys("augment", self.settings["augment"], RandomShiftFlip)
         return RandomShiftFlip(**self.settings["augment"])
+
+    def evaluation(self) -> dict[str, Any]:
+        """Return how any network of the experiment is evaluated, from the section `grid`."""
+        grid = self.settings["grid"]
+        return {
+            "batchnorm": grid["batchnorm"],
+            # The rows of a split are in random order: the first ones are a fixed random subset.
+            "batchnorm_images": self.dataset.splits["train"].images[: grid["batchnorm_images"]],
+            "augment": self.augment(),
+            "seed": grid["seed"],
+            "batch_size": grid["batch_size"],
+            "precision": grid["precision"],
+            "preprocess": self.dataset.normalize,
+        }
+
+    def count_evaluated(self, table: pd.DataFrame) -> None:
+        """Count the images behind the rows of an evaluation: one row is one network and split."""
+        networks = table.drop_duplicates([column for column in _NETWORK if column in table])
+        self.cost.evaluated(int(table["n"].sum() + networks["statistics_images"].sum()))
 
     def snapshots(self, **computation: Any) -> Snapshots:
         """Return the snapshots of a computation: this job's settings, data, code, and the rest."""

@@ -1,7 +1,8 @@
 """Evaluate merged networks: one forward pass, no matter how many networks went into them.
 
-Best corner, uniform and greedy soup of the corners, and on each surface the center (chosen in
-advance), the best point on val, and (marked `oracle`) the best point on test.
+Best corner (as trained), uniform and greedy soup of the corners, and on each surface the center
+(chosen in advance), the best point on val, and (marked `oracle`) the best point on test. Corners are
+no candidates for a best point.
 """
 
 import argparse
@@ -13,13 +14,14 @@ import pandas as pd
 from torch import Tensor, nn
 
 from fourfold.commands._job import Job, add_job_arguments, surface_seeds
-from fourfold.grid import batchnorm_mode, evaluate_networks
+from fourfold.grid import evaluate_networks
 from fourfold.layout import StateDict
 from fourfold.merge import average_states, best_point, greedy_soup
-from fourfold.surface import CORNER_COORDINATES, BezierSurface
+from fourfold.points import CENTER, CORNER_COORDINATES, Point, lattice_rows, own_corner_rows
+from fourfold.surface import BezierSurface
 from fourfold.table import read_table
 
-_METRICS = ["split", "n", "nll", "accuracy", "ece", "brier"]
+_METRICS = ["statistics", "split", "n", "nll", "accuracy", "ece", "brier"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the merge table."""
-    job = Job(arguments, "model", "grid")
+    job = Job(arguments, "model", "augment", "grid")
     job.seeds = surface_seeds(arguments.grids)
     model = job.build_model()
     grid = read_table("grid", *arguments.grids)
@@ -54,21 +56,22 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _points(surface: str, grid: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the merges that are points of one surface."""
-    corners = grid[
-        [point in CORNER_COORDINATES for point in zip(grid["u"], grid["v"], strict=True)]
-    ]
+    """Yield the merges that are points of one surface, and its best corner."""
+    points, corners = lattice_rows(grid), own_corner_rows(grid)
     merges = [
-        ("center", "none", (0.5, 0.5)),
-        ("best-point", "val", best_point(grid, "val")),
-        ("oracle", "test", best_point(grid, "test")),
+        (points, "center", "none", CENTER),
+        (points, "best-point", "val", best_point(grid, "val")),
+        (points, "oracle", "test", best_point(grid, "test")),
     ]
     if surface != "bezier":  # its corners are those of the linear surface
-        merges.insert(0, ("best-corner", "val", best_point(corners, "val")))
-    if surface != "bezier":
-        merges.insert(1, ("uniform-soup", "none", (0.5, 0.5)))
-    for merge, selected_on, (u, v) in merges:
-        for _, row in grid[(grid["u"] == u) & (grid["v"] == v)].iterrows():
+        best = _best_corner(corners)
+        merges = [
+            (corners, "best-corner", "val", best),
+            (points, "uniform-soup", "none", CENTER),
+            *merges,
+        ]
+    for rows, merge, selected_on, (u, v) in merges:
+        for _, row in rows[(rows["u"] == u) & (rows["v"] == v)].iterrows():
             yield {
                 "merge": merge,
                 "surface": surface,
@@ -79,36 +82,41 @@ def _points(surface: str, grid: pd.DataFrame) -> Iterator[dict[str, Any]]:
             }
 
 
+def _best_corner(corners: pd.DataFrame) -> Point:
+    """Return the corner that is best on val, as trained."""
+    val = corners[corners["split"] == "val"]
+    best = val.sort_values(["accuracy", "nll"], ascending=[False, True], kind="stable").iloc[0]
+    return float(best["u"]), float(best["v"])
+
+
 def _soups(
     job: Job, model: nn.Module, surface: BezierSurface, grid: pd.DataFrame
 ) -> list[dict[str, Any]]:
-    """Return the greedy soup of the corners of a linear surface."""
-    splits, settings = job.dataset.splits, job.settings["grid"]
-    batchnorm = splits["train"].first(settings["batchnorm_images"])
+    """Return the greedy soup of the corners of a linear surface; of one it is that corner."""
+    splits, own = job.dataset.splits, own_corner_rows(grid)
     corners: list[StateDict] = [surface.state_dict(u, v) for u, v in CORNER_COORDINATES]
 
     def measure(members: list[int], names: tuple[str, ...]) -> pd.DataFrame:
+        if len(members) == 1:
+            u, v = CORNER_COORDINATES[members[0]]
+            return own[(own["u"] == u) & (own["v"] == v) & own["split"].isin(names)]
         chosen: dict[str, tuple[Tensor, Tensor]] = {
             name: (splits[name].images, splits[name].labels) for name in names
         }
-        reestimated = batchnorm_mode(model, settings["batchnorm"]) == "reestimated"
-        job.cost.evaluated(reestimated * len(batchnorm) + sum(len(splits[name]) for name in names))
-        return evaluate_networks(
+        table = evaluate_networks(
             model,
             [average_states([corners[member] for member in members])],
             chosen,
-            batchnorm=settings["batchnorm"],
-            batchnorm_images=batchnorm.images,
-            batch_size=settings["batch_size"],
-            precision=settings["precision"],
-            preprocess=job.dataset.normalize,
+            keep_logits=(),
+            **job.evaluation(),
         ).table
+        job.count_evaluated(table)
+        return table
 
-    val = grid[grid["split"] == "val"].set_index(["u", "v"])["accuracy"]
-    soup, _ = greedy_soup(
-        [float(val[corner]) for corner in CORNER_COORDINATES],
-        lambda members: float(measure(members, ("val",))["accuracy"].iloc[0]),
-    )
+    def accuracy(members: list[int]) -> float:
+        return float(measure(members, ("val",))["accuracy"].iloc[0])
+
+    soup, _ = greedy_soup([accuracy([i]) for i in range(len(corners))], accuracy)
     return [
         {"merge": "greedy-soup", "surface": surface.name, "u": None, "v": None}
         | {"selected_on": "val", **row[_METRICS]}

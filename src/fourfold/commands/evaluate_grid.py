@@ -1,13 +1,27 @@
-"""Evaluate a surface on a grid of points: metrics on all splits, logits on val and test."""
+"""Evaluate a surface: on a grid, along its edges and at random points, on all splits.
+
+The grid is what figures, merges and ensembles are made of. The other points are searched for the
+worst one, which often lies at an edge, between the points of the grid.
+"""
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
 
 from fourfold.commands._job import Job, add_job_arguments, surface_seeds
-from fourfold.grid import evaluate_points, grid_points
-from fourfold.logits import SurfaceLogits
+from fourfold.grid import Evaluation, evaluate_points, further_points
+from fourfold.logits import Examples, SurfaceLogits
+from fourfold.points import CORNER_COORDINATES, Point, grid_points
 from fourfold.progress import Progress
 from fourfold.surface import BezierSurface
+
+_KEPT = ("val", "test")  # splits whose logits are cached
+
+Images = tuple[Tensor, Tensor]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,40 +30,121 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--surface", required=True, type=Path, help="surface to evaluate")
     parser.add_argument("--output", required=True, type=Path, help="grid table to write")
     parser.add_argument("--logits", required=True, type=Path, help="logits to write (float16)")
+    parser.add_argument(
+        "--examples", required=True, type=Path, help="nll of each image at each point to write"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the grid table and the logits."""
-    job = Job(arguments, "model", "grid")
+    """Write the grid table, the logits and the examples."""
+    job = Job(arguments, "model", "augment", "grid")
     job.seeds = surface_seeds([arguments.surface])
     grid, splits = job.settings["grid"], job.dataset.splits
-    surface = BezierSurface.load(arguments.surface)
-    model = job.build_model()
-    points = grid_points(grid["points"])
-    # The rows of a split are in random order: the first ones are a fixed random subset.
-    batchnorm_images = splits["train"].first(grid["batchnorm_images"]).images
+    surface, model = BezierSurface.load(arguments.surface), job.build_model()
     evaluated = {**splits, "train": splits["train"].first(grid["train_images"])}
-    evaluation = evaluate_points(
-        surface,
-        model,
-        {name: (split.images, split.labels) for name, split in evaluated.items()},
-        points,
-        batchnorm=grid["batchnorm"],
-        batchnorm_images=batchnorm_images,
-        batch_size=grid["batch_size"],
-        precision=grid["precision"],
-        preprocess=job.dataset.normalize,
-        on_point=Progress(f"{arguments.experiment} {surface.name}", unit="point").on_item,
-    )
-    images_per_point = sum(map(len, evaluated.values()))
-    if evaluation.table["batchnorm"].iloc[0] == "reestimated":
-        images_per_point += len(batchnorm_images)
-    job.cost.evaluated(len(points) * images_per_point)
+    images = {name: (split.images, split.labels) for name, split in evaluated.items()}
+    lattice = grid_points(grid["points"])
+    further = further_points(lattice, grid["edge_points"], grid["random_points"], grid["seed"])
+    search = _Search(job, surface, model, images, grid["search_images"])
+
+    main = search.evaluate("grid", lattice, images, keep_logits=_KEPT)
+    corners = [lattice.index(corner) for corner in CORNER_COORDINATES]
+    own = main.own or _pick(main, corners)  # without BatchNorm a corner is one network
+    parts = [("grid", lattice, main), ("own", list(CORNER_COORDINATES), own)]
+    tables = [main.table]
+    for sample, points in further.items():
+        for found, evaluation in search(sample, points):
+            tables.append(evaluation.table)
+            parts.append((sample, found, evaluation))
+    table = _drop_repeated(pd.concat(tables, ignore_index=True))
+
+    labels = {name: of_split.cpu() for name, (_, of_split) in images.items()}
+    whole = [
+        (sample, points, evaluation)
+        for sample, points, evaluation in parts
+        if all(evaluation.nll[name].shape[1] == len(labels[name]) for name in labels)
+    ]
+    Examples(
+        surface=surface.name,
+        points=[point for _, points, _ in whole for point in points],
+        samples=[sample for sample, points, _ in whole for _ in points],
+        nll={name: torch.cat([e.nll[name] for _, _, e in whole]) for name in labels},
+        correct={name: torch.cat([e.correct[name] for _, _, e in whole]) for name in labels},
+        labels=labels,
+    ).save(arguments.examples, job.metadata())
     SurfaceLogits(
         surface=surface.name,
-        points=points,
-        logits={name: evaluation.logits[name] for name in ("val", "test")},
-        labels={name: splits[name].labels.cpu() for name in ("val", "test")},
+        statistics=main.table["statistics"].iloc[0],
+        points=lattice,
+        logits={name: main.logits[name] for name in _KEPT},
+        own={name: own.logits[name] for name in _KEPT},
+        labels={name: labels[name] for name in _KEPT},
     ).save(arguments.logits, job.metadata())
-    job.write("grid", evaluation.table, arguments.output)
+    job.write("grid", table, arguments.output)
     job.write_cost("evaluate_grid", surface.name, model)
+
+
+class _Search:
+    """Evaluations of one surface, with their progress and cost."""
+
+    def __init__(
+        self,
+        job: Job,
+        surface: BezierSurface,
+        model: nn.Module,
+        images: dict[str, Images],
+        search_images: int | None,
+    ) -> None:
+        self.job, self.surface, self.model, self.images = job, surface, model, images
+        self.screen = {
+            name: (x[:search_images], y[:search_images]) for name, (x, y) in images.items()
+        }
+        self.is_whole = all(len(y) == len(self.screen[name][1]) for name, (_, y) in images.items())
+
+    def __call__(self, sample: str, points: list[Point]) -> list[tuple[list[Point], Evaluation]]:
+        """Evaluate further points: all on the images of the search, the worst ones on all images."""
+        if not points:
+            return []
+        first = self.evaluate(sample, points, self.screen, keep_logits=())
+        if self.is_whole:
+            return [(points, first)]
+        worst: list[Point] = []
+        for _, rows in first.table.groupby("split", sort=False):
+            for index in (rows["nll"].idxmax(), rows["accuracy"].idxmin()):
+                point = (float(rows["u"][index]), float(rows["v"][index]))
+                if point not in worst:
+                    worst.append(point)
+        return [(points, first), (worst, self.evaluate(sample, worst, self.images, keep_logits=()))]
+
+    def evaluate(
+        self, sample: str, points: list[Point], images: dict[str, Images], **settings: Any
+    ) -> Evaluation:
+        experiment, name = self.job.arguments.experiment, self.surface.name
+        evaluation = evaluate_points(
+            self.surface,
+            self.model,
+            images,
+            points,
+            sample=sample,
+            **self.job.evaluation(),
+            **settings,
+            on_point=Progress(f"{experiment} {name} {sample}", unit="point").on_item,
+        )
+        self.job.count_evaluated(evaluation.table)
+        return evaluation
+
+
+def _pick(evaluation: Evaluation, positions: list[int]) -> Evaluation:
+    """Return the evaluation of some of the networks."""
+    parts = (
+        {name: values[positions] for name, values in part.items()}
+        for part in (evaluation.logits, evaluation.nll, evaluation.correct)
+    )
+    return Evaluation(evaluation.table, *parts)
+
+
+def _drop_repeated(table: pd.DataFrame) -> pd.DataFrame:
+    """Of points evaluated on few images and then on all, keep the rows over all."""
+    key = ["sample", "u", "v", "split", "statistics"]
+    largest = table.groupby(key)["n"].transform("max")
+    return table[table["n"] == largest].reset_index(drop=True)

@@ -29,8 +29,9 @@ def run(arguments: argparse.Namespace) -> None:
     distances = []
     for surface_path, logits_path in zip(arguments.surfaces, arguments.logits, strict=True):
         cached = SurfaceLogits.load(logits_path)
-        corner_logits = dict(zip(CORNERS, cached.logits["test"][cached.corners], strict=True))
-        distances.append(measure_distances(BezierSurface.load(surface_path), corner_logits))
+        own = dict(zip(CORNERS, cached.own["test"], strict=True))
+        again = dict(zip(CORNERS, cached.logits["test"][cached.corners], strict=True))
+        distances.append(measure_distances(BezierSurface.load(surface_path), own, again))
     job.write("geometry", pd.concat(distances, ignore_index=True), arguments.geometry)
     grid = read_table("grid", *arguments.grids)
     job.write("barrier", measure_barriers(grid), arguments.barrier)

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the surface and the table of candidates."""
-    job = Job(arguments, "model", "trajectory", "grid")
+    job = Job(arguments, "model", "augment", "trajectory", "grid")
     settings = dict(job.settings["trajectory"])
     check_keys("trajectory", settings, _choose_candidates)
     candidates = _choose_candidates(**settings)
@@ -35,8 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     if None in paths:
         raise InputError(f"{paths[None]} states no epoch; give checkpoints of train-endpoint.")
     checkpoints = {epoch: load_checkpoint(paths[epoch]) for epoch in sorted(paths)}
-    model, splits, grid = job.build_model(), job.dataset.splits, job.settings["grid"]
-    batchnorm = splits["train"].first(grid["batchnorm_images"])
+    model, val, evaluation = job.build_model(), job.dataset.splits["val"], job.evaluation()
     evaluated = 0
 
     def on_network(done: int, networks: int) -> None:
@@ -48,18 +47,15 @@ def run(arguments: argparse.Namespace) -> None:
     table = select_corners(
         checkpoints,
         model,
-        splits["val"].images,
-        splits["val"].labels,
+        val.images,
+        val.labels,
         candidates=candidates,
-        batchnorm=grid["batchnorm"],
-        batchnorm_images=batchnorm.images,
-        batch_size=grid["batch_size"],
-        precision=grid["precision"],
-        preprocess=job.dataset.normalize,
+        **evaluation,
         on_network=on_network,
     )
-    reestimated = batchnorm_mode(model, grid["batchnorm"]) == "reestimated"
-    job.cost.evaluated(evaluated * (len(splits["val"]) + reestimated * len(batchnorm)))
+    is_reestimated = batchnorm_mode(model, evaluation["batchnorm"]) == "reestimated"
+    images = len(val) + is_reestimated * len(evaluation["batchnorm_images"])
+    job.cost.evaluated(evaluated * images)
     epochs = [int(table.iloc[0][corner]) for corner in CORNERS]
     corners = [checkpoints[epoch] for epoch in epochs]
     job.seeds = {"trajectory": {"corners": corner_seeds(paths[epoch] for epoch in epochs)}}

@@ -11,7 +11,7 @@ from fourfold.errors import InputError
 from fourfold.summary import render_markdown, render_metrics, summarize
 from fourfold.table import SCHEMAS, common_metadata, read_metadata, read_table, write_table
 
-_TABLES = ("grid", "barrier", "ensemble", "merge", "geometry", "cost")
+_TABLES = ("grid", "barrier", "ensemble", "merge", "geometry", "cost", "difference")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,34 +21,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name}", required=True, nargs="+", type=Path, help=f"{name} tables to read"
         )
     parser.add_argument(
-        "--margin",
+        "--kept",
         required=True,
         type=float,
-        help="largest gap between a low-loss surface's worst accuracy and its corners' mean",
+        help="share of what the corners have above guessing that a low-loss surface keeps",
     )
     parser.add_argument("--output", required=True, type=Path, help="folder of the results")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write summary.parquet, .csv and .md, metrics.json, and the summary figure."""
-    if not 0 <= arguments.margin <= 1:
-        raise InputError(f"--margin is {arguments.margin}; it is a fraction, in [0, 1].")
+    if not 0 <= arguments.kept <= 1:
+        raise InputError(f"--kept is {arguments.kept}; it is a fraction, in [0, 1].")
     tables = {name: read_table(name, *getattr(arguments, name)) for name in _TABLES}
-    summary = summarize(tables, arguments.margin)[SCHEMAS["summary"].names]
+    summary = summarize(tables)[SCHEMAS["summary"].names]
     folder = arguments.output
     write_table("summary", summary, folder / "summary.parquet", _metadata(arguments))
     with atomic_path(folder / "summary.csv") as path:
         summary.to_csv(path, index=False, float_format="%.6g")
-    write_text(folder / "summary.md", render_markdown(summary, arguments.margin))
+    write_text(folder / "summary.md", render_markdown(summary, arguments.kept))
     metrics = json.dumps(render_metrics(summary), indent=2, sort_keys=True)
     write_text(folder / "metrics.json", metrics + "\n")
     plot.save_figure(plot.plot_summary(summary), folder / "figures" / "summary")
 
 
 def _metadata(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the margin, and of each experiment what its tables agree in."""
+    """Return the share that is kept, and of each experiment what its tables agree in."""
     tables: dict[str, list[Path]] = {}
     for path in (path for name in _TABLES for path in getattr(arguments, name)):
         tables.setdefault(read_metadata(path).get("experiment", "unknown"), []).append(path)
     experiments = {name: common_metadata(*paths) for name, paths in tables.items()}
-    return {"margin": arguments.margin, "experiments": experiments}
+    return {"kept": arguments.kept, "experiments": experiments}

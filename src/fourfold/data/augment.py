@@ -4,7 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fourfold.data.batches import Augment
 from fourfold.errors import InputError
+from fourfold.seeds import make_generator
+
+_BATCH = 1000  # images that are augmented together
 
 
 class RandomShiftFlip:
@@ -40,3 +44,11 @@ class RandomShiftFlip:
         # Indexing around a slice moves the channels last, the memory format that Normalize wants.
         picked = images[item, :, rows[:, :, None], columns[:, None, :]]
         return picked.permute(0, 3, 1, 2)
+
+
+def augment_once(images: Tensor, augment: Augment | None, seed: int, stream: str) -> Tensor:
+    """Return `images` augmented once, by the named random stream of `seed`; as they are if None."""
+    if augment is None:
+        return images
+    generator = make_generator(seed, stream, images.device)
+    return torch.cat([augment(batch, generator) for batch in images.split(_BATCH)])

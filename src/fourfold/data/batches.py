@@ -1,11 +1,14 @@
 """Batches of tensors that lie on the device, and their conversion to a network's input."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from fourfold.errors import InputError
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+Preprocess = Callable[[Tensor], Tensor]
 
 
 def iterate_batches(n: int, batch_size: int, smallest: int = 1) -> Iterator[slice]:

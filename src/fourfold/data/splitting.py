@@ -1,4 +1,4 @@
-"""Fixed, stratified splits of a source."""
+"""Fixed splits of a source: stratified by chance, or blocks of its own order."""
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ def split_source(
     source: Source,
     name: str,
     *,
+    by: str,
     seed: int,
     train_images: int | None,
     val_images: int,
     test_images: int | None,
 ) -> Dataset:
-    """Split a source into train, val and test, each with the class shares of the whole.
+    """Split a source into train, val and test.
 
     val is taken from the published training set. test is the published test set if there is one,
     else it is taken from the training set too. Rows are in random order, so that the first k rows
@@ -28,38 +29,45 @@ def split_source(
     Args:
         source: the decoded data set.
         name: name of the data set in params.yaml.
-        seed: seed of the split.
+        by: `chance` draws every split with the class shares of the whole. `rows` cuts blocks of the
+            source's own order, train first and test last: for images that come in groups (writers,
+            patients, days), so that those of test are from other groups. A published test set is
+            drawn from by chance all the same.
+        seed: seed of the split, or of the order inside its blocks.
         train_images: size of train; None takes all that are left.
         val_images: size of val.
         test_images: size of test; None takes the whole published test set.
 
     Raises:
-        InputError: if a size is impossible.
+        InputError: if a size or `by` is impossible.
     """
+    if by not in ("chance", "rows"):
+        raise InputError(f"datasets.{name}.split.by is {by!r}; choose chance or rows.")
     remaining = np.arange(len(source.labels))
     splits = {}
     if source.test is None:
-        remaining, chosen = _take(source.labels, remaining, test_images, seed, name, "test")
+        remaining, chosen = _take(source.labels, remaining, test_images, seed, name, "test", by)
         splits["test"] = _pick(source.images, source.labels, chosen)
     else:
         images, labels = source.test
         if test_images is None:
             test_images = len(labels)
-        _, chosen = _take(labels, np.arange(len(labels)), test_images, seed, name, "test")
+        every = np.arange(len(labels))
+        _, chosen = _take(labels, every, test_images, seed, name, "test", "chance")
         splits["test"] = _pick(images, labels, chosen)
-    remaining, chosen = _take(source.labels, remaining, val_images, seed, name, "val")
+    remaining, chosen = _take(source.labels, remaining, val_images, seed, name, "val", by)
     splits["val"] = _pick(source.images, source.labels, chosen)
     if train_images is None:
         train_images = len(remaining)
-    _, chosen = _take(source.labels, remaining, train_images, seed, name, "train")
+    _, chosen = _take(source.labels, remaining, train_images, seed, name, "train", by)
     splits["train"] = _pick(source.images, source.labels, chosen)
     return Dataset.from_splits(name, source.classes, splits)
 
 
 def _take(
-    labels: Tensor, rows: np.ndarray, size: int | None, seed: int, name: str, split: str
+    labels: Tensor, rows: np.ndarray, size: int | None, seed: int, name: str, split: str, by: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide `rows` into (the rest, a stratified random choice of `size` rows)."""
+    """Divide `rows` into (the rest, `size` rows in random order: a stratified choice, or the last)."""
     key = f"datasets.{name}.split.{split}_images"
     if size is None:
         raise InputError(f"{key} is null, but the source publishes no {split} set; give a number.")
@@ -70,6 +78,15 @@ def _take(
             "(the images not yet given away)."
         )
     random_state = derive_seed(seed, split) % 2**32
+    if by == "rows":
+        rest, chosen = rows[: len(rows) - size], rows[len(rows) - size :]
+        missing = classes - len(np.unique(labels.numpy()[chosen]))
+        if missing:
+            raise InputError(
+                f"{key} is {size}, but the block of as many rows lacks {missing} of {classes} "
+                f"classes; take more, or set datasets.{name}.split.by to chance."
+            )
+        return rest, np.random.default_rng(random_state).permutation(chosen)
     if len(rows) - size < classes:  # nothing, or too little to stratify, is left over
         order = np.random.default_rng(random_state).permutation(len(rows))
         return rows[order[size:]], rows[order[:size]]

@@ -1,0 +1,45 @@
+"""Hold each surface against its corners: the differences the claims are about, with intervals.
+
+Paired bootstrap over images, from cached logits and examples alone.
+"""
+
+import argparse
+from pathlib import Path
+
+from fourfold.commands._job import Job, add_job_arguments, surface_seeds
+from fourfold.differences import measure_differences
+from fourfold.errors import InputError
+from fourfold.logits import Examples, SurfaceLogits
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_job_arguments(parser)
+    parser.add_argument("--logits", required=True, nargs="+", type=Path, help="logits of surfaces")
+    parser.add_argument("--examples", required=True, nargs="+", type=Path, help="their examples")
+    parser.add_argument(
+        "--kept",
+        required=True,
+        type=float,
+        help="share of what the corners have above guessing that a low-loss surface keeps",
+    )
+    parser.add_argument("--output", required=True, type=Path, help="difference table to write")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the difference table."""
+    if not 0 <= arguments.kept <= 1:
+        raise InputError(f"--kept is {arguments.kept}; it is a fraction, in [0, 1].")
+    job = Job(arguments, "model")
+    job.seeds = surface_seeds(arguments.logits)
+    rows = []
+    for logits_path, examples_path in zip(arguments.logits, arguments.examples, strict=True):
+        logits, examples = SurfaceLogits.load(logits_path), Examples.load(examples_path)
+        if logits.surface != examples.surface:
+            raise InputError(
+                f"{logits_path} is of the surface {logits.surface!r}, {examples_path} of "
+                f"{examples.surface!r}; give both in the same order."
+            )
+        rows += measure_differences(logits, examples, arguments.kept)
+    job.write("difference", rows, arguments.output)
+    job.write_cost("measure_differences", "differences", job.build_model())
