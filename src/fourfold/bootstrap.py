@@ -15,8 +15,8 @@ _AT_A_TIME = 100  # draws; their counts are a matrix of draws x images
 def bootstrap_means(values: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> NDArray:
     """Return the means of (k, n) values over n images drawn with replacement, (k, draws).
 
-    A draw takes the same images for all k rows, and for every call with the same n and seed: means of
-    differences, of several surfaces or replicates, are paired.
+    A draw takes the same images for all k rows, and for every call with the same n and seed: means
+    of several surfaces or replicates are paired.
 
     Raises:
         InputError: if there are no images.

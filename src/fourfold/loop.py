@@ -33,8 +33,9 @@ class Loop:
     """Batches of all epochs in random order, their running means, and snapshots of all that.
 
     The random streams are those of one seed: data order, augmentation, and torch's global one for
-    dropout; `purpose` keeps two loops of one seed apart. Nothing in a step waits for the device: the order of an epoch is copied there at once,
-    augmentation draws there, and running means are read at the end of the epoch.
+    dropout; `purpose` keeps two loops of one seed apart. Nothing in a step waits for the device:
+    the order of an epoch is copied there at once, augmentation draws there, and running means are
+    read at the end of the epoch.
 
     Attributes:
         step: steps done.

@@ -93,5 +93,5 @@ def area_mean(u: Sequence[float], v: Sequence[float], values: Sequence[float]) -
     weights = [np.gradient(axis) for axis in axes]
     for weight in weights:  # np.gradient takes whole steps at the ends
         weight[[0, -1]] /= 2
-    square = table.pivot(index="u", columns="v", values="value").to_numpy()
-    return float(weights[0] @ square @ weights[1])
+    square = table.sort_values(["u", "v"])["value"].to_numpy(float)
+    return float(weights[0] @ square.reshape(len(axes[0]), len(axes[1])) @ weights[1])

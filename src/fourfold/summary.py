@@ -225,17 +225,17 @@ class _Replicate:
 # --- text -----------------------------------------------------------------------------------------
 
 _INTERVALS = (
-    "A difference is in favour of the surface where it is positive (accuracy in points, nll in nats); "
-    "brackets: 95 % interval, paired bootstrap over images"
+    "Differences: positive in favour of the surface, accuracy in points, nll in nats; in brackets "
+    "the 95 % interval, paired bootstrap over images"
 )
 _HOW_TO_READ = (
-    "Corners are the networks as trained, with their own BatchNorm statistics. Worst point: of the "
-    "grid, of points along the edges and of random points; in brackets where it is and which of the "
-    "three found it. Mean: over the area. Best point: one merged network, picked on val. Four points: "
-    "picked on val, their predictions averaged; beside them the four corners. No corner is a candidate "
-    "for either. Barrier: largest excess of the loss over a mixture of the corners' losses. Corners' "
-    "distance: mean over pairs of |a - b| / mean norm. Images: thousands passed backward (training) / "
-    "forward (training and choosing on val)."
+    "Corners: the networks as trained, with their own BatchNorm statistics. Worst point: of grid, "
+    "edges and random points; in brackets (u, v) and which of the three found it. Mean: over the "
+    "area. Best point: one merged network, picked on val. Four points: picked on val, predictions "
+    "averaged; beside them the four corners, which are no candidates for either. Barrier: largest "
+    "excess of the loss over a mixture of the corners' losses. Corners' distance: mean over pairs "
+    "of |a - b| / mean norm. Images: thousands passed backward (training) / forward (training and "
+    "choosing on val)."
 )
 
 
@@ -252,7 +252,7 @@ def render_markdown(summary: pd.DataFrame, kept: float) -> str:
             for experiment, rows in of_experiment.items()
         ),
         "Rows marked *oracle* were chosen on test and show how much that flatters; everything else "
-        "was chosen on val or in advance. Ensembles of a part of the corners: mean over all choices.",
+        "was chosen on val or in advance. Subsets of the corners: mean over all choices.",
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -271,11 +271,11 @@ def render_headline(summary: pd.DataFrame, kept: float) -> str:
             _headline_table(of_experiment),
             _HOW_TO_READ,
             _claim_table(of_experiment),
-            f"Low-loss everywhere: the worst point keeps at least {100 * kept:g} % of what the corners "
-            "have above guessing, in accuracy and in nll, on train, val and test; *trivial* where the "
-            f"corners nearly coincide (distance under {COINCIDENT_DISTANCE}, or no more disagreement "
-            "than re-estimated statistics alone make). *Can't tell*: the interval has zero inside. "
-            "The linear surface through the same corners is the control.",
+            f"Low-loss everywhere: the worst point keeps at least {100 * kept:g} % of what the "
+            "corners have above guessing, in accuracy and in nll, on train, val and test; *trivial* "
+            f"where the corners nearly coincide (distance under {COINCIDENT_DISTANCE}, or no more "
+            "disagreement than re-estimated statistics alone make). *Can't tell*: the interval has "
+            "zero inside. The linear surface through independent corners is the control.",
             _difference_table(of_experiment),
             _INTERVALS + (" and replicates" if replicates > 1 else "") + ". Of several comparisons "
             "(splits, metrics) the one least in favour of the surface is shown.",
@@ -287,20 +287,30 @@ def warnings(of_experiment: Mapping[str, pd.DataFrame]) -> list[str]:
     """Return a line for each surface whose corners are not as trained when re-estimated."""
     lines = []
     for experiment, rows in of_experiment.items():
-        for surface, changes in rows[rows["kind"] == "statistics"].groupby("method", sort=False):
+        for surfaces, changes in _corner_changes(rows):
             beyond = [
                 f"{metric.replace('_', ' ')} {_difference(metric, change)}"
-                for metric, change in zip(changes["metric"], changes["mean"], strict=True)
+                for metric, change in changes.items()
                 if abs(change) > STATISTICS_AGREE[metric.partition("_")[2]]
                 and not metric.startswith("train")
             ]
             if beyond:
                 lines.append(
-                    f"**Warning**: the corners of {experiment}, {surface}, are not as trained when "
-                    f"their BatchNorm statistics are re-estimated ({', '.join(beyond)}), so the "
-                    "points of this surface may be as far from what they would be."
+                    f"**Warning**: the corners of {experiment}, {surfaces}, are not as trained "
+                    f"when their BatchNorm statistics are re-estimated ({', '.join(beyond)}); "
+                    "points between them may be as far from what they could be."
                 )
     return lines
+
+
+def _corner_changes(rows: pd.DataFrame) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield surfaces that share their corners, and what re-estimation changes in these."""
+    found: dict[tuple[tuple[str, float], ...], list[str]] = {}
+    for surface, changes in rows[rows["kind"] == "statistics"].groupby("method", sort=False):
+        key = tuple(zip(changes["metric"], changes["mean"], strict=True))
+        found.setdefault(key, []).append(surface)
+    for changes, surfaces in found.items():
+        yield " and ".join(surfaces), dict(changes)
 
 
 def render_metrics(summary: pd.DataFrame) -> dict[str, Any]:
@@ -358,17 +368,16 @@ def _statistics_table(of_experiment: dict[str, pd.DataFrame]) -> str:
     """One row per experiment, surface and split: what re-estimation changes, mean over corners."""
     body = []
     for experiment, rows in of_experiment.items():
-        part = rows[rows["kind"] == "statistics"]
-        part = part.assign(split=part["metric"].str.partition("_")[0])
-        for (surface, split), changes in part.groupby(["method", "split"], sort=False):
-            of = dict(zip(changes["metric"], changes["mean"], strict=True))
-            cells = [_difference(f"{split}_{m}", of[f"{split}_{m}"]) for m in STATISTICS_AGREE]
-            body.append([experiment, surface, split, *cells])
-    table = markdown_table(["experiment", "surface", "split", "accuracy", "nll"], body)
+        for surfaces, changes in _corner_changes(rows):
+            for split in dict.fromkeys(metric.partition("_")[0] for metric in changes):
+                names = (f"{split}_{metric}" for metric in STATISTICS_AGREE)
+                cells = [_difference(name, changes[name]) for name in names]
+                body.append([experiment, surfaces, split, *cells])
+    table = markdown_table(["experiment", "corners of", "split", "accuracy", "nll"], body)
     return (
         "Change of the mean over the corners, accuracy in points and nll in nats; it should stay "
-        f"within {100 * STATISTICS_AGREE['accuracy']:g} points and {STATISTICS_AGREE['nll']:g} nats on "
-        f"val and test.\n\n{table}"
+        f"within {100 * STATISTICS_AGREE['accuracy']:g} points and {STATISTICS_AGREE['nll']:g} nats "
+        f"on val and test.\n\n{table}"
     )
 
 

@@ -1,8 +1,8 @@
 """Evaluate merged networks: one forward pass, no matter how many networks went into them.
 
 Best corner (as trained), uniform and greedy soup of the corners, and on each surface the center
-(chosen in advance), the best point on val, and (marked `oracle`) the best point on test. Corners are
-no candidates for a best point.
+(chosen in advance), the best point on val, and (marked `oracle`) the best point on test. Corners
+are no candidates for a best point.
 """
 
 import argparse

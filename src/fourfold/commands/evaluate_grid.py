@@ -102,7 +102,7 @@ class _Search:
         self.is_whole = all(len(y) == len(self.screen[name][1]) for name, (_, y) in images.items())
 
     def __call__(self, sample: str, points: list[Point]) -> list[tuple[list[Point], Evaluation]]:
-        """Evaluate further points: all on the images of the search, the worst ones on all images."""
+        """Evaluate further points: all on the search's images, the worst ones on all images."""
         if not points:
             return []
         first = self.evaluate(sample, points, self.screen, keep_logits=())

@@ -67,7 +67,7 @@ def split_source(
 def _take(
     labels: Tensor, rows: np.ndarray, size: int | None, seed: int, name: str, split: str, by: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide `rows` into (the rest, `size` rows in random order: a stratified choice, or the last)."""
+    """Divide `rows` into (the rest, a stratified choice or the last `size`, in random order)."""
     key = f"datasets.{name}.split.{split}_images"
     if size is None:
         raise InputError(f"{key} is null, but the source publishes no {split} set; give a number.")
