@@ -272,7 +272,7 @@ def render_headline(summary: pd.DataFrame, kept: float) -> str:
             _HOW_TO_READ,
             _claim_table(of_experiment),
             f"Low-loss everywhere: the worst point keeps at least {100 * kept:g} % of what the "
-            "corners have above guessing, in accuracy and in nll, on train, val and test; *trivial* "
+            "corners have above guessing, in accuracy and nll, on train, val and test; *trivial* "
             f"where the corners nearly coincide (distance under {COINCIDENT_DISTANCE}, or no more "
             "disagreement than re-estimated statistics alone make). *Can't tell*: the interval has "
             "zero inside. The linear surface through independent corners is the control.",
@@ -376,7 +376,7 @@ def _statistics_table(of_experiment: dict[str, pd.DataFrame]) -> str:
     table = markdown_table(["experiment", "corners of", "split", "accuracy", "nll"], body)
     return (
         "Change of the mean over the corners, accuracy in points and nll in nats; it should stay "
-        f"within {100 * STATISTICS_AGREE['accuracy']:g} points and {STATISTICS_AGREE['nll']:g} nats "
+        f"within {100 * STATISTICS_AGREE['accuracy']:g} points and {STATISTICS_AGREE['nll']} nats "
         f"on val and test.\n\n{table}"
     )
 
