@@ -1,6 +1,7 @@
 """Laws of the figures: orientation, shared scales, equal bytes, clear refusals."""
 
 import itertools
+import math
 import subprocess
 import sys
 
@@ -9,12 +10,15 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
+from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import Axes3D
 
 from fourfold import plot
 from fourfold.errors import InputError
-from fourfold.plot._lattice import corner_values, diagonals, lattice, perimeter
+from fourfold.plot._lattice import diagonals, lattice, perimeter
 from fourfold.plot._measure import ACCURACY, NLL
+from fourfold.plot._style import BLUE
+from fourfold.points import lattice_rows
 from fourfold.table import make_table
 
 # Highest nll inside, the corners' nll, and the slope along u that makes every surface asymmetric.
@@ -28,81 +32,110 @@ def table(name: str, rows: list[dict]) -> pd.DataFrame:
 
 
 def scores(nll: float, n: int = N) -> dict:
-    accuracy = max(0.1, 1 - 0.3 * nll)
+    accuracy = 0.1 + 0.9 * math.exp(-0.4 * nll)
     return {"n": n, "nll": nll, "accuracy": accuracy, "ece": 0.3 * nll, "brier": 0.5 * nll}
 
 
 def grid_table(points: int = 5, surfaces: dict = SURFACES) -> pd.DataFrame:
+    """A lattice, its corners with their own statistics, and points searched on half of the images.
+
+    The worst point of the edges is known on all images; it is worse than all of the lattice.
+    """
     axis = np.linspace(0, 1, points)
-    return table(
-        "grid",
-        [
-            {
-                "surface": surface,
-                "u": u,
-                "v": v,
-                "split": split,
-                "batchnorm": "reestimated",
-                **scores(
-                    factor
-                    * (
-                        corner
-                        + slope * u * (1 + v)
-                        + (inside - corner) * 2 * (u * (1 - u) + v * (1 - v))
-                    )
-                ),
-            }
-            for (surface, (inside, corner, slope)), (split, factor), u, v in itertools.product(
-                surfaces.items(), SPLITS.items(), axis, axis
+    lattice_points = [("grid", u, v, "reestimated", N) for u, v in itertools.product(axis, axis)]
+    own = [("grid", u, v, "own", N) for u, v in itertools.product((0.0, 1.0), repeat=2)]
+    further = [("edge", 0.4, 0.0, "reestimated", N), ("edge", 0.6, 0.0, "reestimated", N // 2)]
+    further += [("random", 0.61, 0.41, "reestimated", N // 2)]
+    rows = []
+    for surface, (inside, corner, slope) in surfaces.items():
+        for (split, factor), (sample, u, v, statistics, n) in itertools.product(
+            SPLITS.items(), lattice_points + own + further
+        ):
+            nll = corner + slope * u * (1 + v)
+            nll += (inside - corner) * 2 * (u * (1 - u) + v * (1 - v))
+            if sample != "grid":
+                nll = 1.1 * max(inside, corner + 2 * slope) * (2 if n < N else 1)
+            if statistics == "own":
+                nll *= 0.95
+            rows.append(
+                {"surface": surface, "sample": sample, "u": u, "v": v, "split": split}
+                | {"statistics": statistics, "statistics_images": 0 if statistics == "own" else 100}
+                | scores(factor * nll, n)
             )
-        ],
-    )
+    return table("grid", rows)
 
 
 def merge_table() -> pd.DataFrame:
-    methods = [
-        ("best-corner", "linear", 1, 0, "val", 0.10),
-        ("uniform-soup", "linear", 0.5, 0.5, "none", 3.1),
-        ("greedy-soup", "linear", None, None, "val", 0.10),
-    ]
+    methods = []
     for surface, (inside, corner, _) in SURFACES.items():
         best = min(inside, corner)
+        if surface != "bezier":
+            methods += [
+                ("best-corner", surface, 1, 0, "val", corner, "own"),
+                ("uniform-soup", surface, 0.5, 0.5, "none", inside, "reestimated"),
+                ("greedy-soup", surface, None, None, "val", corner, "own"),
+            ]
         methods += [
-            ("center", surface, 0.5, 0.5, "none", inside),
-            ("best-point", surface, 0.3, 0.9, "val", best * 0.97),
-            ("oracle", surface, 0.2, 0.8, "test", best * 0.93),
+            ("center", surface, 0.5, 0.5, "none", inside, "reestimated"),
+            ("best-point", surface, 0.3, 0.9, "val", best * 0.97, "reestimated"),
+            ("oracle", surface, 0.2, 0.8, "test", best * 0.93, "reestimated"),
         ]
     return table(
         "merge",
         [
             {"merge": m, "surface": s, "u": u, "v": v, "selected_on": on, "split": split}
+            | {"statistics": statistics}
             | scores(factor * nll)
-            for (m, s, u, v, on, nll), (split, factor) in itertools.product(methods, SPLITS.items())
+            for (m, s, u, v, on, nll, statistics), (split, factor) in itertools.product(
+                methods, SPLITS.items()
+            )
         ],
     )
 
 
 def ensemble_table() -> pd.DataFrame:
-    methods = [
-        ("best-corner", "validation", 1, 0.10),
-        ("corners", "fixed", 4, 0.075),
-        ("trajectory-corners", "fixed", 4, 0.10),
-    ]
+    methods = []
+    for name, gain in (("corners", 0.03), ("trajectory-corners", 0.01)):
+        for size in range(1, 5):
+            for members in itertools.combinations(range(4), size):
+                nll = 0.11 - gain * (1 - 1 / size) + 0.004 * np.mean(members)
+                methods.append((name, "subset" if size < 4 else "fixed", size, nll, "own"))
     for surface, nll in (("linear", 0.08), ("bezier", 0.082), ("trajectory", 0.1)):
         methods += [
-            (surface, "fixed", 5, nll),
-            (surface, "validation", 4, nll * 0.98),
-            (surface, "oracle", 4, nll * 0.93),
-            (surface, "all", 121, nll * 1.04),
+            (surface, "fixed", 4, 2.5 if surface == "linear" else nll, "reestimated"),
+            *((surface, "validation", k, nll * (1 + 0.2 / k), "reestimated") for k in range(1, 7)),
+            (surface, "oracle", 4, nll * 0.93, "reestimated"),
+            (surface, "all", 117, nll * 1.04, "reestimated"),
         ]
     return table(
         "ensemble",
         [
             {"ensemble": e, "selection": s, "members": "0,0;0,1", "split": split}
-            | {"disagreement": 0.02, "forward_passes": passes, **scores(factor * nll)}
-            for (e, s, passes, nll), (split, factor) in itertools.product(methods, SPLITS.items())
+            | {"statistics": statistics, "disagreement": 0.02, "forward_passes": passes}
+            | scores(factor * nll)
+            for (e, s, passes, nll, statistics), (split, factor) in itertools.product(
+                methods, SPLITS.items()
+            )
         ],
     )
+
+
+def difference_table() -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    comparisons = [("low-loss", split) for split in SPLITS]
+    comparisons += [("merge", "test"), ("ensemble", "test")]
+    rows = []
+    for surface, (comparison, split), metric in itertools.product(
+        SURFACES, comparisons, ("accuracy", "nll")
+    ):
+        failed = surface == "linear" and comparison == "low-loss"
+        difference = -0.7 if failed else random.normal(0, 0.02)
+        rows.append(
+            {"comparison": comparison, "surface": surface, "split": split, "n": N, "metric": metric}
+            | {"value": 0.9 + difference, "reference": 0.9, "difference": difference}
+            | {"low": difference - 0.01, "high": difference + 0.015, "draws": [difference]}
+        )
+    return table("difference", rows)
 
 
 def training_table() -> pd.DataFrame:
@@ -142,6 +175,12 @@ def geometry_table() -> pd.DataFrame:
             )
             if not both:
                 rows[-1]["disagreement"] = None
+        scatter = 0.004 if surface == "trajectory" else 0.006
+        rows += [
+            {"surface": surface, "a": name, "b": name, "l2": 0.0, "relative_l2": 0.0}
+            | {"cosine": 1.0, "disagreement": scatter * (1 + 0.1 * place)}
+            for place, name in enumerate(corners)
+        ]
     return table("geometry", rows)
 
 
@@ -151,7 +190,7 @@ def summary_table(experiments: int = 3, replicates: int = 1) -> pd.DataFrame:
         "bezier": (0.958, 0.974, 0.970, 0.975),
         "trajectory": (0.965, 0.972, 0.978, 0.971),
     }
-    names = ["accuracy_min", "accuracy_mean", "accuracy_center", "accuracy_corner_mean"]
+    names = ["accuracy_min", "accuracy_mean", "accuracy_center", "accuracy_corner_mean_own"]
     frames = []
     for index in range(experiments):
         rows = [
@@ -162,7 +201,7 @@ def summary_table(experiments: int = 3, replicates: int = 1) -> pd.DataFrame:
         for row in rows:
             spread = 0.004 if replicates > 1 else None
             row |= {"low": spread and row["mean"] - spread, "high": spread and row["mean"] + spread}
-            row |= {"n": N, "replicates": replicates}
+            row |= {"n": N, "replicates": replicates, "text": None}
         experiment = ("digits-vgg16", "digits-resnet18", "digits-vit")[index % 3]
         frames.append(make_table("summary", rows, experiment=experiment, replicate=-1))
     return pd.concat(frames, ignore_index=True)
@@ -174,6 +213,7 @@ FIGURES = {
     "profiles": lambda: plot.plot_profiles(grid_table()),
     "ensembles": lambda: plot.plot_ensembles(ensemble_table()),
     "merges": lambda: plot.plot_merges(merge_table()),
+    "differences": lambda: plot.plot_differences(difference_table()),
     "training": lambda: plot.plot_training(training_table()),
     "geometry": lambda: plot.plot_geometry(geometry_table()),
     "summary": lambda: plot.plot_summary(summary_table(4, 3)),
@@ -184,6 +224,14 @@ def tilted_grid(points: int = 5) -> pd.DataFrame:
     """One surface whose nll is 1 + u + 10 v: no symmetry of the square leaves it unchanged."""
     grid = grid_table(points, {"bezier": SURFACES["bezier"]})
     return grid.assign(nll=1 + grid["u"] + 10 * grid["v"])
+
+
+def without_center(grid: pd.DataFrame) -> pd.DataFrame:
+    return grid[(grid["u"] != 0.5) | (grid["v"] != 0.5)]
+
+
+def contour_axes(figure: Figure) -> list[Axes]:
+    return [axes for axes in figure.axes if contour_sets(axes)]
 
 
 def contour_sets(axes: Axes) -> list[QuadContourSet]:
@@ -229,26 +277,63 @@ def test_u_runs_to_the_right_and_v_upwards(monkeypatch):
 
 
 def test_lines_through_the_lattice_start_and_end_at_the_corners_they_name():
-    points, values = lattice(tilted_grid().query("split == 'test'"), "bezier", NLL)
+    rows = tilted_grid().query("split == 'test' and statistics != 'own'")
     nll = {"00": 1, "10": 2, "11": 12, "01": 11}
-    np.testing.assert_allclose(corner_values(values), list(nll.values()))
-    rising, falling = diagonals(values)
+    rising, falling = diagonals(lattice(lattice_rows(rows), "bezier", NLL)[1])
     np.testing.assert_allclose(rising[[0, -1]], [nll["00"], nll["11"]])
     np.testing.assert_allclose(falling[[0, -1]], [nll["01"], nll["10"]])
-    along, around = perimeter(points, values)
+    along, around = perimeter(rows, "bezier", NLL)
     np.testing.assert_allclose(
         np.interp([0, 1, 2, 3, 4, 2.5], along, around), [*nll.values(), nll["00"], 11.5]
     )
+    assert 0.4 in along  # between points of the lattice
+    assert (np.diff(along) > 0).all()
 
 
-def test_panels_of_a_row_share_one_colour_scale():
+def test_colour_and_height_are_of_the_lattice_alone(monkeypatch):
+    drawn = []
+    for kind, method in ((Axes, "contourf"), (Axes3D, "plot_surface")):
+        original = getattr(kind, method)
+
+        def catch(axes, x, y, values, *args, original=original, **kwargs):
+            drawn.append(values)
+            return original(axes, x, y, values, *args, **kwargs)
+
+        monkeypatch.setattr(kind, method, catch)
+
+    def draw(grid: pd.DataFrame) -> list:
+        drawn.clear()
+        plot.plot_surfaces(grid, merge_table())
+        plot.plot_surfaces_3d(grid)
+        return list(drawn)
+
+    grid = grid_table()
+    only_lattice = grid.query("sample == 'grid' and statistics != 'own'")
+    for values, expected in zip(draw(grid), draw(only_lattice), strict=True):
+        np.testing.assert_array_equal(values, expected)
+
+
+def test_surfaces_share_one_colour_scale_and_flat_ones_get_their_own_beside_it():
     figure = plot.plot_surfaces(grid_table(), merge_table())
-    for row in np.array(figure.axes[:6]).reshape(2, 3):
-        scales = {contour_sets(axes)[0].get_clim() for axes in row}
-        assert len(scales) == 1
-    low, high = contour_sets(figure.axes[0])[0].get_clim()
-    shown = grid_table().query("split == 'test'")["nll"]
-    assert low <= shown.min() and high >= shown.max()
+    panels = contour_axes(figure)
+    lattices = lattice_rows(grid_table().query("split == 'test'"))
+    for row, measure in zip(np.array(panels).reshape(2, 5), (NLL, ACCURACY), strict=True):
+        scales = [contour_sets(axes)[0].get_clim() for axes in row]
+        assert len(set(scales[:3])) == 1
+        for (low, high), surface in zip(
+            scales[2:], ["linear", "bezier", "trajectory"], strict=True
+        ):
+            of_surface = lattices if surface == "linear" else lattices.query("surface == @surface")
+            values = measure.values(of_surface)
+            assert low <= values.min() and high >= values.max()
+            assert np.ptp(measure.space([low, high])) < np.ptp(measure.space(values)) + 0.01
+    titles = [axes.get_title().split("\n")[0] for axes in panels[:5]]
+    assert titles[3:] == ["Bézier, own scale", "trajectory, own scale"]
+
+
+def test_surfaces_of_equal_range_get_no_scales_of_their_own():
+    alike = grid_table(surfaces=dict.fromkeys(SURFACES, SURFACES["bezier"]))
+    assert len(contour_axes(plot.plot_surfaces(alike, merge_table()))) == 6
 
 
 def test_reliefs_share_one_height_scale():
@@ -258,8 +343,133 @@ def test_reliefs_share_one_height_scale():
 
 def test_star_stands_at_the_point_chosen_on_val():
     axes = plot.plot_surfaces(grid_table(), merge_table()).axes[0]
-    star = next(line for line in axes.get_lines() if line.get_marker() == "*")
-    assert (star.get_xdata()[0], star.get_ydata()[0]) == (0.3, 0.9)
+    assert marked(axes, "*") == (0.3, 0.9)
+
+
+def test_triangle_stands_at_the_worst_point_evaluated_on_all_images():
+    for axes in contour_axes(plot.plot_surfaces(grid_table(), merge_table())):
+        assert marked(axes, "v") == (0.4, 0)
+    # The points of the table that are worse still were seen on half of the images.
+    worst = grid_table().query("split == 'test'").nlargest(1, "nll")
+    assert worst["n"].item() < N
+
+
+def test_band_of_a_profile_is_that_of_the_corners_as_trained():
+    grid = grid_table()
+    is_own = grid["statistics"] == "own"
+    figure = plot.plot_profiles(grid.assign(nll=grid["nll"].mask(is_own, 0.7)))
+    for axes in figure.axes:
+        assert [line.get_ydata()[0] for line in axes.get_lines()][-1] == pytest.approx(0.7)
+
+
+def test_edges_of_a_profile_go_through_all_their_points():
+    bottom = plot.plot_profiles(grid_table()).axes[3]
+    solid = bottom.get_lines()[0]
+    assert 0.4 in solid.get_xdata()
+    assert 0.6 not in solid.get_xdata()  # on half of the images
+
+
+def test_networks_without_batchnorm_are_their_own_corners():
+    grid = grid_table().query("statistics != 'own'").assign(statistics="none", statistics_images=0)
+    assert "no BatchNorm" in plot.plot_profiles(grid).get_suptitle()
+
+
+def curve(axes: Axes, **style: str) -> tuple[list, list]:
+    line = next(
+        line
+        for line in axes.get_lines()
+        if all(getattr(line, f"get_{key}")() == value for key, value in style.items())
+    )
+    return list(line.get_xdata()), list(line.get_ydata())
+
+
+def test_curve_of_the_corners_goes_through_the_mean_over_all_choices():
+    ensemble = ensemble_table()
+    corners = ensemble.query("ensemble == 'corners' and split == 'test'")
+    accuracy, nll = plot.plot_ensembles(ensemble).axes
+    for axes, column, factor in ((accuracy, "accuracy", 100), (nll, "nll", 1)):
+        members, values = curve(axes, linestyle="--", color="#000000")
+        assert members == [1, 2, 3, 4]
+        for size, value in zip(members, values, strict=True):
+            of_size = corners.loc[corners["forward_passes"] == size, column]
+            assert value == pytest.approx(factor * of_size.sum() / math.comb(4, size))
+
+
+def test_curve_of_a_surface_has_one_value_per_number_of_members():
+    ensemble = ensemble_table()
+    chosen = ensemble.query("ensemble == 'bezier' and selection == 'validation'")
+    members, values = curve(plot.plot_ensembles(ensemble).axes[1], linestyle="-", color=BLUE)
+    assert members == list(range(1, 7))
+    np.testing.assert_allclose(values, chosen.query("split == 'test'")["nll"])
+
+
+def test_far_ensemble_stands_at_the_rim_as_a_number():
+    axes = plot.plot_ensembles(ensemble_table()).axes[1]
+    assert [text.get_text() for text in axes.texts] == ["2.5 (off scale)"]
+    low, high = axes.get_ylim()
+    assert all(low <= value <= high for line in axes.get_lines()[:-1] for value in line.get_ydata())
+
+
+def intervals(axes: Axes) -> list[np.ndarray]:
+    """Return the ends of each interval of a panel."""
+    return [
+        segment
+        for container in axes.containers
+        for bars in container.lines[2]
+        for segment in bars.get_segments()
+    ]
+
+
+def test_each_difference_has_its_interval_on_a_line_of_its_own():
+    table = difference_table()
+    for metric, factor, axes in zip(
+        ("accuracy", "nll"), (100, 1), plot.plot_differences(table).axes, strict=True
+    ):
+        rows = table[table["metric"] == metric]
+        drawn = intervals(axes)
+        assert len({segment[0, 1] for segment in drawn}) == len(drawn) == len(rows)
+        ends = {tuple(np.round(segment[:, 0], 9)) for segment in drawn}
+        for _, row in rows.iterrows():
+            is_far = row["difference"] == -0.7
+            interval = tuple(np.round([factor * row["low"], factor * row["high"]], 9))
+            assert (interval in ends) != is_far
+        numbers = [text for text in axes.texts if "off scale" in text.get_text()]
+        assert len(numbers) == (rows["difference"] == -0.7).sum()
+
+
+def test_lines_of_differences_bear_the_names_of_their_rows():
+    table = difference_table().sample(frac=1, random_state=0)
+    axes = plot.plot_differences(table).axes[0]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    names = dict(zip(axes.get_yticks(), labels, strict=True))
+    row = table.query("surface == 'bezier' and comparison == 'low-loss' and metric == 'accuracy'")
+    for _, one in row.iterrows():
+        place = next(
+            segment[0, 1]
+            for segment in intervals(axes)
+            if segment[0, 0] == pytest.approx(100 * one["low"])
+        )
+        assert names[place] == f"Bézier, {one['split']}"
+
+
+def test_a_corner_with_itself_is_a_line_and_no_pair():
+    geometry = geometry_table()
+    alone = geometry["a"] == geometry["b"]
+    top = plot.plot_geometry(geometry).axes[0]
+    pairs = [line for line in top.get_lines() if line.get_linestyle() == "None"]
+    assert sum(len(line.get_xdata()) for line in pairs) == 3 * math.comb(4, 2)
+    levels = sorted(line.get_ydata()[0] for line in top.get_lines() if line not in pairs)
+    means = 100 * geometry[alone].groupby("surface")["disagreement"].mean()
+    np.testing.assert_allclose(levels, sorted(means))
+    without_batchnorm = geometry.assign(disagreement=geometry["disagreement"].mask(alone, 0.0))
+    lines = plot.plot_geometry(without_batchnorm).axes[0].get_lines()
+    assert all(line.get_linestyle() == "None" for line in lines)
+
+
+def marked(axes: Axes, marker: str) -> tuple[float, float]:
+    """Return where the one mark of this kind stands."""
+    (line,) = [line for line in axes.get_lines() if line.get_marker() == marker]
+    return line.get_xdata()[0], line.get_ydata()[0]
 
 
 @pytest.mark.parametrize("draw", ["ensembles", "merges"])
@@ -270,14 +480,16 @@ def test_only_what_was_chosen_on_test_is_hollow(draw):
         for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
         if handle.get_marker() != "None"
     }
-    assert hollow.pop("oracle: chosen on test")
-    assert hollow and not any(hollow.values())
+    assert hollow
+    assert all(is_hollow == ("on test" in text) for text, is_hollow in hollow.items())
 
 
 def test_reestimated_statistics_are_drawn_where_interpolated_ones_are_in_the_table_too():
-    ablation = tilted_grid().assign(batchnorm="interpolated", nll=5.0)
-    figure = plot.plot_surfaces_3d(pd.concat([ablation, tilted_grid()]))
-    assert "BatchNorm re-estimated" in figure.get_suptitle()
+    ablation = tilted_grid().replace({"statistics": {"reestimated": "interpolated"}})
+    for draw in (plot.plot_surfaces_3d, plot.plot_profiles):
+        both = draw(pd.concat([ablation, tilted_grid()]))
+        assert "BatchNorm re-estimated" in both.get_suptitle()
+        assert "BatchNorm interpolated" in draw(ablation).get_suptitle()
 
 
 def test_equal_values_everywhere_can_be_drawn(tmp_path):
@@ -317,12 +529,17 @@ def test_ticks_lie_inside_and_are_few(measure, low, high):
     [
         (lambda: plot.plot_profiles(grid_table(), split="tset"), "'tset'; it has .*'train'"),
         (lambda: plot.plot_ensembles(ensemble_table().head(0)), "'ensemble' has no rows"),
-        (lambda: plot.plot_surfaces_3d(tilted_grid().iloc[:-1]), "24 grid points on 5 coord"),
+        (lambda: plot.plot_surfaces_3d(without_center(tilted_grid())), "24 grid points on 5 coord"),
         (lambda: plot.plot_surfaces_3d(tilted_grid().query("u > 0")), "'bezier' has 20 grid"),
         (
             lambda: plot.plot_profiles(tilted_grid().assign(nll=float("nan"))),
             r"nll of surface 'bezier' is nan at \(u, v\) = \(0, 0\)",
         ),
+        (
+            lambda: plot.plot_profiles(grid_table().query("statistics != 'own'")),
+            "'linear' has 0 rows of corners as trained",
+        ),
+        (lambda: plot.plot_differences(difference_table().head(0)), "'difference' has no rows"),
         (
             lambda: plot.plot_merges(merge_table().drop(columns=["nll"])),
             r"lacks the columns \['nll'\]",

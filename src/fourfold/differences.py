@@ -26,8 +26,9 @@ def measure_differences(
 
     - `low-loss`, on each split: the worst point against the level that keeps the share `kept` of
       what the corners, in the mean, have above guessing. Guessing is the most frequent class for
-      accuracy, and the classes' shares for nll. The interval is that of the point that was found
-      worst; finding it among hundreds makes it look worse than it is, never better.
+      accuracy, and the classes' shares for nll; it is the level itself if the corners are no
+      better. The interval is that of the point that was found worst; finding it among hundreds
+      makes it look worse than it is, never better.
     - `merge`, on test: the grid point that is best on val against the corner that is best on val.
     - `ensemble`, on test: four grid points chosen greedily on val against the four corners.
 
@@ -77,7 +78,11 @@ def _low_loss(examples: Examples, kept: float) -> Iterator[_Difference]:
             corners, points = values[is_own].mean(dim=0), values[~is_own]
             means = points.mean(dim=1)
             worst = points[means.argmin() if metric == "accuracy" else means.argmax()]
-            level = kept * corners.numpy() + (1 - kept) * guessing[metric]
+            guess = np.full(len(labels), guessing[metric])
+            level = kept * corners.numpy() + (1 - kept) * guess
+            sign = 1 if metric == "accuracy" else -1
+            if sign * (corners.mean() - guessing[metric]) <= 0:
+                level = guess  # corners no better than guessing leave nothing to keep
             yield "low-loss", split, metric, worst.numpy(), level
 
 

@@ -36,13 +36,20 @@ def measure_barriers(grid: pd.DataFrame) -> pd.DataFrame:
         barrier, u_at_barrier, v_at_barrier.
 
     Raises:
-        InputError: if a corner is not among the points of a surface, or its grid is incomplete.
+        InputError: if a corner is not among the points of a surface, nothing else is, or its grid
+            is incomplete.
     """
     rows = []
+    grid = grid.reset_index(drop=True)  # tables that were put together may repeat theirs
     for (surface, split), every in grid.groupby(["surface", "split"], sort=False):
         points, own = surface_rows(every), own_corner_rows(every)
         is_grid = points["sample"] == "grid"
         between = points[~is_corner(points["u"], points["v"])]
+        if between.empty:
+            raise InputError(
+                f"surface {surface!r} has no points beside its corners in split {split!r}; a "
+                "barrier needs at least one."
+            )
         for metric in ("nll", "error"):
             loss, own_loss = _loss(points, metric), _loss(own, metric)
             corners = [_value_at(points, loss, *corner) for corner in CORNER_COORDINATES]

@@ -10,6 +10,7 @@ DOWNLOAD_MINUTES = 60
 MINUTES_PER_EPOCH = {"digits": 0.1}
 OTHER_MINUTES_PER_EPOCH = 2
 EPOCHS_PER_GRID_POINT = 0.5
+SEARCHED_SHARE = 0.3  # of the images of a grid point, at points that are screened
 EPOCHS_PER_COMPARISON = 5  # a few networks are evaluated
 
 
@@ -112,7 +113,11 @@ def fitting_epochs(experiment):
 
 
 def grid_epochs(experiment):
-    return EPOCHS_PER_GRID_POINT * experiment["grid"]["points"] ** 2
+    grid = experiment["grid"]
+    further = 4 * grid["edge_points"] + grid["random_points"]
+    if grid["search_images"] is not None:
+        further *= SEARCHED_SHARE
+    return EPOCHS_PER_GRID_POINT * (grid["points"] ** 2 + further)
 
 
 def comparison_epochs(experiment):

@@ -147,4 +147,5 @@ def _drop_repeated(table: pd.DataFrame) -> pd.DataFrame:
     """Of points evaluated on few images and then on all, keep the rows over all."""
     key = ["sample", "u", "v", "split", "statistics"]
     largest = table.groupby(key)["n"].transform("max")
-    return table[table["n"] == largest].reset_index(drop=True)
+    # A split that has no more images than the few was evaluated twice.
+    return table[table["n"] == largest].drop_duplicates(key, ignore_index=True)

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     grid = read_table("grid", *(folder / f"grid-{name}.parquet" for name in arguments.surfaces))
     table = {
         name: read_table(name, folder / f"{name}.parquet")
-        for name in ("merge", "ensemble", "training", "geometry", "endpoints")
+        for name in ("merge", "ensemble", "difference", "training", "geometry", "endpoints")
     }
     seeds = sorted(table["endpoints"]["seed"].unique().tolist())
     # One after another: an open figure holds memory until it is saved.
@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
         "profiles": partial(plot.plot_profiles, grid),
         "ensembles": partial(plot.plot_ensembles, table["ensemble"]),
         "merges": partial(plot.plot_merges, table["merge"]),
+        "differences": partial(plot.plot_differences, table["difference"]),
         "training": partial(plot.plot_training, table["training"]),
         "geometry": partial(plot.plot_geometry, table["geometry"]),
     }

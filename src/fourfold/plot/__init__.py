@@ -1,11 +1,14 @@
 """The figures: tables in, matplotlib figures out. Nothing here needs torch."""
 
-from fourfold.plot._comparison import plot_ensembles, plot_merges, plot_summary
+from fourfold.plot._comparison import plot_merges, plot_summary
+from fourfold.plot._difference import plot_differences
+from fourfold.plot._ensemble import plot_ensembles
 from fourfold.plot._networks import plot_geometry, plot_training
 from fourfold.plot._style import save_figure
 from fourfold.plot._surface import plot_profiles, plot_surfaces, plot_surfaces_3d
 
 __all__ = [
+    "plot_differences",
     "plot_ensembles",
     "plot_geometry",
     "plot_merges",

@@ -1,4 +1,4 @@
-"""Dot plots that compare methods: ensembles, merges, and the summary of all experiments."""
+"""Dot plots: merged networks, and the summary of all experiments."""
 
 import math
 from collections.abc import Sequence
@@ -23,31 +23,24 @@ from fourfold.plot._style import (
     check_run,
     heading,
     in_order,
+    note_off_scale,
+    one_example,
     paper_style,
     surface_label,
     surface_order,
 )
 
-# How a point, checkpoint or set of them was picked: legend text, colour, marker, filled.
+# How a point or set of corners was picked: legend text, colour, marker, filled.
 _PICKS = {
     "fixed": ("fixed in advance", BLUE, "o", True),
     "validation": ("chosen on val", ORANGE, "D", True),
-    "all": ("all grid points", BLACK, "^", True),
     "oracle": ("oracle: chosen on test", VERMILLION, "s", False),
 }
 _PICK_OF_SPLIT = {"none": "fixed", "val": "validation", "test": "oracle"}
 
-# A dot is off scale when its nll or error is five times that of the median row, or a fifth.
-_FAR = math.log(5)
+# A dot is off scale when its nll or error is three times that of the median row, or a third.
+_FAR = math.log(3)
 
-_ENSEMBLES = {
-    "best-corner": "best corner alone",
-    "corners": "four corners",
-    "trajectory-corners": "four checkpoints of one run",
-    "linear": "linear surface",
-    "bezier": "Bézier surface",
-    "trajectory": "trajectory surface",
-}
 _MERGES = {
     "best-corner": "best corner",
     "uniform-soup": "uniform soup",
@@ -59,8 +52,8 @@ _MERGES = {
 
 # From top to bottom within the place of one surface.
 _SUMMARY_MARKS = {
-    "accuracy_corner_mean": {
-        "label": "mean of the corners",
+    "accuracy_corner_mean_own": {
+        "label": "mean of the corners, as trained",
         "marker": "|",
         "color": BLACK,
         "markersize": 22,
@@ -75,43 +68,11 @@ _SUMMARY_MARKS = {
 
 
 @paper_style
-def plot_ensembles(
-    ensemble: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()
-) -> Figure:
-    """Draw accuracy and nll of each ensemble, with its forward passes per example.
-
-    Marker and colour tell how the members were picked; hollow ones were picked on test. The dashed
-    line is the ensemble of the four corners, the baseline of every other one.
-
-    Args:
-        ensemble: table `ensemble` of one replicate.
-        split: the split that is shown.
-        seeds: seeds of the replicate's corners, for the title.
-
-    Raises:
-        InputError: if the split is absent or the table empty.
-    """
-    rows = check_run("ensemble", ensemble, split=split)
-    order = in_order(rows["ensemble"], _ENSEMBLES)
-    rows = rows.assign(
-        group=rows["ensemble"],
-        label=rows["ensemble"].map(lambda name: _ENSEMBLES.get(name, surface_label(name))),
-        pick=rows["selection"],
-        note=rows["forward_passes"].map("{:,}".format),
-        rank=rows["ensemble"].map(order.index),
-        order=rows["selection"].map(list(_PICKS).index),
-    ).sort_values(["rank", "order", "forward_passes"], kind="stable")
-    figure = _dot_plot(rows, note="forward passes", reference=rows["ensemble"] == "corners")
-    figure.suptitle(heading("ensembles (averaged predictions)", rows, seeds, _one_example(rows)))
-    return figure
-
-
-@paper_style
 def plot_merges(merge: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()) -> Figure:
     """Draw accuracy and nll of each merged network: one network, one forward pass.
 
     Marker and colour tell how the point was picked; hollow ones were picked on test. The dashed
-    line is the best corner by val.
+    line is the best corner by val, as it was trained.
 
     Args:
         merge: table `merge` of one replicate.
@@ -122,24 +83,23 @@ def plot_merges(merge: pd.DataFrame, *, split: str = "test", seeds: Sequence[int
         InputError: if the split is absent or the table empty.
     """
     rows = check_run("merge", merge, split=split)
-    surface = rows["surface"].fillna("")
-    surfaces, merges = ["", *surface_order(surface)], in_order(rows["merge"], _MERGES)
+    surfaces, merges = surface_order(rows["surface"]), in_order(rows["merge"], _MERGES)
     rows = rows.assign(
-        group=surface,
+        group=rows["surface"],
         label=[
-            _MERGES.get(name, name) + (f", {surface_label(on)}" if on else "")
-            for name, on in zip(rows["merge"], surface, strict=True)
+            f"{_MERGES.get(name, name)}, {surface_label(surface)}"
+            for name, surface in zip(rows["merge"], rows["surface"], strict=True)
         ],
         pick=rows["selected_on"].map(_PICK_OF_SPLIT),
         note=[
             "-" if pd.isna(u) else f"{u:.2g}, {v:.2g}"
             for u, v in zip(rows["u"], rows["v"], strict=True)
         ],
-        rank=surface.map(surfaces.index),
+        rank=rows["surface"].map(surfaces.index),
         order=rows["merge"].map(merges.index),
     ).sort_values(["rank", "order"], kind="stable")
     figure = _dot_plot(rows, note="(u, v)", reference=rows["merge"] == "best-corner")
-    figure.suptitle(heading("merged networks (one forward pass)", rows, seeds, _one_example(rows)))
+    figure.suptitle(heading("merged networks (one forward pass)", rows, seeds, one_example(rows)))
     return figure
 
 
@@ -147,8 +107,8 @@ def plot_merges(merge: pd.DataFrame, *, split: str = "test", seeds: Sequence[int
 def plot_summary(summary: pd.DataFrame) -> Figure:
     """Draw the worst, mean and center accuracy of each surface on test, one panel per experiment.
 
-    The vertical tick is the mean of the surface's four corners. Bars, grey for the corners,
-    span the replicates (low to high).
+    The vertical tick is the mean of the surface's four corners as they were trained. Bars, grey for
+    the corners, span the replicates (low to high).
 
     Args:
         summary: table `summary`, any number of experiments.
@@ -215,10 +175,6 @@ def _draw_summary(axes: Axes, rows: pd.DataFrame, surfaces: Sequence[str]) -> No
         axes.axhline(border - 0.5, color="#BBBBBB", linewidth=0.4)
 
 
-def _one_example(rows: pd.DataFrame) -> str:
-    return f"one example = {100 / rows['n'].iloc[0]:.2g} points"
-
-
 def _dot_plot(rows: pd.DataFrame, *, note: str, reference: pd.Series) -> Figure:
     """Draw accuracy and nll of `rows` from top to bottom.
 
@@ -270,15 +226,7 @@ def _draw_dots(axes: Axes, measure: Measure, rows: pd.DataFrame) -> None:
         axes.plot(at[chosen], rows.loc[chosen, "place"], **_pick_mark(pick))
     for index in np.flatnonzero(~near):
         left = places[index] < low
-        axes.annotate(
-            f"{values[index]:.3g} (off scale)",
-            (at[index], index),
-            xytext=(6 if left else -6, 0),
-            textcoords="offset points",
-            ha="left" if left else "right",
-            va="center",
-            fontsize=6.5,
-        )
+        note_off_scale(axes, f"{values[index]:.3g}", (at[index], index), (6 if left else -6, 0))
 
 
 def _pick_mark(pick: str) -> dict:

@@ -35,19 +35,20 @@ def lattice(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray
     return points, values
 
 
-def corner_values(values: NDArray) -> NDArray:
-    """Return the values [v, u] at the corners 00, 10, 11, 01."""
-    return values[[0, 0, -1, -1], [0, -1, -1, 0]]
-
-
 def diagonals(values: NDArray) -> tuple[NDArray, NDArray]:
     """Return the values [v, u] from corner 00 to 11 and from 01 to 10, with u rising."""
     return values.diagonal(), values[::-1].diagonal()
 
 
-def perimeter(points: NDArray, values: NDArray) -> tuple[NDArray, NDArray]:
-    """Return position (0 to 4) and value [v, u] along the edges 00, 10, 11, 01 and back to 00."""
-    back = 1 - points[::-1]
-    along = np.concatenate([points, 1 + points[1:], 2 + back[1:], 3 + back[1:]])
-    sides = [values[0], values[1:, -1], values[-1, -2::-1], values[-2::-1, 0]]
-    return along, np.concatenate(sides)
+def perimeter(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray, NDArray]:
+    """Return position (0 to 4) and value along the edges 00, 10, 11, 01 and back to 00.
+
+    All points on an edge are taken, whether or not they belong to the lattice.
+    """
+    rows = rows[rows["surface"] == surface]
+    u, v, values = rows["u"].to_numpy(), rows["v"].to_numpy(), measure.values(rows)
+    sides = [(v == 0, u), (u == 1, 1 + v), (v == 1, 3 - u), (u == 0, 4 - v)]
+    along, first = np.unique(
+        np.concatenate([place[is_on] for is_on, place in sides]), return_index=True
+    )
+    return along, np.concatenate([values[is_on] for is_on, _ in sides])[first]

@@ -31,6 +31,7 @@ class Measure:
         space: increasing function from a drawn value to its place on the scale.
         unspace: its inverse.
         spacing: what the scale is called.
+        worst: position of the worst of some values.
         round_values: good ticks, about three to each power of ten.
         rounder_values: good ticks for a wide range, about one to each power of ten.
     """
@@ -42,6 +43,7 @@ class Measure:
     space: Callable[[ArrayLike], NDArray]
     unspace: Callable[[ArrayLike], NDArray]
     spacing: str
+    worst: Callable[[NDArray], np.intp]
     round_values: NDArray
     rounder_values: NDArray
 
@@ -93,6 +95,7 @@ NLL = Measure(
     space=lambda nll: np.log(np.maximum(nll, _SMALLEST_NLL)),
     unspace=np.exp,
     spacing="log scale",
+    worst=np.argmax,
     round_values=_ONE_TWO_FIVE,
     rounder_values=_POWERS,
 )
@@ -104,6 +107,7 @@ ACCURACY = Measure(
     space=lambda accuracy: -np.log(np.maximum(100 + _ERROR_OFFSET - np.asarray(accuracy), 1e-6)),
     unspace=lambda place: 100 + _ERROR_OFFSET - np.exp(-np.asarray(place)),
     spacing="log scale of the error",
+    worst=np.argmin,
     round_values=np.array([0, 50, 80, 90, 95, 98, 99, 99.5, 100]),
     rounder_values=np.array([0, 90, 99, 100]),
 )

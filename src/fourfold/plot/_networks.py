@@ -91,7 +91,9 @@ def plot_training(training: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
 def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figure:
     """Draw how far apart networks are in weights, and how often corners disagree in predictions.
 
-    Above: one mark per pair of corners. Below: the distances of all pairs of control points.
+    Above: one mark per pair of corners; a line is the mean disagreement of a corner with itself
+    when its BatchNorm statistics are re-estimated, where that makes any. Below: the distances of
+    all pairs of control points.
 
     Args:
         geometry: table `geometry` of one replicate.
@@ -101,6 +103,8 @@ def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
         InputError: if the table is empty or no pair of corners has a disagreement.
     """
     rows = check_run("geometry", geometry)
+    is_alone = rows["a"] == rows["b"]
+    alone, rows = rows[is_alone], rows[~is_alone]
     known = rows[rows["disagreement"].notna()]
     if known.empty:
         raise InputError("table 'geometry' has no disagreement; it needs one per pair of corners.")
@@ -132,6 +136,11 @@ def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
         top.plot(
             part["relative_l2"], 100 * part["disagreement"], label=surface_label(surface), **mark
         )
+    scatter = 100 * alone.groupby("surface")["disagreement"].mean()
+    scatter = scatter[scatter > 0]  # networks without BatchNorm have none
+    for surface, level in scatter.items():
+        colour = surface_style(surface, surfaces)[0]
+        top.axhline(level, color=colour, linewidth=MARKED_WIDTH, zorder=0.5)
     for place, (surface, pair) in enumerate(kinds):
         part = rows[(rows["surface"] == surface) & (rows["pair"] == pair)]
         bottom.plot(
@@ -144,7 +153,17 @@ def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
         )
     top.set_ylim(bottom=0)
     top.set_ylabel("prediction disagreement (%)")
-    figure.legend(loc="outside lower center", ncols=len(surfaces), title="corners of the surface")
+    handles, labels = top.get_legend_handles_labels()
+    if len(scatter):
+        handles.append(Line2D([], [], color=GREY, linewidth=MARKED_WIDTH))
+        labels.append("re-estimation alone")
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=len(handles),
+        title="corners of the surface",
+    )
     top.grid()
     bottom.set_yticks(
         range(len(kinds)), labels=[f"{surface_label(s)}: {pair}" for s, pair in kinds]

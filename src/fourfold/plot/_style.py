@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib import style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fourfold.atomic import atomic_path
@@ -117,6 +118,26 @@ def heading(what: str, rows: pd.DataFrame, seeds: Sequence[int], *details: str) 
     if "n" in rows.columns:
         facts = [f"{first['split']} split, n = {first['n']:,}", *facts]
     return f"{first['experiment']}: {what}\n{', '.join(facts)}"
+
+
+def one_example(rows: pd.DataFrame) -> str:
+    """Return what one example is worth in accuracy, the resolution of a figure of `rows`."""
+    return f"one example = {100 / rows['n'].iloc[0]:.2g} points"
+
+
+def note_off_scale(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float]
+) -> None:
+    """Write `text`, a value, beside the mark that stands at the rim for it."""
+    axes.annotate(
+        f"{text} (off scale)",
+        at,
+        xytext=offset,
+        textcoords="offset points",
+        ha="left" if offset[0] > 0 else "right",
+        va="center",
+        fontsize=6.5,
+    )
 
 
 def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -15,7 +15,8 @@ from matplotlib.patheffects import withStroke
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
-from fourfold.plot._lattice import corner_values, diagonals, lattice, perimeter
+from fourfold.errors import InputError
+from fourfold.plot._lattice import diagonals, lattice, perimeter
 from fourfold.plot._measure import ACCURACY, NLL, Measure
 from fourfold.plot._style import (
     BLACK,
@@ -24,6 +25,7 @@ from fourfold.plot._style import (
     GREY,
     MARKED_WIDTH,
     NARROW_WIDTH,
+    ORANGE,
     VERMILLION,
     check_run,
     heading,
@@ -32,9 +34,10 @@ from fourfold.plot._style import (
     surface_label,
     surface_order,
 )
+from fourfold.points import lattice_rows, own_corner_rows, surface_rows
 
 # Statistics blended linearly are an ablation: drawn only where a table has nothing else.
-_BATCHNORM = {
+_STATISTICS = {
     "reestimated": "BatchNorm re-estimated",
     "none": "no BatchNorm",
     "interpolated": "BatchNorm interpolated",
@@ -61,6 +64,15 @@ _BEST_MARK = {
     "zorder": 5,
     "label": "best point, chosen on val",
 }
+_WORST_MARK = {
+    **_OUTLINED,
+    "marker": "v",
+    "markersize": 5,
+    "markerfacecolor": ORANGE,
+    "clip_on": False,
+    "zorder": 5,
+    "label": "worst point found",
+}
 _CENTER_MARK = {
     "linestyle": "",
     "marker": "+",
@@ -77,8 +89,10 @@ def plot_surfaces(
 ) -> Figure:
     """Draw nll (above) and accuracy (below) over (u, v), one column per surface.
 
-    Each row has one colour scale; the light end is good. Contour lines are chosen for each panel.
-    Squares are the corners, the star is the point chosen on val, the cross the center.
+    Each row has one colour scale; the light end is good. Surfaces that are flat on it are drawn
+    once more, at the right, on scales of their own. Contour lines are chosen for each panel.
+    Squares are the corners, the star is the point chosen on val, the cross the center, the triangle
+    the worst of all points, on and off the lattice. Panel titles give the range over all points.
 
     Args:
         grid: table `grid` of one replicate; each surface on a complete lattice.
@@ -90,27 +104,42 @@ def plot_surfaces(
         InputError: if the split is absent, a table is empty or a lattice incomplete.
     """
     rows, surfaces = _surfaces(grid, split)
+    on_lattice = lattice_rows(rows)
+    flat = _flat_surfaces(on_lattice, surfaces)
+    columns = [*((name, False) for name in surfaces), *((name, True) for name in flat)]
     best_points = _best_points(merge)
-    figure = Figure(figsize=_size(surfaces, 4.9), layout="compressed")
-    panels = figure.subplots(2, len(surfaces), sharex=True, sharey=True, squeeze=False)
+    width, height = _size(surfaces, 4.8)
+    # Further columns make all panels smaller, and so the figure lower.
+    size = (width + 1.3 * len(flat), height - 0.2 * len(flat))
+    figure = Figure(figsize=size, layout="compressed")
+    figure.get_layout_engine().set(hspace=0.1)  # titles of the lower row need room
+    panels = figure.subplots(2, len(columns), sharex=True, sharey=True, squeeze=False)
     for measure, row in zip((NLL, ACCURACY), panels, strict=True):
-        low, high = measure.limits(measure.values(rows))
-        for surface, axes in zip(surfaces, row, strict=True):
-            points, values = lattice(rows, surface, measure)
-            filled = _draw_contours(axes, measure, points, values, (low, high))
-            _mark_points(axes, best_points.get(surface))
-            axes.set_title(f"{measure.column} {values.min():.3g} to {values.max():.3g}")
-        _draw_colourbar(figure, filled, measure, row)
+        shared = measure.limits(measure.values(on_lattice))
+        for (surface, has_own_scale), axes in zip(columns, row, strict=True):
+            points, values = lattice(on_lattice, surface, measure)
+            limits = measure.limits(values) if has_own_scale else shared
+            filled = _draw_contours(axes, measure, points, values, limits)
+            every = rows[rows["surface"] == surface]
+            _mark_points(axes, measure, every, best_points.get(surface))
+            found = measure.values(every)
+            axes.set_title(f"{measure.column} {found.min():.3g} to {found.max():.3g}")
+            if has_own_scale:
+                _draw_colourbar(figure, filled, measure, axes, count=5, label="")
+            elif surface == surfaces[-1]:
+                _draw_colourbar(figure, filled, measure, row[: len(surfaces)])
         row[0].set_ylabel("v", rotation=0)
-    for surface, top, bottom in zip(surfaces, *panels, strict=True):
-        top.set_title(f"{surface_label(surface)}\n{top.get_title()}")
+    for (surface, has_own_scale), top, bottom in zip(columns, *panels, strict=True):
+        scale = ", own scale" if has_own_scale else ""
+        top.set_title(f"{surface_label(surface)}{scale}\n{top.get_title()}")
         bottom.set_xlabel("u")
+    marks = (_CORNER_MARK, _BEST_MARK, _CENTER_MARK, _WORST_MARK)
     figure.legend(
-        handles=[Line2D([], [], **mark) for mark in (_CORNER_MARK, _BEST_MARK, _CENTER_MARK)],
+        handles=[Line2D([], [], **mark) for mark in marks],
         loc="outside lower center",
-        ncols=min(3, len(surfaces)),
+        ncols=4 if len(surfaces) > 2 else 2,
     )
-    figure.suptitle(heading("loss and accuracy", rows, seeds, _batchnorm(rows)))
+    figure.suptitle(heading("loss and accuracy", rows, seeds, _statistics(rows)))
     return figure
 
 
@@ -131,6 +160,7 @@ def plot_surfaces_3d(
         InputError: if the split is absent, the table is empty or a lattice incomplete.
     """
     rows, surfaces = _surfaces(grid, split)
+    rows = lattice_rows(rows)
     low, high = NLL.limits(NLL.values(rows))
     colours = ScalarMappable(NLL.norm(low, high), colormaps[NLL.colours])
     figure = Figure(figsize=_size(surfaces, 2.5), layout="constrained")
@@ -141,7 +171,7 @@ def plot_surfaces_3d(
         axes.set_title(surface_label(surface), y=0.96)
     _draw_colourbar(figure, colours, NLL, panels)
     figure.suptitle(
-        heading("nll as height (linear) and colour (log)", rows, seeds, _batchnorm(rows))
+        heading("nll as height (linear) and colour (log)", rows, seeds, _statistics(rows))
     )
     return figure
 
@@ -150,58 +180,91 @@ def plot_surfaces_3d(
 def plot_profiles(grid: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()) -> Figure:
     """Draw nll along the two diagonals (above) and around the four edges (below) of each surface.
 
-    Solid lines are `split`, dashed ones train. The grey band is the range of the four corners on
-    `split`, the thin line their mean.
+    Solid lines are `split`, dashed ones train. Diagonals go through the points of the lattice,
+    edges through all points on them. The grey band is the range of the four corners on `split` as
+    they were trained, the thin line their mean.
 
     Args:
         grid: table `grid` of one replicate; each surface on a complete lattice.
         split: the split that is drawn solid.
+        seeds: seeds of the replicate's corners, for the title.
 
     Raises:
-        InputError: if the split is absent, the table is empty or a lattice incomplete.
+        InputError: if the split is absent, the table is empty, a lattice incomplete or a corner
+            missing.
     """
     rows, surfaces = _surfaces(grid, split)
     splits = [name for name in dict.fromkeys((split, "train")) if (grid["split"] == name).any()]
     drawn = {name: _surfaces(grid, name)[0] for name in splits}
+    corners = {surface: _corner_nll(grid, surface, split) for surface in surfaces}
     figure = Figure(figsize=_size(surfaces, 4.6), layout="constrained")
     panels = figure.subplots(2, len(surfaces), sharey=True, squeeze=False)
-    shown = np.concatenate([NLL.values(part) for part in drawn.values()])
+    shown = np.concatenate([*map(NLL.values, drawn.values()), *corners.values()])
     for surface, (top, bottom) in zip(surfaces, panels.T, strict=True):
         for name, dashes in zip(splits, ("-", "--"), strict=False):
-            points, values = lattice(drawn[name], surface, NLL)
+            points, values = lattice(lattice_rows(drawn[name]), surface, NLL)
             for (path, colour), profile in zip(_DIAGONALS.items(), diagonals(values), strict=True):
                 top.plot(points, profile, dashes, color=colour, label=f"{path}, {name}")
-            along, profile = perimeter(points, values)
+            along, profile = perimeter(drawn[name], surface, NLL)
             bottom.plot(along, profile, dashes, color=BLACK, label=f"edges, {name}")
-        corners = corner_values(lattice(rows, surface, NLL)[1])
+        band = corners[surface]
         for axes in (top, bottom):
-            axes.axhspan(corners.min(), corners.max(), color="#D0D0D0", linewidth=0, zorder=0)
-            axes.axhline(corners.mean(), color=GREY, linewidth=MARKED_WIDTH, zorder=0.5)
+            axes.axhspan(band.min(), band.max(), color="#D0D0D0", linewidth=0, zorder=0)
+            axes.axhline(band.mean(), color=GREY, linewidth=MARKED_WIDTH, zorder=0.5)
             NLL.set_axis(axes, "y", shown)
         top.set(title=surface_label(surface), xlim=(0, 1), xlabel="position on the diagonal")
         bottom.set(xlim=(0, 4), xlabel="corner (uv)")
         bottom.set_xticks(range(5), labels=[*_CORNERS, "00"])
     for axes in panels[:, 0]:
         axes.set_ylabel(NLL.label)
-    band = Patch(color="#D0D0D0", label="corners: range and mean")
+    patch = Patch(color="#D0D0D0", label="corners as trained: range and mean")
     handles = [*panels[0, 0].get_lines(), *panels[1, 0].get_lines()]
     handles = [line for line in handles if not line.get_label().startswith("_")]
     figure.legend(
-        handles=[*handles, band], loc="outside lower center", ncols=min(4, len(surfaces) + 1)
+        handles=[*handles, patch], loc="outside lower center", ncols=min(4, len(surfaces) + 1)
     )
-    figure.suptitle(heading("loss along diagonals and edges", rows, seeds, _batchnorm(rows)))
+    figure.suptitle(heading("loss along diagonals and edges", rows, seeds, _statistics(rows)))
     return figure
 
 
 def _surfaces(grid: pd.DataFrame, split: str) -> tuple[pd.DataFrame, list[str]]:
-    rows = check_run("grid", grid, split=split)
-    rank = rows["batchnorm"].map(list(_BATCHNORM).index)
+    """Return the rows of the surfaces' points on `split`, and the surfaces in their order."""
+    rows = surface_rows(check_run("grid", grid, split=split))
+    rank = rows["statistics"].map(list(_STATISTICS).index)
     rows = rows[rank == rank.groupby(rows["surface"]).transform("min")]
     return rows, surface_order(rows["surface"])
 
 
-def _batchnorm(rows: pd.DataFrame) -> str:
-    return " / ".join(_BATCHNORM[kind] for kind in in_order(rows["batchnorm"], _BATCHNORM))
+def _statistics(rows: pd.DataFrame) -> str:
+    return " / ".join(_STATISTICS[kind] for kind in in_order(rows["statistics"], _STATISTICS))
+
+
+def _flat_surfaces(rows: pd.DataFrame, surfaces: list[str]) -> list[str]:
+    """Return the surfaces that a colour scale shared by all shows in a third of its colours."""
+
+    def extent(measure: Measure, part: pd.DataFrame) -> float:
+        return np.ptp(measure.space(measure.values(part)))
+
+    flat = [
+        surface
+        for surface in surfaces
+        if any(
+            extent(measure, rows[rows["surface"] == surface]) < extent(measure, rows) / 3
+            for measure in (NLL, ACCURACY)
+        )
+    ]
+    return flat[-2:]  # more would leave each panel too small
+
+
+def _corner_nll(grid: pd.DataFrame, surface: str, split: str) -> NDArray:
+    rows = own_corner_rows(grid[(grid["surface"] == surface) & (grid["split"] == split)])
+    rows = rows.drop_duplicates(["u", "v"])
+    if len(rows) != len(_CORNERS):
+        raise InputError(
+            f"surface {surface!r} has {len(rows)} rows of corners as trained (statistics 'own' or "
+            f"'none') on split {split!r}; a figure needs {len(_CORNERS)}."
+        )
+    return NLL.values(rows)
 
 
 def _best_points(merge: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -216,12 +279,17 @@ def _size(surfaces: list[str], height: float) -> tuple[float, float]:
 
 
 def _draw_colourbar(
-    figure: Figure, colours: ScalarMappable, measure: Measure, panels: NDArray
+    figure: Figure,
+    colours: ScalarMappable,
+    measure: Measure,
+    panels: Axes | NDArray,
+    *,
+    count: int = 8,
+    label: str | None = None,
 ) -> None:
-    bar = figure.colorbar(
-        colours, ax=panels, pad=0.02, aspect=22, label=f"{measure.label}\n{measure.spacing}"
-    )
-    ticks = measure.ticks(*colours.get_clim(), 8)
+    label = f"{measure.label}\n{measure.spacing}" if label is None else label
+    bar = figure.colorbar(colours, ax=panels, pad=0.02, aspect=22, label=label)
+    ticks = measure.ticks(*colours.get_clim(), count)
     bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     bar.minorticks_off()
 
@@ -247,12 +315,16 @@ def _draw_contours(
         for text in axes.clabel(lines, fmt="%g", fontsize=5.5):
             text.set_path_effects(_HALO)
             # A label at the rim would be cut in two or lie on the name of a corner.
-            text.set_visible(all(0.09 < at < 0.91 for at in text.get_position()))
+            from_rim = sorted(min(at, 1 - at) for at in text.get_position())
+            text.set_visible(from_rim[0] > 0.09 and from_rim[1] > 0.25)
     axes.set(aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     return filled
 
 
-def _mark_points(axes: Axes, best_point: tuple[float, float] | None) -> None:
+def _mark_points(
+    axes: Axes, measure: Measure, rows: pd.DataFrame, best_point: tuple[float, float] | None
+) -> None:
+    """Mark the corners, the center, the point chosen on val and the worst of `rows`."""
     axes.plot(0.5, 0.5, **_CENTER_MARK)
     for name, (u, v) in _CORNERS.items():
         axes.plot(u, v, **_CORNER_MARK)
@@ -268,6 +340,8 @@ def _mark_points(axes: Axes, best_point: tuple[float, float] | None) -> None:
         )
     if best_point:
         axes.plot(*best_point, **_BEST_MARK)
+    worst = rows.iloc[measure.worst(measure.values(rows))]
+    axes.plot(worst["u"], worst["v"], **_WORST_MARK)
 
 
 def _draw_relief(axes: Axes3D, colours: ScalarMappable, points: NDArray, values: NDArray) -> None:
