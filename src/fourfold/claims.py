@@ -116,11 +116,10 @@ def judge(
     coincident = set(coincident)
     for claim in CLAIMS:
         for surface in (claim.surface, claim.control):
-            if surface is None or (surface, claim.comparison) not in compared:
-                continue
-            comparisons = [
-                one for one in compared[surface, claim.comparison] if one.metric in claim.metrics
-            ]
+            found = [] if surface is None else compared.get((surface, claim.comparison), [])
+            comparisons = [one for one in found if one.metric in claim.metrics]
+            if not comparisons:
+                break  # without the surface itself there is nothing to control
             is_trivial = claim.comparison == "low-loss" and surface in coincident
             yield _judge_one(claim, surface, comparisons, is_trivial)
 
@@ -129,11 +128,15 @@ def _judge_one(
     claim: Claim, surface: str, comparisons: list[Comparison], is_trivial: bool
 ) -> Verdict:
     words = [one.verdict for one in comparisons]
-    word = NO if NO in words else UNDECIDED if UNDECIDED in words else YES
+    decisive = NO if NO in words else UNDECIDED if UNDECIDED in words else YES
+    word = decisive
     if claim.fails:
         word = {YES: NO, NO: YES, UNDECIDED: UNDECIDED}[word]
     elif is_trivial and word != NO:
         word = TRIVIAL
     # Differences of accuracy and of nll have different units; their widths make them comparable.
-    worst = min(comparisons, key=lambda c: c.difference / max(c.high - c.low, 1e-12))
+    worst = min(
+        (one for one in comparisons if one.verdict == decisive),
+        key=lambda one: one.difference / max(one.high - one.low, 1e-12),
+    )
     return Verdict(claim, surface, word, worst)

@@ -126,11 +126,15 @@ class Examples:
 
     def save(self, path: str | Path, metadata: Mapping[str, Any]) -> None:
         """Write a safetensors file, completely or not at all."""
-        tensors = {"points": torch.tensor(self.points, dtype=torch.float64)}
+        codes = [SAMPLES.index(sample) for sample in self.samples]
+        tensors = {
+            "points": torch.tensor(self.points, dtype=torch.float64),
+            "samples": torch.tensor(codes, dtype=torch.uint8),
+        }
         for part in ("nll", "correct", "labels"):
             tensors |= {f"{part}/{split}": values for split, values in getattr(self, part).items()}
         header = {**metadata, "format": _EXAMPLES_FORMAT, "surface": self.surface}
-        save_tensors(tensors, path, header | {"samples": self.samples})
+        save_tensors(tensors, path, header)
 
     @classmethod
     def load(cls, path: str | Path) -> "Examples":
@@ -146,7 +150,7 @@ class Examples:
                 f"expected {_EXAMPLES_FORMAT!r}."
             )
         with reading(path, "examples"):
-            check_fields(header, {"surface": str, "samples": list[str]}, "the header")
+            check_fields(header, {"surface": str}, "the header")
             parts: dict[str, dict[str, Tensor]] = {"nll": {}, "correct": {}, "labels": {}}
             for name, values in tensors.items():
                 if "/" in name:
@@ -154,16 +158,17 @@ class Examples:
                     parts[part][split] = values
             _check_points(tensors["points"])
             points = [tuple(point) for point in tensors["points"].tolist()]
+            samples = [SAMPLES[code] for code in tensors["samples"].tolist()]
             for split, labels in parts["labels"].items():
-                expected = (len(header["samples"]), len(labels))
+                expected = (len(samples), len(labels))
                 shapes = {tuple(parts[part][split].shape) for part in ("nll", "correct")}
-                if shapes != {expected} or len(points) != len(header["samples"]):
+                if shapes != {expected} or len(points) != len(samples):
                     raise InputError(
                         f"nll and correct of {split!r:.40} have the shapes {sorted(shapes)}; "
                         f"there are {len(points)} points, {expected[0]} samples and "
                         f"{expected[1]} labels."
                     )
-        return cls(header["surface"], points, header["samples"], **parts)
+        return cls(header["surface"], points, samples, **parts)
 
 
 def _check_points(points: Tensor) -> None:

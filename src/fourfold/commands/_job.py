@@ -140,15 +140,15 @@ class Job:
             },
         }
 
-    def write(self, name: str, rows: Any, path: Path) -> None:
-        """Write rows as table `name`, with experiment, replicate and metadata."""
+    def write(self, name: str, rows: Any, path: Path, **made_by: Any) -> None:
+        """Write rows as table `name`, with experiment, replicate, metadata and `made_by`."""
         table = make_table(
             name,
             rows,
             experiment=self.arguments.experiment,
             replicate=self.arguments.replicate,
         )
-        write_table(name, table, path, self.metadata())
+        write_table(name, table, path, self.metadata() | made_by)
 
     def write_cost(self, stage: str, item: str, model: nn.Module) -> None:
         """Write the job's row of the cost table; call it last."""

@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
+import pyarrow as pa
+
 from fourfold.atomic import atomic_path
-from fourfold.table import common_metadata, read_table, write_table
+from fourfold.table import SCHEMAS, common_metadata, read_table, write_table
 
 _GATHERED = ("training", "endpoints", "cost")
 
@@ -30,5 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         path = arguments.output / f"{name}.parquet"
         write_table(name, frames[name], path, common_metadata(*parts))
     for stem, frame in frames.items():
+        schema = SCHEMAS[stem.partition("-")[0]]
+        lists = [field.name for field in schema if pa.types.is_list(field.type)]  # no cell of a CSV
         with atomic_path(arguments.output / "csv" / f"{stem}.csv") as path:
-            frame.to_csv(path, index=False, float_format="%.6g")
+            frame.drop(columns=lists).to_csv(path, index=False, float_format="%.6g")

@@ -41,5 +41,5 @@ def run(arguments: argparse.Namespace) -> None:
                 f"{examples.surface!r}; give both in the same order."
             )
         rows += measure_differences(logits, examples, arguments.kept)
-    job.write("difference", rows, arguments.output)
+    job.write("difference", rows, arguments.output, kept=arguments.kept)
     job.write_cost("measure_differences", "differences", job.build_model())
