@@ -42,7 +42,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, float]:
     start = time.perf_counter()
     source = load_source(SOURCE, arguments.folder, arguments.threads)
     decoded = time.perf_counter()
-    split = {"seed": 0, "train_images": None, "test_images": None}
+    split = {"by": "chance", "seed": 0, "train_images": None, "test_images": None}
     dataset = split_source(source, "cifar10", **split, val_images=len(source.labels) // 10)
     dataset.save(arguments.prepared)
     end = time.perf_counter()

@@ -29,7 +29,8 @@ GRIDS = ("grid-linear", "grid-bezier", "grid-trajectory")
 # Every table of a finished replicate, as in workflow/rules/common.smk.
 TABLES = (
     *GRIDS,
-    *("barrier", "ensemble", "merge", "geometry", "selection", "endpoints", "training", "cost"),
+    *("barrier", "ensemble", "merge", "geometry", "difference", "selection"),
+    *("endpoints", "training", "cost"),
 )
 SHOWN = "surfaces.png"  # the figure on the page
 FIGURE_BYTES = 150_000
@@ -68,7 +69,7 @@ def update(experiments: Sequence[str], results: Path, params_file: Path, output:
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=output) as temporary:
         new = {name: Path(temporary) / name for name in dict.fromkeys(experiments)}
         for name, folder in new.items():
-            copy_experiment(name, results, folder, params["summary"]["margin"])
+            copy_experiment(name, results, folder, params["summary"]["kept"])
         page = build_page({**published_folders(output), **new}, params)
         for name, folder in new.items():
             _replace_folder(output / name, folder, Path(temporary) / f"old-{name}")
@@ -88,27 +89,32 @@ def build_page(folders: Mapping[str, Path], params: Mapping[str, Any]) -> str:
     for name in order:
         environment = (folders[name] / "environment.json").read_text(encoding="utf-8")
         published[name] = (read_tables(replicate_folders(folders[name])), json.loads(environment))
-    headline = read_table("summary", ROOT / "docs" / "headline" / "summary.parquet")
-    return render_page(published, params, set(headline["experiment"]))
+    headline = ROOT / "docs" / "headline" / "summary.parquet"
+    shown = pd.read_parquet(headline, columns=["experiment"])["experiment"]
+    return render_page(published, params, set(shown))
 
 
 # --- one experiment -------------------------------------------------------------------------------
 
 
-def copy_experiment(name: str, results: Path, folder: Path, margin: float) -> None:
-    """Write tables, figures, tables.md and environment.json of an experiment into a new folder."""
+def copy_experiment(name: str, results: Path, folder: Path, kept: float) -> None:
+    """Write tables, figures, tables.md and environment.json of an experiment into a new folder.
+
+    Figures are those of the first replicate alone; `fourfold plot-figures` draws the others from
+    their tables.
+    """
     replicates = finished_replicates(name, results)
     for number, replicate in enumerate(replicates):
         target = folder / f"replicate-{number}" if number else folder
         target.mkdir(parents=True)
         for table in TABLES:
             shutil.copyfile(replicate / "tables" / f"{table}.parquet", target / f"{table}.parquet")
-        for figure in sorted((replicate / "figures").glob("*.png")):
-            (target / figure.name).write_bytes(compress_figure(figure))
+    for figure in sorted((replicates[0] / "figures").glob("*.png")):
+        (folder / figure.name).write_bytes(compress_figure(figure))
     tables = read_tables(replicate_folders(folder))
     environment = json.dumps(collect_environment(name, replicates, tables["cost"]), indent=2)
     write_text(folder / "environment.json", environment + "\n")
-    write_text(folder / "tables.md", render_experiment(name, tables, margin))
+    write_text(folder / "tables.md", render_experiment(name, tables, kept))
 
 
 def finished_replicates(name: str, results: Path) -> list[Path]:

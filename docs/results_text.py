@@ -5,12 +5,20 @@ from typing import Any
 
 import pandas as pd
 
+from fourfold.points import (
+    CENTER,
+    area_mean,
+    is_corner,
+    lattice_rows,
+    own_corner_rows,
+    surface_rows,
+)
 from fourfold.summary import markdown_table, render_headline, summarize
 
 SELECTION_ROWS = 10  # best candidates of the trajectory surface that tables.md shows
 
 # What summarize() reads.
-_SUMMARIZED = ("grid", "barrier", "ensemble", "merge", "geometry", "cost")
+_SUMMARIZED = ("grid", "barrier", "ensemble", "merge", "geometry", "cost", "difference")
 _UNITS = {
     **dict.fromkeys(("accuracy", "disagreement"), ("%", lambda x: f"{100 * x:.2f}")),
     **dict.fromkeys(("nll", "ece", "brier", "cosine"), ("", lambda x: f"{x:.4f}")),
@@ -28,29 +36,37 @@ Tables = Mapping[str, pd.DataFrame]
 # --- one experiment -------------------------------------------------------------------------------
 
 
-def render_experiment(name: str, tables: Tables, margin: float) -> str:
+def render_experiment(name: str, tables: Tables, kept: float) -> str:
     """Return tables.md of an experiment: what a reader wants of each of its tables.
 
     Args:
         name: of the experiment.
         tables: by name, all replicates under each other, the grids of all surfaces in `grid`.
-        margin: `summary.margin` of params.yaml.
+        kept: `summary.kept` of params.yaml.
     """
-    final = tables["endpoints"]["checkpoint"].str.startswith("endpoints/")
-    candidates = tables["selection"]
+    first = {table: rows[rows["replicate"] == 0] for table, rows in tables.items()}
+    replicates = tables["grid"]["replicate"].nunique()
+    final = first["endpoints"]["checkpoint"].str.startswith("endpoints/")
+    candidates = first["selection"]
     sections = {
-        "Surfaces": _grid_rows(tables["grid"]),
-        "Barriers, in nats (nll) or as a fraction (error)": tables["barrier"],
-        "Ensembles": tables["ensemble"].drop(columns=["members", "n"]),
-        "Merges": tables["merge"].drop(columns="n"),
-        "Distances of control points": tables["geometry"],
+        "Surfaces": _grid_rows(first["grid"]),
+        "Corners as trained (own), and with re-estimated BatchNorm statistics": _corner_rows(
+            first["grid"]
+        ),
+        "Worst points and barriers, in nats (nll) or as a fraction (error)": first["barrier"],
+        "Differences, in nats (nll) or as a fraction (accuracy)": first["difference"].drop(
+            columns="draws"
+        ),
+        "Ensembles": first["ensemble"].drop(columns=["members", "n"]),
+        "Merges": first["merge"].drop(columns="n"),
+        "Distances of control points": first["geometry"],
         f"Trajectory surface: the best {SELECTION_ROWS} candidates at most": candidates[
             candidates["candidate"] <= SELECTION_ROWS
         ].drop(columns="n"),
-        "Endpoints, with the BatchNorm statistics of training": tables["endpoints"][final].drop(
+        "Endpoints, with the BatchNorm statistics of training": first["endpoints"][final].drop(
             columns=["checkpoint", "sha256"]
         ),
-        "Cost": tables["cost"],
+        "Cost": first["cost"],
     }
     blocks = [
         f"# {name}",
@@ -59,32 +75,56 @@ def render_experiment(name: str, tables: Tables, margin: float) -> str:
         "[environment.json](environment.json) says what made them.",
         f"![Loss and accuracy over three surfaces, {name}](surfaces.png)",
         "## Headline",
-        render_headline(summarize_tables(tables, margin), margin),
+        render_headline(summarize_tables(tables), kept),
     ]
+    if replicates > 1:
+        blocks.append(
+            f"The tables below and the figures are of the first of {replicates} replicates; those "
+            "of the others lie in `replicate-1`, `replicate-2` and so on."
+        )
     for title, frame in sections.items():
         blocks += [f"## {title}", _render_frame(frame)]
-    blocks.append("What is called *oracle* was chosen on test and shows how much that flatters.")
+    blocks.append(
+        "Differences are positive in favour of the surface. What is called *oracle* was chosen on "
+        "test and shows how much that flatters."
+    )
     return "\n\n".join(blocks) + "\n"
 
 
-def summarize_tables(tables: Tables, margin: float) -> pd.DataFrame:
+def summarize_tables(tables: Tables) -> pd.DataFrame:
     """Return the `summary` table of one experiment."""
-    return summarize({name: tables[name] for name in _SUMMARIZED}, margin)
+    return summarize({name: tables[name] for name in _SUMMARIZED})
 
 
 def _grid_rows(grid: pd.DataFrame) -> pd.DataFrame:
-    """One row for each surface and split: accuracy and nll over all points, and at the center."""
+    """One row for each surface and split: accuracy and nll over all points, and at the center.
+
+    Smallest and largest are of all points that were evaluated on the whole split; the mean is over
+    the area.
+    """
     keys = ["experiment", "replicate", "surface", "split"]
     rows = []
-    for key, points in grid.groupby(keys, sort=False):
-        center = points[(points["u"] == 0.5) & (points["v"] == 0.5)].iloc[0]
-        row = dict(zip(keys, key, strict=True)) | {"points": len(points), "n": center["n"]}
+    for key, of_split in grid.groupby(keys, sort=False):
+        points, lattice = surface_rows(of_split), lattice_rows(of_split)
+        center = lattice.set_index(["u", "v"]).loc[CENTER]
+        row = dict(zip(keys, key, strict=True)) | {"points": len(points), "n": int(center["n"])}
         for metric in ("accuracy", "nll"):
-            values = points[metric]
-            row[f"{metric}_min"], row[f"{metric}_mean"] = values.min(), values.mean()
-            row[f"{metric}_center"], row[f"{metric}_max"] = center[metric], values.max()
+            row[f"{metric}_min"] = points[metric].min()
+            row[f"{metric}_mean"] = area_mean(lattice["u"], lattice["v"], lattice[metric])
+            row[f"{metric}_center"], row[f"{metric}_max"] = center[metric], points[metric].max()
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _corner_rows(grid: pd.DataFrame) -> pd.DataFrame:
+    """One row for each corner and split: as trained, and by the procedure of all other points."""
+    keys = ["experiment", "replicate", "surface", "split", "u", "v"]
+    grid = grid[(grid["surface"] != "bezier") & is_corner(grid["u"], grid["v"])]
+    own, again = own_corner_rows(grid).set_index(keys), lattice_rows(grid).set_index(keys)
+    rows = own[[]].copy()
+    for metric in ("accuracy", "nll"):
+        rows[f"{metric}_own"], rows[f"{metric}_reestimated"] = own[metric], again[metric]
+    return rows.reset_index()
 
 
 def _render_frame(frame: pd.DataFrame) -> str:
@@ -118,11 +158,11 @@ def render_page(
         params: all of params.yaml.
         in_headline: experiments whose headline figures the repository's README shows.
     """
-    defined, margin = params["experiments"], params["summary"]["margin"]
-    summaries = {name: summarize_tables(tables, margin) for name, (tables, _) in published.items()}
+    defined, kept = params["experiments"], params["summary"]["kept"]
+    summaries = {name: summarize_tables(tables) for name, (tables, _) in published.items()}
     blocks = ["# Reference results", _introduction(len(published), len(defined))]
     if published:
-        blocks += ["## Figures and claims", *_headlines(summaries, margin)]
+        blocks += ["## Figures and claims", *_headlines(summaries, kept)]
         blocks += ["## Where they were measured", _origin_table(published, summaries, defined)]
         blocks += ["## Published experiments"]
         for name, (tables, environment) in published.items():
@@ -134,9 +174,10 @@ def render_page(
     blocks += _absent({n: e for n, e in defined.items() if n not in published}, in_headline)
     blocks += [
         "## Rebuilding this page",
-        "    snakemake --cores 2 --config 'run=[EXPERIMENT]'   # measure; results/EXPERIMENT\n"
-        "    python docs/results.py EXPERIMENT                 # copy it here, rebuild this page\n"
-        "    python docs/results.py                            # rebuild this page alone",
+        "    # measure, with as many replicates as above\n"
+        "    snakemake --cores 2 --config 'run=[EXPERIMENT]' replicates=1\n"
+        "    python docs/results.py EXPERIMENT              # copy it here, rebuild this page\n"
+        "    python docs/results.py                         # rebuild this page alone",
         "No number here is typed by hand. `tests/test_results_page.py` fails if this page is not "
         "what the program makes of the tables here and of `params.yaml`; run the last line after a "
         "change of either.",
@@ -180,12 +221,12 @@ def _introduction(published: int, defined: int) -> str:
     )
 
 
-def _headlines(summaries: Mapping[str, pd.DataFrame], margin: float) -> list[str]:
+def _headlines(summaries: Mapping[str, pd.DataFrame], kept: float) -> list[str]:
     """Return one headline for the experiments with one replicate, one for those with two, ..."""
     of_count: dict[int, list[pd.DataFrame]] = {}
     for summary in summaries.values():
-        of_count.setdefault(summary["replicates"].iloc[0], []).append(summary)
-    return [render_headline(pd.concat(group), margin) for _, group in sorted(of_count.items())]
+        of_count.setdefault(summary["replicates"].max(), []).append(summary)
+    return [render_headline(pd.concat(group), kept) for _, group in sorted(of_count.items())]
 
 
 def _origin_table(
@@ -199,7 +240,7 @@ def _origin_table(
     body = []
     for name, (_, made_by) in published.items():
         facts = summaries[name].set_index(["kind", "method", "metric"])["mean"]
-        corners = facts[("surface", "linear", "accuracy_corner_mean")]
+        corners = facts[("surface", "linear", "accuracy_corner_mean_own")]
         cost = made_by["cost"]
         body.append(
             [
@@ -215,8 +256,8 @@ def _origin_table(
             ]
         )
     return markdown_table(head, body) + (
-        "\n\nAccuracies on test. Time: sum over jobs, which may have run side by side. A commit "
-        "*with changes* had files that differed from it."
+        "\n\nAccuracies on test, of the corners as trained. Time: sum over jobs, which may have "
+        "run side by side. A commit *with changes* had files that differed from it."
     )
 
 

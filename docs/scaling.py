@@ -7,7 +7,8 @@ docs/measured/scaling.json (from `benchmarks/scaling.py`) say was needed.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ PAGE, MEASURED = ROOT / "docs" / "scaling.md", ROOT / "docs" / "measured" / "sca
 ASSUMED_FLOPS = 100e12  # per second, for the column of hours
 CORNERS, SURFACES = 4, 3
 FLOAT32 = 4  # bytes
+SPLITS, METRICS = 3, 2  # of each, the search's worst point of edges and of random ones
+EXAMPLE = FLOAT32 + 1  # bytes that the nll of an image and whether it was right take
 
 Experiment = Mapping[str, Any]
 
@@ -91,24 +94,86 @@ class Sizes:
         return cls(train, split["val_images"], test)
 
 
-def stage_flop(experiment: Experiment, network: Network, sizes: Sizes) -> dict[str, float]:
-    """Return the FLOP of the stages that do nearly all work, by the name of their command."""
-    endpoint, bezier, grid = (experiment[name] for name in ("endpoint", "bezier", "grid"))
+@dataclass(frozen=True)
+class Evaluated:
+    """Points of one surface that are evaluated, and images at each of them.
+
+    Attributes:
+        lattice: points of the grid.
+        searched: points along the edges that are not on the grid, and random ones.
+        again: the worst of these, evaluated once more on all images; at most so many.
+        images: train, val and test at a point.
+        searched_images: of these, the ones that the search takes.
+        batchnorm_images: that re-estimate the statistics of a point.
+        has_own: whether corners are evaluated with their own statistics as well.
+    """
+
+    lattice: int
+    searched: int
+    again: int
+    images: int
+    searched_images: int
+    batchnorm_images: int
+    has_own: bool
+
+    @classmethod
+    def of(cls, experiment: Experiment, network: Network, sizes: Sizes) -> "Evaluated":
+        """Read the section `grid`."""
+        grid = experiment["grid"]
+        splits = (min(grid["train_images"], sizes.train), sizes.val, sizes.test)
+        few = [min(n, grid["search_images"] or n) for n in splits]
+        steps, along = grid["points"] - 1, grid["edge_points"] - 1
+        # Of the `along` steps of an edge every gcd-th ends on the grid.
+        edge = 4 * (along - math.gcd(along, steps)) if grid["edge_points"] else 0
+        samples = bool(edge) + bool(grid["random_points"])
+        is_reestimated = network.has_batchnorm and grid["batchnorm"] == "reestimated"
+        return cls(
+            lattice=grid["points"] ** 2,
+            searched=edge + grid["random_points"],
+            again=0 if sum(few) == sum(splits) else SPLITS * METRICS * samples,
+            images=sum(splits),
+            searched_images=sum(few),
+            batchnorm_images=min(grid["batchnorm_images"], sizes.train) if is_reestimated else 0,
+            has_own=network.has_batchnorm,
+        )
+
+    @property
+    def whole(self) -> int:
+        """Networks evaluated on all images: points, and corners with their own statistics."""
+        searched = 0 if self.again else self.searched
+        return self.lattice + CORNERS + searched + self.again
+
+    def passed(self, again: int | None = None) -> int:
+        """Return the images passed through the networks of one surface."""
+        again = self.again if again is None else again
+        points = self.lattice + self.searched + again
+        count = points * self.batchnorm_images + (self.lattice + again) * self.images
+        count += self.searched * self.searched_images
+        return count + (CORNERS * self.images if self.has_own else 0)
+
+
+def stage_flop(
+    experiment: Experiment, network: Network, sizes: Sizes, again: Sequence[int] | None = None
+) -> dict[str, float]:
+    """Return the FLOP of the stages that do nearly all work, by the name of their command.
+
+    `again` says how many points of each surface a finished run evaluated once more; without it, the
+    largest possible number.
+    """
+    endpoint, bezier = experiment["endpoint"], experiment["bezier"]
 
     def trained(epochs: int, batch_size: int) -> int:
         return epochs * (sizes.train // batch_size) * batch_size
 
     saved = len(endpoint["checkpoints"]) + 1
-    evaluated = endpoint["epochs"] * sizes.val + saved * (sizes.train + sizes.val + sizes.test)
-    corner = 3 * trained(endpoint["epochs"], endpoint["batch_size"]) + evaluated
+    corner = endpoint["epochs"] * sizes.val + saved * (sizes.train + sizes.val + sizes.test)
+    corner += 3 * trained(endpoint["epochs"], endpoint["batch_size"])
     fit = 3 * trained(bezier["boundary_epochs"] + bezier["epochs"], bezier["batch_size"])
-    point = min(grid["train_images"], sizes.train) + sizes.val + sizes.test
-    if network.has_batchnorm and grid["batchnorm"] == "reestimated":
-        point += min(grid["batchnorm_images"], sizes.train)
+    evaluated = Evaluated.of(experiment, network, sizes)
     images = {
         "train_endpoint": CORNERS * corner,
         "fit_bezier_surface": fit,
-        "evaluate_grid": SURFACES * grid["points"] ** 2 * point,
+        "evaluate_grid": sum(evaluated.passed(count) for count in again or [None] * SURFACES),
     }
     return {stage: float(network.flop * count) for stage, count in images.items()}
 
@@ -176,8 +241,10 @@ def render_experiments(params: Mapping[str, Any]) -> str:
         saved = len(experiment["endpoint"]["checkpoints"]) + 1
         # Checkpoints; control points of bezier and the two linear surfaces.
         vectors = CORNERS * saved + control_points_of(bezier) + 2 * CORNERS
-        logits = 2 * SURFACES * experiment["grid"]["points"] ** 2 * images.classes
-        files = FLOAT32 * network.parameters * vectors + logits * (sizes.val + sizes.test)
+        evaluated = Evaluated.of(experiment, network, sizes)
+        logits = 2 * (evaluated.lattice + CORNERS) * images.classes * (sizes.val + sizes.test)
+        examples = EXAMPLE * evaluated.whole * evaluated.images
+        files = FLOAT32 * network.parameters * vectors + SURFACES * (logits + examples)
         minutes = sum(flop.values()) / ASSUMED_FLOPS / 60
         body.append(
             [

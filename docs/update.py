@@ -25,8 +25,8 @@ def main() -> None:
     """Rewrite docs/headline and the README's block."""
     results, headline = ROOT / "results", ROOT / "docs" / "headline"
     summary = read_table("summary", results / "summary.parquet")
-    margin = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["summary"]["margin"]
-    table = render_headline(summary, margin)
+    kept = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["summary"]["kept"]
+    table = render_headline(summary, kept)
     headline.mkdir(exist_ok=True)
     shutil.copy(results / "summary.parquet", headline)
     shutil.copy(results / "figures" / "summary.png", headline)

@@ -59,3 +59,6 @@ def test_the_library_example_runs_and_fitting_raises_the_worst_accuracy(tmp_path
     assert accuracy.keys() == {"linear", "bezier"}, run.stdout
     assert accuracy["bezier"] > accuracy["linear"]
     assert all(0 <= lowest <= mean <= 1 for lowest, mean in accuracy.values())
+    corners = re.findall(r"^its corners: (\S+), as trained (\S+)$", run.stdout, flags=re.MULTILINE)
+    assert len(corners) == len(accuracy)
+    assert all(abs(float(again) - float(own)) < 0.01 for again, own in corners)

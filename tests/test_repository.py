@@ -121,5 +121,5 @@ def test_public_names_are_importable():
 
 def test_the_readme_shows_the_table_that_the_pipeline_made():
     summary = read_table("summary", ROOT / "docs" / "headline" / "summary.parquet")
-    margin = yaml.safe_load((ROOT / "params.yaml").read_text())["summary"]["margin"]
-    assert render_headline(summary, margin) in (ROOT / "README.md").read_text()
+    kept = yaml.safe_load((ROOT / "params.yaml").read_text())["summary"]["kept"]
+    assert render_headline(summary, kept) in (ROOT / "README.md").read_text()

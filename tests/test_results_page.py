@@ -16,6 +16,9 @@ ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "docs" / "results"
 SURFACES = ("linear", "bezier", "trajectory")
 SPLITS = ("train", "val", "test")
+COMPARISONS = {"low-loss": SPLITS, "merge": ("test",), "ensemble": ("test",)}
+DIFFERENCES = {"linear": -0.5, "bezier": 0.05, "trajectory": 0.0}  # in favour of the surface
+OWN = 0.902  # accuracy of a corner as trained
 SCORES = {"nll": 0.5, "ece": 0.02, "brier": 0.1}
 CORNERS = ("corner_00", "corner_01", "corner_10", "corner_11")
 SETTINGS = {
@@ -70,8 +73,9 @@ def assert_complete(program, folder):
     for replicate in program.replicate_folders(folder):
         for table in program.TABLES:
             assert (replicate / f"{table}.parquet").is_file()
-    for figure in folder.rglob("*.png"):
+    for figure in folder.glob("*.png"):
         assert figure.stat().st_size <= program.FIGURE_BYTES
+    assert not list(folder.glob("replicate-*/*.png"))
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     assert environment["experiment"] == folder.name
 
@@ -89,7 +93,7 @@ def workplace(tmp_path):
         "seeds": {"corner": 0, "bezier": 1000},
     }
     params = {
-        "summary": {"margin": 0.05},
+        "summary": {"kept": 0.9},
         "experiments": dict.fromkeys(("first", "second", "never"), experiment),
     }
     write_params(tmp_path, params)
@@ -116,13 +120,16 @@ def write_results(results, name, replicate=0):
     rows = {f"grid-{surface}": grid_rows(surface) for surface in SURFACES}
     rows |= {
         "barrier": [
-            {"surface": surface, "split": split, "metric": metric, "corner_mean": 0.1, "min": 0.1}
-            | {"mean": 0.2, "max": 0.3, "barrier": 0.2, "u_at_max": 0.5, "v_at_max": 0.5}
+            {"surface": surface, "split": split, "metric": metric, "corner_mean_own": 0.1}
+            | {"corner_mean": 0.1, "min": 0.1, "mean": 0.2, "max": 0.3, "u_at_max": 0.5}
+            | {"v_at_max": 0.5, "sample_at_max": "grid", "barrier": 0.2, "u_at_barrier": 0.5}
+            | {"v_at_barrier": 0.5}
             for surface, split, metric in itertools.product(SURFACES, SPLITS, ("nll", "error"))
         ],
         "ensemble": [
-            {"ensemble": ensemble, "selection": selection, "members": "0,0", "split": split}
-            | {"n": 50, **SCORES, "accuracy": 0.91, "disagreement": 0.1, "forward_passes": 4}
+            {"ensemble": ensemble, "selection": selection, "members": "0,0", "statistics": "none"}
+            | {"split": split, "n": 50, **SCORES, "accuracy": 0.91, "disagreement": 0.1}
+            | {"forward_passes": 4}
             for ensemble, selection in [
                 ("corners", "fixed"),
                 *itertools.product(SURFACES, ("validation", "oracle")),
@@ -131,15 +138,28 @@ def write_results(results, name, replicate=0):
         ],
         "merge": [
             {"merge": merge, "surface": surface, "u": None, "v": None, "selected_on": "val"}
-            | {"split": split, "n": 50, **SCORES, "accuracy": 0.9}
+            | {"statistics": "none", "split": split, "n": 50, **SCORES, "accuracy": 0.9}
             for merge, surface in itertools.product(("best-corner", "best-point"), SURFACES)
             for split in ("val", "test")
         ],
         "geometry": [
             {"surface": surface, "a": a, "b": b, "l2": 1.0, "relative_l2": 0.7, "cosine": 0.3}
-            | {"disagreement": None}
+            | {"disagreement": 0.1 if b in CORNERS and a != b else 0.0 if a == b else None}
             for surface in SURFACES
-            for a, b in [*itertools.combinations(CORNERS, 2), ("corner_00", "P_11")]
+            for a, b in [
+                *itertools.combinations(CORNERS, 2),
+                *zip(CORNERS, CORNERS, strict=True),
+                ("corner_00", "P_11"),
+            ]
+        ],
+        "difference": [
+            {"comparison": comparison, "surface": surface, "split": split, "n": 50}
+            | {"metric": metric, "value": 0.5, "reference": 0.5 - of, "difference": of}
+            | {"low": of - 0.01, "high": of + 0.01, "draws": np.linspace(of - 0.01, of + 0.01, 9)}
+            for surface, of in DIFFERENCES.items()
+            for comparison, splits in COMPARISONS.items()
+            for split in splits
+            for metric in ("accuracy", "nll")
         ],
         "selection": [
             {"candidate": rank, **dict.fromkeys(CORNERS, rank), "split": "val", "n": 20}
@@ -192,12 +212,21 @@ def write_results(results, name, replicate=0):
 
 
 def grid_rows(surface):
-    lattice = list(itertools.product((0.0, 0.5, 1.0), repeat=2))
+    """Nine grid points and an edge point, corners as trained too; a point seen on few images."""
     inside = {"linear": 0.2, "bezier": 0.88, "trajectory": 0.89}[surface]
+    lattice = list(itertools.product((0.0, 0.5, 1.0), repeat=2))
+    is_corner = {point: 0.5 not in point for point in lattice}
+    rows = [
+        *(("grid", p, 50, 0.9 if is_corner[p] else inside, "reestimated") for p in lattice),
+        *(("grid", p, 50, OWN, "own") for p in lattice if is_corner[p]),
+        ("edge", (0.0, 0.25), 50, inside - 0.1, "reestimated"),
+        ("random", (0.3, 0.7), 5, 0.0, "reestimated"),
+    ]
     return [
-        {"surface": surface, "u": u, "v": v, "split": split, "n": 50, **SCORES}
-        | {"accuracy": inside if 0.5 in (u, v) else 0.9, "batchnorm": "none"}
-        for u, v in lattice
+        {"surface": surface, "sample": sample, "u": u, "v": v, "split": split, "n": n, **SCORES}
+        | {"accuracy": accuracy, "statistics": statistics}
+        | {"statistics_images": 0 if statistics == "own" else 40}
+        for sample, (u, v), n, accuracy, statistics in rows
         for split in SPLITS
     ]
 
@@ -237,8 +266,10 @@ def test_a_published_experiment_is_complete_and_its_tables_are_the_same(program,
 
 def test_the_page_shows_claims_origin_and_what_was_not_run(program, workplace):
     page = publish(program, workplace, "second", "first")
-    (claim,) = [line for line in page.splitlines() if line.startswith("| linear surface fails")]
-    assert [cell.strip() for cell in claim.split("|")[2:-1]] == ["yes", "yes"]
+    verdicts = page.partition("| claim holds here?")[2].partition("\n\n")[0]
+    for surface, word in {"linear": "yes", "Bezier": "yes", "trajectory": "can't tell"}.items():
+        (claim,) = [line for line in verdicts.splitlines() if line.startswith(f"| {surface} surf")]
+        assert [cell.strip() for cell in claim.split("|")[2:-1]] == [word, word]
     origin = page.partition("## Where they were measured")[2].partition("## ")[0]
     (row,) = [line for line in origin.splitlines() if line.startswith("| first")]
     # Five jobs of a quarter of an hour.
@@ -257,8 +288,14 @@ def test_the_tables_page_has_percent_and_the_best_candidates_only(program, workp
     surfaces = text.partition("## Surfaces")[2].partition("## ")[0]
     (row,) = [line for line in surfaces.splitlines() if line.startswith("| linear     | test")]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
-    # Four corners of 0.9 and five points of 0.2: min, mean, center, max in percent, then nll.
-    assert cells[2:8] == ["9", "50", "20.00", "51.11", "20.00", "90.00"]
+    # Four corners of 0.9, five points of 0.2, one of 0.1 at an edge; corners have a sixteenth of
+    # the weight each. Points, n, then min, mean, center, max in percent.
+    assert cells[2:8] == ["10", "50", "10.00", "37.50", "20.00", "90.00"]
+    corners = text.partition("## Corners as trained")[2].partition("## ")[0]
+    (row,) = [
+        line for line in corners.splitlines() if line.startswith("| linear     | test  | 0 | 1")
+    ]
+    assert [cell.strip() for cell in row.split("|")[5:7]] == ["90.20", "90.00"]
     selection = text.partition("## Trajectory surface")[2].partition("## ")[0]
     assert selection.count(" val ") == 10
     assert "trajectory/seed" not in text
@@ -280,8 +317,11 @@ def test_the_environment_holds_all_settings_and_the_cost(program, workplace):
 def test_further_replicates_get_their_own_folders(program, workplace):
     write_results(workplace / "results", "first", replicate=1)
     page = publish(program, workplace, "first", "second")
+    assert_complete(program, workplace / "published" / "first")
     assert (workplace / "published" / "first" / "replicate-1" / "cost.parquet").is_file()
-    assert "2 of 2" in page
+    text = (workplace / "published" / "first" / "tables.md").read_text(encoding="utf-8")
+    assert "are of the first of 2 replicates" in text
+    assert text.partition("## Surfaces")[2].partition("## ")[0].count("| test ") == len(SURFACES)
     assert "2 replicates of four corners" in page
     assert "1 replicate of four corners" in page
     assert "Differs from params.yaml" not in page
