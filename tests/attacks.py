@@ -251,12 +251,46 @@ ATTACKS: dict[str, tuple[str, Callable[[], bytes]]] = {
         "logits",
         lambda: with_tensors("logits", logits__more=torch.zeros(5, 6, 3).half()),
     ),
+    "three corners as trained": (
+        "logits",
+        lambda: with_tensors("logits", own__val=torch.zeros(3, 6, 3).half()),
+    ),
+    "corners of another split": (
+        "logits",
+        lambda: with_tensors("logits", own__more=torch.zeros(4, 6, 3).half()),
+    ),
+    "statistics are a list": ("logits", lambda: with_header("logits", statistics=["own"])),
     "labels out of range": ("logits", lambda: with_tensors("logits", labels__val=torch.arange(6))),
     "labels that are fractions": (
         "logits",
         lambda: with_tensors("logits", labels__val=torch.zeros(6)),
     ),
     "a part of no kind": ("logits", lambda: with_tensors("logits", other__val=torch.zeros(6))),
+    "a sample of no kind": (
+        "examples",
+        lambda: with_tensors("examples", samples=torch.full((9,), 200, dtype=torch.uint8)),
+    ),
+    "samples that are fractions": (
+        "examples",
+        lambda: with_tensors("examples", samples=torch.zeros(9)),
+    ),
+    "samples of fewer points": (
+        "examples",
+        lambda: with_tensors("examples", samples=torch.zeros(8, dtype=torch.uint8)),
+    ),
+    "nll of fewer images": (
+        "examples",
+        lambda: with_tensors("examples", nll__val=torch.zeros(9, 5)),
+    ),
+    "labels without nll": (
+        "examples",
+        lambda: with_tensors("examples", labels__more=torch.arange(6)),
+    ),
+    "points outside of the square": (
+        "examples",
+        lambda: with_tensors("examples", points=torch.full((9, 2), 1.5).double()),
+    ),
+    "logits where examples belong": ("examples", lambda: valid("logits")),
     "images of floats": ("data", lambda: with_tensors("data", images=torch.zeros(6, 3, 4, 4))),
     "images of another size": (
         "data",

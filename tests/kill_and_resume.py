@@ -27,7 +27,7 @@ from fourfold.table import MEASURED_COLUMNS
 MODEL = {"name": "resnet18", "width": 4, "stem": "3x3"}
 COMMON = {"batch_size": 32, "lr": 0.1, "precision": "float32"}
 AUGMENT = {"shift": 1, "flip": True}
-SPLIT = {"seed": 0, "train_images": 400, "val_images": 50, "test_images": 50}
+SPLIT = {"by": "chance", "seed": 0, "train_images": 400, "val_images": 50, "test_images": 50}
 CORNERS = range(4)
 
 

@@ -1,12 +1,18 @@
 """Laws of the re-estimation of BatchNorm statistics."""
 
+import copy
+
 import pytest
 import torch
-from conftest import SIZE, input_of, make_images, make_network
+from conftest import SIZE, differing, input_of, make_images, make_network, snapshot
 from torch import nn
 
 from fourfold.batchnorm import batchnorm_layers, reestimate_batchnorm
+from fourfold.data.augment import RandomShiftFlip
 from fourfold.errors import InputError
+from fourfold.grid import predict
+from fourfold.metrics import classification_metrics
+from fourfold.training import train
 
 
 def drifting_images(n: int = 48) -> torch.Tensor:
@@ -156,3 +162,118 @@ def test_too_few_images_or_too_small_batches_are_refused(n, batch_size):
         reestimate_batchnorm(
             make_network("batchnorm"), drifting_images(max(n, 1))[:n], batch_size=batch_size
         )
+
+
+# --- images as in training ------------------------------------------------------------------------
+
+
+def bright_images(n: int, seed: int, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return noisy images of bright patterns: the black border of a shifted one stands out."""
+    draw, fixed = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(99)
+    labels = torch.randint(classes, (n,), generator=draw)
+    patterns = 22 * torch.randn(classes, 1, SIZE, SIZE, generator=fixed)
+    noise = 45 * torch.randn(n, 1, SIZE, SIZE, generator=draw)
+    return (170 + noise + patterns[labels]).clamp(0, 255).to(torch.uint8), labels
+
+
+def small_network(width: int = 8, classes: int = 4) -> nn.Module:
+    layers: list[nn.Module] = []
+    for channels, stride in ((1, 1), (width, 2), (width, 2)):
+        layers += [nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)]
+        layers += [nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * SIZE**2 // 16, classes))
+
+
+def test_a_trained_network_and_its_re_estimation_on_augmented_images_agree_and_on_plain_ones_not():
+    """In the mean over three networks, on images that none has seen."""
+    images, labels = bright_images(2000, seed=1)
+    unseen, truth = bright_images(4000, seed=2)
+    augment = RandomShiftFlip(2, flip=False)
+    found: dict[str, list[dict[str, float]]] = {"own": [], "augmented": [], "plain": []}
+    for seed in range(3):
+        torch.manual_seed(seed)
+        network = small_network()
+        train(network, images, labels, epochs=12, lr=0.1, seed=seed, batch_size=64, augment=augment)
+        for name, chosen in (("own", None), ("augmented", augment), ("plain", None)):
+            again = copy.deepcopy(network)
+            if name != "own":
+                reestimate_batchnorm(again, images, augment=chosen)
+            log_probabilities = predict(again, unseen).log_softmax(dim=1)
+            found[name].append(classification_metrics(log_probabilities, truth))
+
+    def change(name: str, metric: str) -> float:
+        return (
+            sum(a[metric] - b[metric] for a, b in zip(found[name], found["own"], strict=True)) / 3
+        )
+
+    assert abs(change("augmented", "accuracy")) < 0.005
+    assert abs(change("augmented", "nll")) < 0.01
+    assert change("plain", "accuracy") < -0.02
+    assert change("plain", "nll") > 0.04
+
+
+def statistics_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: b.clone() for name, b in network.named_buffers() if "running" in name}
+
+
+def reestimated(images: torch.Tensor, **settings: object) -> dict[str, torch.Tensor]:
+    network = make_network("batchnorm")
+    reestimate_batchnorm(network, images, **settings)
+    return statistics_of(network)
+
+
+def test_statistics_are_those_of_the_images_that_the_augmentation_returns():
+    images, made = make_images(40)[0], []
+
+    def augment(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        made.append(torch.where(torch.rand(batch.shape, generator=generator) < 0.5, batch, 0))
+        return made[-1]
+
+    found = reestimated(images, augment=augment, seed=3, batch_size=16)
+    seen = torch.cat(made)
+    assert len(seen) == 40  # each image once
+    assert differing(found, reestimated(seen, batch_size=16)) == []
+    assert differing(found, reestimated(images, batch_size=16)) != []
+
+
+def test_one_seed_gives_one_draw_and_another_seed_another_whatever_the_global_generator():
+    images, before = make_images(40)[0], make_images(40)[0]
+    augment = RandomShiftFlip(2, flip=True)
+    first = reestimated(images, augment=augment, seed=1)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert differing(first, reestimated(images, augment=augment, seed=1)) == []
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(images, before)
+    other = reestimated(images, augment=augment, seed=2)
+    assert set(differing(first, other)) == set(first)
+
+
+def test_the_draw_does_not_depend_on_the_network_nor_on_the_batches():
+    """All points of a surface see the same images."""
+    images, augment = make_images(40)[0], RandomShiftFlip(2, flip=True)
+    seen: list[torch.Tensor] = []
+    for seed, batch_size in ((0, 40), (1, 16), (2, 7)):
+        batches: list[torch.Tensor] = []
+
+        def note(batch: torch.Tensor, batches: list[torch.Tensor] = batches) -> torch.Tensor:
+            batches.append(batch)
+            return batch.float() / 255
+
+        network = make_network("batchnorm", seed)
+        reestimate_batchnorm(
+            network, images, augment=augment, seed=4, batch_size=batch_size, preprocess=note
+        )
+        seen.append(torch.cat(batches))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], images)
+
+
+def test_weights_are_left_alone_by_a_re_estimation_with_augmentation():
+    network = make_network("resnet18")
+    before = snapshot(network.state_dict())
+    reestimate_batchnorm(network, make_images(40)[0], augment=RandomShiftFlip(1, flip=True))
+    changed = differing(before, network.state_dict())
+    assert changed
+    assert all("running" in name or "num_batches" in name for name in changed)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from fourfold.checkpoint import load_tensors, save_tensors
-from fourfold.data.augment import RandomShiftFlip
+from fourfold.data.augment import RandomShiftFlip, augment_once
 from fourfold.data.batches import Normalize, iterate_batches, shuffled_batches, to_float
 from fourfold.data.dataset import Dataset, Split
 from fourfold.data.sources import Source
 from fourfold.data.splitting import split_source
 from fourfold.errors import InputError
 
-SIZES = {"train_images": 60, "val_images": 30, "test_images": 30}
+SPLIT = {"by": "chance", "train_images": 60, "val_images": 30, "test_images": 30}
 
 
 def make_source(n=150, published_test=None) -> Source:
@@ -33,7 +33,7 @@ def make_source(n=150, published_test=None) -> Source:
 
 
 def make_dataset(seed=0, source=None, **sizes) -> Dataset:
-    return split_source(source or make_source(), "toy", seed=seed, **(SIZES | sizes))
+    return split_source(source or make_source(), "toy", seed=seed, **(SPLIT | sizes))
 
 
 # --- splits ---------------------------------------------------------------------------------------
@@ -146,12 +146,95 @@ def test_50000_images_are_split_within_seconds_into_disjoint_stratified_parts():
     source = Source([*"abcdefghij"], torch.zeros(50_000, 1, 1, 1, dtype=torch.uint8), labels)
     source = dataclasses.replace(source, test=(source.images[:10_000], labels[:10_000]))
     sizes = {"train_images": 10_000, "val_images": 2_000, "test_images": None}
-    splits = split_source(source, "toy", seed=0, **sizes).splits
+    splits = split_source(source, "toy", by="chance", seed=0, **sizes).splits
     assert [len(splits[name]) for name in ("train", "val", "test")] == [10_000, 2_000, 10_000]
     rows = torch.cat([splits["train"].index, splits["val"].index])
     assert len(rows.unique()) == 12_000
     for split in splits.values():
         assert split.labels.bincount().tolist() == [len(split) // 10] * 10
+
+
+# --- splits by rows -------------------------------------------------------------------------------
+
+
+def make_groups(groups=6, published_test=None) -> Source:
+    """Return a source whose images come in groups of 25, such as writers, with all its classes."""
+    source = make_source(25 * groups, published_test)
+    return dataclasses.replace(source, labels=torch.arange(25 * groups) % 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_are_blocks_in_the_sources_order_train_first_and_test_last(seed):
+    splits = make_dataset(seed, make_groups(), by="rows").splits
+    blocks = {name: split.index.sort().values for name, split in splits.items()}
+    for block in blocks.values():
+        assert torch.equal(block, torch.arange(int(block[0]), int(block[0]) + len(block)))
+    assert int(blocks["train"][-1]) < int(blocks["val"][0])
+    assert int(blocks["val"][-1]) < int(blocks["test"][0])
+    assert int(blocks["test"][-1]) == 149
+    assert [len(blocks[name]) for name in ("train", "val", "test")] == [60, 30, 30]
+
+
+def test_a_group_of_rows_is_in_two_splits_only_where_a_block_ends():
+    sizes = {"train_images": 75, "val_images": 25, "test_images": 50}
+    groups = {}
+    for by in ("rows", "chance"):
+        splits = make_dataset(source=make_groups(), by=by, **sizes).splits.values()
+        groups[by] = [set((split.index // 25).tolist()) for split in splits]
+    assert sum(map(len, groups["rows"])) == 6
+    assert sum(map(len, groups["chance"])) > 12
+
+
+def test_rows_are_in_random_order_inside_their_block_and_the_seed_decides_it():
+    first, again, other = (make_dataset(s, make_groups(), by="rows").splits for s in (1, 1, 2))
+    for name in ("train", "val", "test"):
+        index = first[name].index
+        assert torch.equal(index, again[name].index)
+        assert not torch.equal(index, other[name].index)
+        assert torch.equal(index.sort().values, other[name].index.sort().values)
+        assert not torch.equal(index, index.sort().values)
+
+
+def test_rows_leave_out_the_ones_before_train_where_there_are_too_many():
+    whole = make_dataset(source=make_groups(), by="rows", train_images=None).splits["train"]
+    assert torch.equal(whole.index.sort().values, torch.arange(90))
+    part = make_dataset(source=make_groups(), by="rows").splits["train"]
+    assert torch.equal(part.index.sort().values, torch.arange(30, 90))
+
+
+def test_a_published_test_set_is_drawn_by_chance_whatever_the_rest():
+    source = make_groups(published_test=60)
+    by_rows, by_chance = (make_dataset(source=source, by=by).splits for by in ("rows", "chance"))
+    assert torch.equal(by_rows["test"].index, by_chance["test"].index)
+    counts = by_rows["test"].labels.bincount().tolist()
+    assert counts == [15, 10, 5]
+    assert torch.equal(by_rows["val"].index.sort().values, torch.arange(120, 150))
+
+
+@pytest.mark.parametrize("split", ["test", "val", "train"])
+def test_a_block_of_rows_that_lacks_a_class_is_refused_with_its_key_and_the_cure(split):
+    source = make_groups()
+    labels = source.labels.clone()
+    block = {"train": slice(30, 90), "val": slice(90, 120), "test": slice(120, 150)}[split]
+    labels[block][labels[block] == 2] = 0
+    size = block.stop - block.start
+    with pytest.raises(InputError) as caught:
+        make_dataset(source=dataclasses.replace(source, labels=labels), by="rows")
+    for said in (
+        f"datasets.toy.split.{split}_images is {size}",
+        "lacks 1 of 3",
+        "split.by to chance",
+    ):
+        assert said in str(caught.value)
+    make_dataset(source=dataclasses.replace(source, labels=labels), by="chance")
+
+
+@pytest.mark.parametrize("by", ["block", "", "Rows"])
+def test_another_way_to_split_is_refused_with_its_key_and_the_choices(by):
+    with pytest.raises(
+        InputError, match=rf"datasets\.toy\.split\.by is '{by}'; choose chance or rows"
+    ):
+        make_dataset(by=by)
 
 
 # --- data sets and files --------------------------------------------------------------------------
@@ -394,6 +477,27 @@ def test_augmentation_is_decided_by_its_generator_alone():
     torch.manual_seed(1)
     augment(images, generator(3))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("n", [1, 999, 1000, 2300])
+def test_images_augmented_once_are_each_there_once_and_in_their_order(n):
+    images = (torch.arange(n) % 251 + 1).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    augmented = augment_once(images, RandomShiftFlip(1, True), 0, "stream")
+    assert augmented.shape == images.shape
+    assert torch.equal(augmented.amax(dim=(1, 2, 3)), images[:, 0, 0, 0])
+    again, other, stream = (
+        augment_once(images, RandomShiftFlip(1, True), *names)
+        for names in ((0, "stream"), (1, "stream"), (0, "other"))
+    )
+    assert torch.equal(augmented, again)
+    if n > 1:
+        assert not torch.equal(augmented, other)
+        assert not torch.equal(augmented, stream)
+
+
+def test_without_an_augmentation_images_are_what_they_are():
+    images = numbered()
+    assert augment_once(images, None, 0, "stream") is images
 
 
 def test_a_negative_shift_is_refused():

@@ -93,7 +93,7 @@ def test_a_clone_that_pulled_has_nothing_to_do(origin, clone):
 
 def test_a_changed_parameter_rebuilds_in_a_clone_what_it_would_at_home(origin, clone):
     before = contents(clone)
-    edit(clone, lambda p: section(p, "ensemble").update(max_members=2))
+    edit(clone, lambda p: section(p, "ensemble").update(max_members=5))
     jobs = planned(clone)
     assert "compare_ensembles" in jobs
     assert not {"fit_bezier_surface", "evaluate_grid", "prepare_data"} & set(jobs)
@@ -102,12 +102,12 @@ def test_a_changed_parameter_rebuilds_in_a_clone_what_it_would_at_home(origin, c
     assert after.keys() == before.keys()
     changed = {path for path in after if after[path] != before[path]}
     assert RESULTS / "tables" / "ensemble.parquet" in changed
-    kept = ("endpoints", "trajectory", "surfaces", "logits", "data")
+    kept = ("endpoints", "trajectory", "surfaces", "logits", "examples", "data")
     assert not [path for path in changed if set(path.parts) & set(kept)]
     assert is_clean(clone)
     assert planned(clone) == {}
     # And back, with files that DVC has, without running anything.
-    commit(clone, "fewer members")
+    commit(clone, "more members")
     run(clone, "git", "checkout", "-q", "HEAD~1")
     run(clone, "dvc", "checkout")
     assert contents(clone) == before

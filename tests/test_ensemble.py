@@ -78,6 +78,32 @@ def test_each_greedy_choice_is_the_best_one_and_it_stops_when_none_helps(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("max_members", [1, 3, 5, 9])
+def test_without_an_early_stop_there_are_as_many_members_as_asked_for(seed, max_members):
+    """For a comparison with as many others; each is still the best of what is left."""
+    logits, labels = members(seed=seed)
+    chosen = greedy_ensemble(logits, labels, max_members, stop_early=False)
+    assert len(set(chosen)) == len(chosen) == min(max_members, 5)
+    stopped = greedy_ensemble(logits, labels, max_members)
+    assert chosen[: len(stopped)] == stopped
+    assert chosen == greedy_ensemble(logits, labels, 9, stop_early=False)[:max_members]
+    for size in range(1, len(chosen) + 1):
+        left = [i for i in range(5) if i not in chosen[: size - 1]]
+        found = {i: nll(logits, [*chosen[: size - 1], i], labels) for i in left}
+        assert found[chosen[size - 1]] == pytest.approx(min(found.values()))
+
+
+def test_a_copy_is_chosen_only_where_the_choice_does_not_stop():
+    logits, labels = members(networks=1)
+    assert greedy_ensemble(logits.expand(3, -1, -1), labels, 3) == [0]
+    assert sorted(greedy_ensemble(logits.expand(3, -1, -1), labels, 3, stop_early=False)) == [
+        0,
+        1,
+        2,
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_two_of_three_are_chosen_as_by_trying_all_where_the_best_one_is_in_the_best_two(seed):
     logits, labels = members(networks=3, seed=seed)
     chosen = greedy_ensemble(logits, labels, 2)

@@ -1,7 +1,9 @@
 """Laws of the fit: the corners stay, the step is the right one, nothing else is touched."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import (
@@ -103,6 +105,9 @@ def reference_fit(
         layer.running_mean = layer.running_var = None
     for (u, v), (images, labels) in zip(recorder.points, recorder.batches, strict=True):
         loss = decay = 0.0
+        # For each control point, the step's points weighted by its weight in them.
+        weights = dict.fromkeys(control, 0.0)
+        nearby = {k: dict.fromkeys(point, 0.0) for k, point in control.items()}
         for c in range(len(u)):
             weight = {
                 (i, j): bernstein(n, i, u[c].item()) * bernstein(m, j, v[c].item())
@@ -114,17 +119,22 @@ def reference_fit(
             loss = loss + nn.functional.cross_entropy(logits, labels[share]) / len(u)
             trained = [t for t in theta.values() if t.requires_grad]
             decay = decay + sum(t.square().sum() for t in trained) / 2 / len(u)
+            for k, w in weight.items():
+                weights[k] += w
+                for tensor in nearby[k]:
+                    nearby[k][tensor] = nearby[k][tensor] + w * theta[tensor].detach()
         descent.zero_grad()
         if optimizer == "sgd":  # decay enters the gradient of the point
             (loss + weight_decay * decay).backward()
             descent.step()
-        else:  # decoupled: the point decays beside Adam's step
-            towards_zero = torch.autograd.grad(decay, free, retain_graph=True)
+        else:  # decoupled: beside Adam's step, the mean of the points near by decays
             loss.backward()
             descent.step()
             with torch.no_grad():
-                for p, direction in zip(free, towards_zero, strict=True):
-                    p -= lr * weight_decay * direction
+                for k, point in control.items():
+                    for tensor, p in point.items():
+                        if p.requires_grad and weights[k] > 0:
+                            p -= lr * weight_decay * nearby[k][tensor] / weights[k]
     return control
 
 
@@ -207,9 +217,13 @@ def loss_of_zero(logits, _labels):
     return 0 * logits.sum()
 
 
-@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.5), ("adamw", 0.5)])
-def test_weight_decay_acts_on_the_point_and_not_on_the_control_points(optimizer, lr, monkeypatch):
-    """With no loss, P_k moves by w_k times the point; its own value does not matter."""
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weight_decay_acts_on_the_point_and_not_on_the_control_points(optimizer, monkeypatch):
+    """With no loss, P_k moves by (a share of) the point; its own value does not matter.
+
+    The share is w_k under SGD, as that of the gradient. Adam takes the size from a gradient, so
+    that the decay is that of a single network whatever w_k is.
+    """
     surface = make_surface("no-norm")
     center = 4
     surface.control_points.fill_(1.0)
@@ -217,7 +231,7 @@ def test_weight_decay_acts_on_the_point_and_not_on_the_control_points(optimizer,
     at_center = torch.full((2, 1), 0.5, dtype=torch.float64)
     monkeypatch.setitem(SAMPLERS, "center", lambda points, generator: at_center)
     settings = {
-        "epochs": 1, "batch_size": 24, "points_per_step": 1, "sampler": "center", "lr": lr,
+        "epochs": 1, "batch_size": 24, "points_per_step": 1, "sampler": "center", "lr": 0.5,
         "weight_decay": 0.1, "warmup": 0, "schedule": "constant", "optimizer": optimizer,
         "loss_function": loss_of_zero,
     }  # fmt: skip
@@ -228,9 +242,77 @@ def test_weight_decay_acts_on_the_point_and_not_on_the_control_points(optimizer,
     fit(surface, make_network("no-norm"), IMAGES, LABELS, **settings)
     expected = torch.ones(9)
     for k, weight in {1: 2, 3: 2, 4: 4, 5: 2, 7: 2}.items():
-        expected[k] -= lr * 0.1 * weight / 16
+        expected[k] -= 0.5 * 0.1 * (weight / 16 if optimizer == "sgd" else 1)
     torch.testing.assert_close(
         surface.control_points, expected[:, None].expand_as(surface.control_points)
+    )
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("degree", "points"), [((2, 2), 1), ((2, 2), 4), ((3, 3), 2), ((1, 4), 3)])
+def test_where_all_points_are_one_network_adamw_decays_them_as_torch_decays_that_network(
+    sampler, degree, points
+):
+    lr, weight_decay = 0.3, 0.2
+    network = make_network("layernorm")
+    surface = BezierSurface.from_corners([network.state_dict()] * 4, degree=degree)
+    corner, free = surface.corner_rows[0], list(surface.free_rows)
+    theta = surface.control_points[corner].clone()
+    fit(
+        surface, network, IMAGES, LABELS, epochs=1, batch_size=24, points_per_step=points,
+        sampler=sampler, optimizer="adamw", lr=lr, weight_decay=weight_decay, warmup=0,
+        schedule="constant", loss_function=loss_of_zero,
+    )  # fmt: skip
+    single = torch.optim.AdamW(network.parameters(), lr, weight_decay=weight_decay)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    single.step()
+    expected = BezierSurface.from_corners([network.state_dict()] * 4).control_points[0]
+    assert not torch.allclose(expected, theta, rtol=1e-3)
+    torch.testing.assert_close(surface.control_points[free], expected.expand(len(free), -1))
+
+
+@pytest.mark.parametrize("boundary_epochs", [0, 2])
+@pytest.mark.parametrize("degree", [(2, 2), (3, 1)])
+def test_decay_under_adamw_is_of_the_mean_of_the_points_near_a_control_point(
+    degree, boundary_epochs, monkeypatch
+):
+    """With no loss, for several steps, beside NumPy in double precision."""
+    (n, m), lr, weight_decay, drawn = degree, 0.3, 0.2, []
+
+    def recorded(draw):
+        return lambda points, generator: drawn.append(draw(points, generator)) or drawn[-1]
+
+    monkeypatch.setitem(SAMPLERS, "recorded", recorded(SAMPLERS["uniform"]))
+    monkeypatch.setattr(fitting, "_draw_boundary", recorded(fitting._draw_boundary))
+    surface = move_free_points(make_surface("no-norm", degree))
+    control = surface.control_points.double().numpy().copy()
+    fit(
+        surface, make_network("no-norm"), IMAGES, LABELS, epochs=2, batch_size=8,
+        boundary_epochs=boundary_epochs, points_per_step=2, sampler="recorded", optimizer="adamw",
+        lr=lr, weight_decay=weight_decay, warmup=0, schedule="constant", loss_function=loss_of_zero,
+    )  # fmt: skip
+    assert len(drawn) == 3 * (2 + boundary_epochs)
+    pairs = [(i, j) for i in range(n + 1) for j in range(m + 1)]
+    untouched = 0
+    for u, v in drawn:
+        weights = np.array(
+            [
+                [bernstein(n, i, float(a)) * bernstein(m, j, float(b)) for i, j in pairs]
+                for a, b in zip(u, v, strict=True)
+            ]
+        )  # (points, control points)
+        theta = weights @ control
+        for k, (i, j) in enumerate(pairs):
+            if i in (0, n) and j in (0, m):
+                continue
+            total = weights[:, k].sum()
+            untouched += total == 0
+            if total > 0:
+                control[k] -= lr * weight_decay * (weights[:, k] @ theta) / total
+    assert (untouched > 0) == (boundary_epochs > 0)
+    torch.testing.assert_close(
+        surface.control_points, torch.from_numpy(control).float(), rtol=1e-4, atol=1e-5
     )
 
 
@@ -435,6 +517,37 @@ def test_drawing_for_augmentation_changes_neither_order_nor_points_nor_dropout()
         return batch
 
     assert torch.equal(fitted_points(), fitted_points(augment=draw_and_forget))
+
+
+def test_a_fit_shares_no_random_stream_with_a_corner_trained_with_its_seed():
+    """Order of the images, augmentation and dropout: all differ, each decided by the seed."""
+    images = torch.arange(24).view(-1, 1, 1, 1).expand(-1, 1, SIZE, SIZE).to(torch.uint8)
+
+    def noted(run):
+        orders, seeds = [], []
+
+        def augment(batch, generator):
+            orders.append(batch[:, 0, 0, 0].tolist())
+            seeds.append((generator.initial_seed(), torch.initial_seed()))
+            return batch
+
+        run({"epochs": 2, "lr": 0.1, "seed": 0, "batch_size": 8, "augment": augment})
+        return orders, *map(set, zip(*seeds, strict=True))
+
+    training, fitted = (
+        noted(run)
+        for run in (
+            lambda settings: train(make_network("dropout"), images, LABELS, **settings),
+            lambda settings: fit(
+                make_surface("dropout"), make_network("dropout"), images, LABELS, **settings
+            ),
+        )
+    )
+    for orders, *_ in (training, fitted):
+        assert sorted(itertools.chain(*orders[:3])) == list(range(24))
+    assert all(a != b for a, b in zip(training[0], fitted[0], strict=True))
+    seeds = [seed for part in (*training[1:], *fitted[1:]) for seed in part]
+    assert len(set(seeds)) == len(seeds) == 4
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS, "boundary"])

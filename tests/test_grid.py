@@ -19,8 +19,11 @@ from conftest import (
 from torch import nn
 
 from fourfold.batchnorm import reestimate_batchnorm
+from fourfold.data.augment import RandomShiftFlip
 from fourfold.errors import InputError
-from fourfold.grid import evaluate_grid, evaluate_points, grid_points, predict
+from fourfold.grid import evaluate_grid, evaluate_networks, evaluate_points, predict
+from fourfold.logits import to_half
+from fourfold.points import grid_points
 from fourfold.surface import BezierSurface
 
 TRAIN = make_images(24, seed=1)
@@ -30,30 +33,24 @@ METRICS = ["nll", "accuracy", "ece", "brier"]
 SOME_POINTS = [(0.0, 0.0), (0.3, 0.8), (0.5, 0.5), (1.0, 0.0)]
 
 
-@pytest.mark.parametrize("points", [2, 3, 11])
-def test_grid_points_are_a_lattice_with_v_running_fastest_and_exact_corners(points):
-    lattice = grid_points(points)
-    assert len(lattice) == len(set(lattice)) == points**2
-    assert lattice == sorted(lattice)
-    assert set(CORNERS) <= set(lattice)
-    assert lattice[1] == (0.0, 1 / (points - 1))
-    assert points % 2 == 0 or (0.5, 0.5) in lattice
+SHIFT = RandomShiftFlip(2, flip=False)
 
 
-@pytest.mark.parametrize("points", [1, 0, -3])
-def test_a_grid_of_fewer_than_two_points_per_axis_is_refused(points):
-    with pytest.raises(InputError, match=f"{points}.*at least 2"):
-        grid_points(points)
+def reestimated(table):
+    """Return the rows of a table but those of the corners as trained."""
+    return table[table["statistics"] != "own"].reset_index(drop=True)
 
 
 def test_a_grid_has_one_row_per_point_and_split_with_the_columns_of_the_table():
     surface = make_surface("layernorm", (1, 2))
     table = evaluate_grid(surface, make_network("layernorm"), SPLITS, points=3)
-    columns = ["surface", "u", "v", "split", "n", *METRICS, "batchnorm"]
-    assert list(table.columns) == columns
+    columns = ["surface", "sample", "u", "v", "split", "n", *METRICS]
+    assert list(table.columns) == [*columns, "statistics", "statistics_images"]
     assert len(table) == 9 * 2
     assert set(table["surface"]) == {"bezier"}
-    assert set(table["batchnorm"]) == {"none"}
+    assert set(table["sample"]) == {"grid"}
+    assert set(table["statistics"]) == {"none"}
+    assert set(table["statistics_images"]) == {0}
     assert table.groupby("split")["n"].unique().explode().to_dict() == {"train": 24, "test": 19}
     assert [tuple(p) for p in table.loc[table.split == "test", ["u", "v"]].to_numpy()] == (
         grid_points(3)
@@ -75,22 +72,153 @@ def test_each_point_is_the_network_that_the_surface_has_there(name):
         nll = torch.nn.functional.cross_entropy(logits, TEST[1]).item()
         row = evaluation.table.query("split == 'test'").iloc[i]
         assert (row["u"], row["v"]) == (u, v)
-        assert row["nll"] == pytest.approx(nll, rel=1e-5)
+        assert row["nll"] == pytest.approx(nll, rel=1e-3)  # of logits in half precision
         torch.testing.assert_close(evaluation.logits["test"][i], logits.half(), rtol=0, atol=2e-3)
 
 
-def test_corners_go_through_the_same_re_estimation_as_any_point():
-    corners = make_corners("batchnorm")
-    surface = BezierSurface.from_corners(corners)
-    network = make_network("batchnorm", seed=5)
-    table = evaluate_points(surface, network, SPLITS, CORNERS).table.query("split == 'test'")
-    for nll, corner in zip(table["nll"], corners, strict=True):
-        stale = nn.functional.cross_entropy(logits_of("batchnorm", corner, TEST[0]), TEST[1]).item()
+@pytest.mark.parametrize("name", ["batchnorm", "resnet18", "float64"])
+def test_corners_are_shown_re_estimated_as_any_point_and_as_they_were_trained(name):
+    corners, network = make_corners(name), make_network(name, seed=5)
+    surface = move_free_points(BezierSurface.from_corners(corners))
+    evaluation = evaluate_points(
+        surface, network, SPLITS, [*CORNERS, (0.5, 0.5)], preprocess=input_of(network)
+    )
+    tables = evaluation.table.query("split == 'test'").groupby("statistics")
+    assert {kind: len(table) for kind, table in tables} == {"reestimated": 5, "own": 4}
+    again, own = (tables.get_group(kind).reset_index() for kind in ("reestimated", "own"))
+    for k, corner in enumerate(corners):
+        as_trained = make_network(name, seed=6)
+        as_trained.load_state_dict(corner)
+        logits = to_half(predict(as_trained, TEST[0], preprocess=input_of(as_trained)))
+        assert torch.equal(evaluation.own.logits["test"][k], logits)
+        expected = nn.functional.cross_entropy(logits.float(), TEST[1]).item()
+        assert own["nll"][k] == pytest.approx(expected, rel=1e-6)
+        reestimate_batchnorm(as_trained, TRAIN[0], preprocess=input_of(as_trained))
+        logits = to_half(predict(as_trained, TEST[0], preprocess=input_of(as_trained)))
+        assert torch.equal(evaluation.logits["test"][k], logits)
+        assert again["nll"][k] != pytest.approx(own["nll"][k], rel=1e-3)
+        for table in (again, own):
+            assert (table["u"][k], table["v"][k]) == CORNERS[k]
+
+
+@pytest.mark.parametrize("name", ["layernorm", "vit"])
+def test_a_corner_of_a_network_without_batchnorm_is_the_network_as_trained_and_has_one_row(name):
+    corners, network = make_corners(name), make_network(name, seed=5)
+    evaluation = evaluate_points(BezierSurface.from_corners(corners), network, SPLITS, CORNERS)
+    assert evaluation.own is None
+    assert len(evaluation.table) == 4 * 2
+    for logits, corner in zip(evaluation.logits["test"], corners, strict=True):
         network.load_state_dict(corner)
-        reestimate_batchnorm(network, TRAIN[0])
-        own = logits_of("batchnorm", network.state_dict(), TEST[0])
-        assert nll == pytest.approx(nn.functional.cross_entropy(own, TEST[1]).item(), rel=1e-5)
-        assert nll != pytest.approx(stale, rel=1e-3)
+        assert torch.equal(logits, to_half(predict(network, TEST[0])))
+
+
+def test_all_numbers_of_an_evaluation_are_of_the_logits_that_it_returns():
+    surface, network = make_surface("resnet18"), make_network("resnet18")
+    evaluation = evaluate_points(surface, network, SPLITS, SOME_POINTS)
+    for found, table in (
+        (evaluation, reestimated(evaluation.table)),
+        (evaluation.own, evaluation.table.query("statistics == 'own'")),
+    ):
+        for split, (_, labels) in SPLITS.items():
+            rows = table.query("split == @split")
+            logits = found.logits[split].float()
+            nll = torch.stack(
+                [nn.functional.cross_entropy(one, labels, reduction="none") for one in logits]
+            )
+            right = logits.argmax(dim=2) == labels
+            torch.testing.assert_close(found.nll[split], nll, rtol=1e-5, atol=1e-6)
+            assert torch.equal(found.correct[split], right)
+            assert rows["nll"].tolist() == pytest.approx(nll.mean(dim=1).tolist(), rel=1e-5)
+            assert rows["accuracy"].tolist() == pytest.approx(right.double().mean(dim=1).tolist())
+
+
+def test_logits_are_kept_of_the_splits_asked_for_and_the_rest_of_all():
+    surface, network = make_surface("batchnorm"), make_network("batchnorm")
+    whole = evaluate_points(surface, network, SPLITS, SOME_POINTS)
+    part = evaluate_points(surface, network, SPLITS, SOME_POINTS, keep_logits=["test"])
+    assert set(whole.logits) == set(whole.own.logits) == {"train", "test"}
+    assert set(part.logits) == set(part.own.logits) == {"test"}
+    pd.testing.assert_frame_equal(part.table, whole.table, check_exact=True)
+    for split in SPLITS:
+        assert torch.equal(part.nll[split], whole.nll[split])
+        assert torch.equal(part.correct[split], whole.correct[split])
+
+
+@pytest.mark.parametrize("augment", [None, SHIFT])
+def test_statistics_are_those_of_a_re_estimation_by_hand_with_the_same_images(augment):
+    surface, network = move_free_points(make_surface("batchnorm")), make_network("batchnorm")
+    found = evaluate_points(surface, network, SPLITS, SOME_POINTS, augment=augment, seed=7)
+    rows = reestimated(found.table)
+    assert set(rows["statistics_images"]) == {24}
+    for point, logits in zip(SOME_POINTS, found.logits["test"], strict=True):
+        network.load_state_dict(surface.state_dict(*point))
+        reestimate_batchnorm(network, TRAIN[0], augment=augment, seed=7)
+        assert torch.equal(logits, to_half(predict(network, TEST[0])))
+
+
+def test_one_seed_augments_alike_for_every_point_and_another_seed_otherwise():
+    surface, network = move_free_points(make_surface("batchnorm")), make_network("batchnorm")
+
+    def evaluated(points, **settings):
+        table = evaluate_points(surface, network, SPLITS, points, **settings).table
+        return table.query("split == 'test'").set_index(["u", "v", "statistics"])["nll"]
+
+    first = evaluated(SOME_POINTS, augment=SHIFT, seed=3)
+    pd.testing.assert_series_equal(evaluated(SOME_POINTS, augment=SHIFT, seed=3), first)
+    others = (evaluated(SOME_POINTS, augment=SHIFT, seed=4), evaluated(SOME_POINTS, seed=3))
+    for other in others:
+        is_own = first.index.get_level_values("statistics") == "own"
+        assert ((first == other) == is_own).all()
+    for u, v in SOME_POINTS:  # a point alone is what it is among others
+        alone = evaluated([(u, v)], augment=SHIFT, seed=3)
+        assert alone.to_dict().items() <= first.to_dict().items()
+
+
+def test_a_grid_evaluates_its_points_as_they_are_evaluated_alone():
+    surface, network = move_free_points(make_surface("batchnorm")), make_network("batchnorm")
+    settings = {"augment": SHIFT, "seed": 2}
+    table = evaluate_grid(surface, network, SPLITS, points=3, edges=4, random=2, **settings)
+    rows = reestimated(table)
+    for _, row in rows[rows["split"] == "test"].iloc[::4].iterrows():
+        alone = evaluate_points(
+            surface, network, SPLITS, [(row["u"], row["v"])], sample=row["sample"], **settings
+        ).table
+        expected = reestimated(alone).query("split == 'test'").iloc[0]
+        pd.testing.assert_series_equal(row, expected, check_names=False, check_exact=True)
+
+
+def test_beside_the_grid_there_are_points_of_the_edges_and_random_ones_by_the_seed():
+    surface, network = make_surface("no-norm"), make_network("no-norm")
+
+    def evaluated(seed):
+        table = evaluate_grid(
+            surface, network, {"test": TEST}, points=3, edges=7, random=9, seed=seed
+        )
+        return {
+            sample: list(zip(rows["u"], rows["v"], strict=True))
+            for sample, rows in table.groupby("sample")
+        }
+
+    found, again, other = evaluated(1), evaluated(1), evaluated(2)
+    assert set(found["grid"]) == set(grid_points(3))
+    # Seven along each of four edges; corners and midpoints are points of the grid.
+    assert len(found["edge"]) == 4 * (7 - 3)
+    assert set(found["edge"]).isdisjoint(found["grid"])
+    assert all({u, v} & {0.0, 1.0} for u, v in found["edge"])
+    assert len(found["random"]) == 9
+    assert all(0 < u < 1 and 0 < v < 1 for u, v in found["random"])
+    assert again == found
+    assert other["edge"] == found["edge"]
+    assert set(other["random"]).isdisjoint(found["random"])
+
+
+def test_networks_with_their_own_statistics_are_what_they_predict():
+    states, network = make_corners("batchnorm"), make_network("batchnorm")
+    evaluation = evaluate_networks(network, states, {"test": TEST}, batchnorm="own")
+    assert set(evaluation.table["statistics"]) == {"own"}
+    for state, logits in zip(states, evaluation.logits["test"], strict=True):
+        network.load_state_dict(state)
+        assert torch.equal(logits, to_half(predict(network, TEST[0])))
 
 
 def test_interpolated_statistics_are_those_of_the_surface():
@@ -99,10 +227,12 @@ def test_interpolated_statistics_are_those_of_the_surface():
     table = evaluate_points(
         surface, network, {"test": TEST}, SOME_POINTS, batchnorm="interpolated"
     ).table
-    assert set(table["batchnorm"]) == {"interpolated"}
+    assert set(table["statistics"]) == {"interpolated", "own"}
+    table = reestimated(table)
+    assert set(table["statistics_images"]) == {0}
     for nll, point in zip(table["nll"], SOME_POINTS, strict=True):
-        logits = logits_of("batchnorm", surface.state_dict(*point), TEST[0])
-        assert nll == pytest.approx(nn.functional.cross_entropy(logits, TEST[1]).item(), rel=1e-5)
+        logits = logits_of("batchnorm", surface.state_dict(*point), TEST[0]).half().float()
+        assert nll == pytest.approx(nn.functional.cross_entropy(logits, TEST[1]).item(), rel=1e-4)
 
 
 def test_statistics_are_re_estimated_on_the_images_given_for_it():
@@ -116,7 +246,8 @@ def test_statistics_are_re_estimated_on_the_images_given_for_it():
     ).table
     expected = by_default.query("split == 'test'").reset_index(drop=True)
     pd.testing.assert_frame_equal(given, expected)
-    assert (other["nll"] != given["nll"]).all()
+    is_own = given["statistics"] == "own"
+    assert ((other["nll"] == given["nll"]) == is_own).all()
 
 
 @pytest.mark.parametrize("name", ["batchnorm", "dropout", "vit"])
@@ -146,8 +277,12 @@ def test_the_order_of_points_does_not_matter(name):
     surface, network = make_surface(name), make_network(name)
     forward = evaluate_points(surface, network, {"train": TRAIN}, SOME_POINTS).table
     backward = evaluate_points(surface, network, {"train": TRAIN}, SOME_POINTS[::-1]).table
-    backward = backward.iloc[::-1].reset_index(drop=True)
-    pd.testing.assert_frame_equal(forward, backward, check_exact=True)
+    for kind, rows in forward.groupby("statistics"):  # corners as trained are in corner order
+        others = backward[backward["statistics"] == kind]
+        others = others if kind == "own" else others.iloc[::-1]
+        pd.testing.assert_frame_equal(
+            rows.reset_index(drop=True), others.reset_index(drop=True), check_exact=True
+        )
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 18, 19, 1000])
@@ -230,7 +365,8 @@ NO_IMAGES = (torch.empty(0, 1, SIZE, SIZE), torch.empty(0, dtype=torch.int64))
         ("no-norm", {"batch_size": -4}, "batch_size is -4.*at least 1"),
         ("batchnorm", {"splits": {"test": TEST}}, "batchnorm_images"),
         ("batchnorm", {"batchnorm": "none"}, "'none'"),
-        ("batchnorm", {"batchnorm": "averaged"}, "'averaged'.*reestimated, interpolated, none"),
+        ("batchnorm", {"batchnorm": "averaged"}, "'averaged'.*reestimated, interpolated, own"),
+        ("batchnorm", {"batchnorm": "own"}, "'own'.*reestimated"),
         ("batchnorm", {"batchnorm_images": TRAIN[0][:1]}, "at least 2 images"),
     ],
 )
@@ -238,6 +374,11 @@ def test_wrong_settings_are_refused_with_the_value_and_what_is_allowed(name, set
     arguments = {"splits": SPLITS, "points": SOME_POINTS} | settings
     with pytest.raises(InputError, match=said):
         evaluate_points(make_surface(name), make_network(name), **arguments)
+
+
+def test_a_negative_number_of_random_points_is_refused():
+    with pytest.raises(InputError, match="random points is -1; give 0"):
+        evaluate_grid(make_surface("no-norm"), make_network("no-norm"), SPLITS, 3, random=-1)
 
 
 @pytest.mark.parametrize("other", ["batchnorm", "tied"])

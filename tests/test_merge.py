@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import torch
-from conftest import NETWORKS, differing, make_corners, make_network, snapshot
+from conftest import CORNERS, NETWORKS, differing, make_corners, make_network, snapshot
 
 from fourfold.errors import InputError
 from fourfold.merge import average_states, best_point, greedy_soup
@@ -83,8 +83,9 @@ def test_a_soup_of_one_network_evaluates_nothing():
     assert greedy_soup([0.4], lambda soup: pytest.fail("evaluated")) == ([0], 0.4)
 
 
-def grid(rows):
-    return pd.DataFrame(rows, columns=["split", "u", "v", "accuracy", "nll"])
+def grid(rows, **columns):
+    table = pd.DataFrame(rows, columns=["split", "u", "v", "accuracy", "nll"])
+    return table.assign(**{"n": 10, "sample": "grid", "statistics": "reestimated"} | columns)
 
 
 def test_the_best_point_has_the_highest_accuracy_on_the_split_asked_for():
@@ -92,17 +93,38 @@ def test_the_best_point_has_the_highest_accuracy_on_the_split_asked_for():
         [
             ("val", 0.0, 0.5, 0.8, 0.1),
             ("val", 0.25, 0.75, 0.9, 0.9),
-            ("test", 1.0, 1.0, 0.99, 0.01),
+            ("test", 1.0, 0.5, 0.99, 0.01),
         ]
     )
     assert best_point(table, "val") == (0.25, 0.75)
-    assert best_point(table, "test") == (1.0, 1.0)
+    assert best_point(table, "test") == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("corner", CORNERS)
+def test_no_corner_is_the_best_point_however_good_it_is(corner):
+    rows = [("val", *corner, 0.99, 0.0), ("val", 0.5, corner[1], 0.5, 2.0)]
+    for statistics in ("reestimated", "own", "none"):
+        table = pd.concat([grid(rows[:1], statistics=statistics), grid(rows[1:])])
+        assert best_point(table, "val") == (0.5, corner[1])
+
+
+def test_no_point_beside_the_grid_is_the_best_one():
+    """Edges and random points are searched for the worst; a merge is picked from the lattice."""
+    better = grid([("val", 0.5, 0.0, 0.99, 0.0)], sample="edge")
+    best = grid([("val", 0.3, 0.4, 1.0, 0.0)], sample="random")
+    table = pd.concat([grid([("val", 0.5, 0.5, 0.5, 2.0)]), better, best])
+    assert best_point(table, "val") == (0.5, 0.5)
+
+
+def test_a_grid_of_corners_alone_has_no_best_point():
+    with pytest.raises(InputError, match=r"no rows of split 'val' beside the corners.*4 rows"):
+        best_point(grid([("val", *corner, 0.9, 0.5) for corner in CORNERS]), "val")
 
 
 def test_among_equally_accurate_points_the_lowest_nll_and_then_the_first_wins():
     table = grid(
         [
-            ("val", 0.0, 0.0, 0.9, 0.5),
+            ("val", 0.0, 0.1, 0.9, 0.5),
             ("val", 0.1, 0.2, 0.9, 0.3),
             ("val", 0.3, 0.4, 0.9, 0.3),
         ]
@@ -112,4 +134,4 @@ def test_among_equally_accurate_points_the_lowest_nll_and_then_the_first_wins():
 
 def test_a_split_that_was_not_evaluated_has_no_best_point():
     with pytest.raises(InputError, match=r"'val'.*\['test'\]"):
-        best_point(grid([("test", 0.0, 0.0, 0.9, 0.5)]), "val")
+        best_point(grid([("test", 0.0, 0.5, 0.9, 0.5)]), "val")

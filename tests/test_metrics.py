@@ -12,6 +12,7 @@ from fourfold.metrics import (
     classification_metrics,
     disagreement,
     mean_disagreement,
+    per_image,
 )
 
 
@@ -19,6 +20,20 @@ def predictions(n=50, classes=4, spread=2.0, seed=0):
     draw = torch.Generator().manual_seed(seed)
     logits = spread * torch.randn(n, classes, generator=draw)
     return logits, torch.randint(classes, (n,), generator=draw)
+
+
+def test_metrics_are_means_over_what_each_image_contributes():
+    logits, labels = predictions()
+    nll, correct = per_image(logits.log_softmax(1), labels)
+    expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    torch.testing.assert_close(nll, expected)
+    assert correct.tolist() == [
+        int(max(range(4), key=row.tolist().__getitem__)) == int(label)
+        for row, label in zip(logits, labels, strict=True)
+    ]
+    measured = classification_metrics(logits.log_softmax(1), labels)
+    assert measured["nll"] == pytest.approx(nll.mean().item(), rel=1e-6)
+    assert measured["accuracy"] == correct.double().mean().item()
 
 
 @pytest.mark.parametrize("classes", [2, 10, 200])

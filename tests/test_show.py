@@ -28,15 +28,15 @@ def show(path, capsys, *arguments):
 
 def test_a_table_shows_its_rows_and_what_made_it(tmp_path, capsys):
     rows = [
-        {"surface": "bezier", "split": "test", "metric": "nll"}
-        | dict.fromkeys(SCHEMAS["barrier"].names[5:], 0.25 * i)
+        dict.fromkeys(SCHEMAS["barrier"].names[5:], 0.25 * i)
+        | {"surface": "bezier", "split": "test", "metric": "nll", "sample_at_max": "edge"}
         for i in range(30)
     ]
     table = make_table("barrier", rows, experiment="e", replicate=0)
     write_table("barrier", table, tmp_path / "t.parquet", MADE_BY)
     status, out, _ = show(tmp_path / "t.parquet", capsys, "--rows", "3")
     assert status == 0
-    assert "table barrier: 30 rows, 12 columns" in out
+    assert "table barrier: 30 rows, 16 columns" in out
     assert [fact for fact in FACTS if fact not in out] == []
     assert "first 3 rows" in out
     assert "0.50" in out

@@ -67,8 +67,25 @@ def test_the_digits_are_grey_8x8_images_of_ten_classes_over_the_full_range(tmp_p
 
 def test_the_digits_and_their_split_are_what_they_have_always_been(tmp_path):
     sizes = {"train_images": 1200, "val_images": 200, "test_images": 397}
-    dataset = split_source(load_source({"name": "digits"}, tmp_path), "digits", seed=0, **sizes)
+    source = load_source({"name": "digits"}, tmp_path)
+    dataset = split_source(source, "digits", by="chance", seed=0, **sizes)
     assert dataset.sha256() == "8562bcbb411c2050af2713d28d0fc29fd820682cf2a6d32d72d18581a35b7160"
+
+
+def test_the_nearest_neighbour_of_a_digit_is_by_its_own_writer_unless_rows_are_kept_together(
+    tmp_path,
+):
+    """Why digits are split by rows: by chance, looking an image up beats every small network."""
+    source = load_source({"name": "digits"}, tmp_path)
+    sizes = {"train_images": 1000, "val_images": 300, "test_images": 497}
+    found = {}
+    for by in ("chance", "rows"):
+        splits = split_source(source, "digits", by=by, seed=0, **sizes).splits
+        train, test = (splits[name].images.flatten(1).double() for name in ("train", "test"))
+        nearest = torch.cdist(test, train).argmin(dim=1)
+        right = splits["train"].labels[nearest] == splits["test"].labels
+        found[by] = right.double().mean().item()
+    assert found["rows"] < found["chance"] - 0.02
 
 
 @pytest.mark.parametrize(
@@ -140,7 +157,7 @@ def test_neither_row_groups_nor_threads_change_the_result(tmp_path):
         settings = parquet(tmp_path / "a.parquet", images, labels, row_group_size=rows)
         source = load_source(settings, tmp_path, threads)
         sizes = {"train_images": None, "val_images": 50, "test_images": 60}
-        hashes.add(split_source(source, "a", seed=0, **sizes).sha256())
+        hashes.add(split_source(source, "a", by="chance", seed=0, **sizes).sha256())
     assert len(hashes) == 1
 
 
@@ -360,7 +377,8 @@ def test_a_folder_and_a_parquet_file_of_the_same_images_are_equal(tmp_path):
     assert torch.equal(folders.images, table.images)
     assert torch.equal(folders.test[0], table.images)
     published = load_source(settings | {"test": "a.parquet"}, tmp_path)
-    hashes = {split_source(s, "a", seed=1, **sizes).sha256() for s in (folders, published)}
+    settings = {"by": "chance", "seed": 1, **sizes}
+    hashes = {split_source(source, "a", **settings).sha256() for source in (folders, published)}
     assert len(hashes) == 1
 
 
@@ -632,7 +650,7 @@ def test_cifar_without_files_or_network_is_refused_and_leaves_nothing(tmp_path, 
 
 
 def prepare(tmp_path, source, *arguments):
-    split = {"seed": 0, "train_images": None, "val_images": 6, "test_images": 6}
+    split = {"by": "chance", "seed": 0, "train_images": None, "val_images": 6, "test_images": 6}
     return main(
         [
             *("prepare-data", "--name", "mine", "--output", str(tmp_path / "out"), *arguments),

@@ -80,7 +80,9 @@ def test_any_bytes_are_read_or_refused_by_name(name, content):
     assert outcome_of(name, content) in ("read", "refused")
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "surface", "logits", "data", "snapshot"])
+@pytest.mark.parametrize(
+    "name", ["checkpoint", "surface", "logits", "examples", "data", "snapshot"]
+)
 @LAW
 @given(draw=st.data())
 def test_any_json_in_a_header_is_read_or_refused_by_name(name, draw):
@@ -224,7 +226,7 @@ def test_a_long_table_of_equal_values_is_read(tmp_path):
 
 def test_a_table_that_pandas_wrote_with_an_index_is_read(tmp_path):
     rows = [dict.fromkeys(SCHEMAS["barrier"].names[2:], 0.5) | {"replicate": 0}] * 5
-    texts = {"surface": "bezier", "split": "test", "metric": "nll"}
+    texts = {"surface": "bezier", "split": "test", "metric": "nll", "sample_at_max": "edge"}
     table = make_table("barrier", pd.DataFrame(rows).assign(**texts), experiment="e", replicate=0)
     table[table.index > 2].to_parquet(tmp_path / "t.parquet")
     assert len(read_table("barrier", tmp_path / "t.parquet")) == 2

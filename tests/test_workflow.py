@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import CORNERS
 from PIL import Image
 from project import EXPERIMENT, ROOT, edit, new_project, planned, section, snakemake
 
@@ -78,6 +79,113 @@ def test_the_corners_of_the_surfaces_are_the_trained_networks(finished):
         assert list(surface.corner_hashes) == of_seed.sort_index().tolist()
 
 
+def test_every_table_is_there_as_csv_with_a_line_for_each_row(finished):
+    folder = finished / "results" / EXPERIMENT / "0" / "tables"
+    paths = sorted(folder.glob("*.parquet"))
+    assert len(paths) == len(list((folder / "csv").iterdir()))
+    for path in paths:
+        table = pd.read_parquet(path)
+        text = (folder / "csv" / f"{path.stem}.csv").read_text()
+        assert text.count("\n") == len(table) + 1, path
+        flat = [column for column in table if column != "draws"]
+        assert text.splitlines()[0].split(",") == flat
+
+
+def _rows(finished, name):
+    """Return a table of the finished run's replicate."""
+    return pd.read_parquet(finished / "results" / EXPERIMENT / "0" / "tables" / f"{name}.parquet")
+
+
+def test_corners_as_trained_are_the_endpoints(finished):
+    """Both come from one network; batches of another size may move one image."""
+    endpoints = _rows(finished, "endpoints")
+    endpoints = endpoints[endpoints["checkpoint"].str.startswith("endpoints/")]
+    for surface in ("linear", "bezier"):
+        grid = _rows(finished, f"grid-{surface}")
+        own = grid[grid["statistics"] == "own"].set_index(["split", "u", "v"])
+        for split in ("val", "test"):
+            trained = endpoints[endpoints["split"] == split].sort_values("seed")
+            assert len(trained) == 4
+            for row, corner in zip(trained.itertuples(), CORNERS, strict=True):
+                found = own.loc[(split, *corner)]
+                assert abs(found["accuracy"] - row.accuracy) <= 1 / row.n + 1e-9
+                assert found["nll"] == pytest.approx(row.nll, rel=1e-3)
+                assert found["n"] == row.n
+        again = grid[(grid["statistics"] == "reestimated") & (grid["sample"] == "grid")]
+        both = own.merge(again, on=["split", "u", "v"], suffixes=("", "_again"))
+        assert len(both) == 4 * 3
+        assert (both["nll"] != both["nll_again"]).all()
+
+
+def test_tables_of_one_network_have_the_same_numbers(finished):
+    """Merges are rows of the grid, and what an ensemble of one network is."""
+    merge, ensemble = _rows(finished, "merge"), _rows(finished, "ensemble")
+    compared = 0
+    for row in merge.itertuples():
+        if row.merge == "greedy-soup":
+            continue
+        grid = _rows(finished, f"grid-{row.surface}")
+        same = grid[
+            (grid["u"] == row.u) & (grid["v"] == row.v) & (grid["split"] == row.split)
+            & (grid["sample"] == "grid") & (grid["statistics"] == row.statistics)
+        ]  # fmt: skip
+        assert len(same) == 1
+        is_corner = (row.u, row.v) in CORNERS
+        assert is_corner == (row.merge == "best-corner") == (row.statistics == "own")
+        names = {"linear": "corners", "trajectory": "trajectory-corners"}
+        name = names[row.surface] if is_corner else row.surface
+        alone = ensemble[
+            (ensemble["ensemble"] == name) & (ensemble["forward_passes"] == 1)
+            & (ensemble["members"] == f"{row.u:.6g},{row.v:.6g}") & (ensemble["split"] == row.split)
+        ]  # fmt: skip
+        if is_corner:
+            assert len(alone) == 1
+            compared += 1
+        for other in (same, alone):
+            assert other["accuracy"].tolist() == [row.accuracy] * len(other)
+            for metric in ("nll", "ece", "brier"):
+                value = getattr(row, metric)
+                assert other[metric].tolist() == pytest.approx([value] * len(other), rel=1e-5)
+    assert compared == 2 * 2  # best corner of both corner sets, on val and test
+
+
+def test_differences_are_of_the_networks_that_the_other_tables_show(finished):
+    difference, merge = _rows(finished, "difference"), _rows(finished, "merge")
+    ensemble, barrier = _rows(finished, "ensemble"), _rows(finished, "barrier")
+    assert set(difference["surface"]) == {"linear", "bezier", "trajectory"}
+    corner_set = {"linear": "linear", "bezier": "linear", "trajectory": "trajectory"}
+    for row in difference[difference["metric"] == "accuracy"].itertuples():
+        if row.comparison == "low-loss":
+            of = barrier.query(f"surface == '{row.surface}' and split == '{row.split}'")
+            assert row.value == pytest.approx(1 - of.set_index("metric").loc["error", "max"])
+            continue
+        if row.comparison == "merge":
+            test = merge[merge["split"] == "test"].set_index(["surface", "merge"])["accuracy"]
+            value = test[row.surface, "best-point"]
+            reference = test[corner_set[row.surface], "best-corner"]
+        else:
+            test = ensemble[(ensemble["split"] == "test") & (ensemble["forward_passes"] == 4)]
+            test = test.set_index(["ensemble", "selection"])["accuracy"]
+            value = test[row.surface, "validation"]
+            names = {"linear": "corners", "trajectory": "trajectory-corners"}
+            reference = test[names[corner_set[row.surface]], "fixed"]
+        assert row.value == pytest.approx(value, abs=1e-12)
+        assert row.reference == pytest.approx(reference, abs=1e-12)
+
+
+def test_what_a_surface_cost_counts_the_pick_of_a_point_on_val(finished):
+    summary = pd.read_parquet(finished / "results" / "summary.parquet")
+    of = summary[summary["kind"] == "surface"].set_index(["method", "metric"])["mean"]
+    cost = _rows(finished, "cost").set_index("stage")["images_forward"]
+    for surface in ("linear", "bezier", "trajectory"):
+        # 3 x 3 points, four of them corners; each takes 50 images of val and 100 for BatchNorm.
+        picked = (9 - 4) * (50 + 100)
+        if surface == "trajectory":
+            picked += cost["select_trajectory_surface"]
+        forward, backward = (of[surface, f"images_{way}"] for way in ("forward", "backward"))
+        assert forward == backward + picked
+
+
 def test_every_job_that_runs_networks_states_its_cost(finished):
     cost = pd.read_parquet(finished / "results" / EXPERIMENT / "0" / "tables" / "cost.parquet")
     assert set(cost["stage"]) == {
@@ -89,6 +197,7 @@ def test_every_job_that_runs_networks_states_its_cost(finished):
         "compare_ensembles",
         "compare_merges",
         "measure_geometry",
+        "measure_differences",
     }
     assert (cost["wall_s"] > 0).all()
     trained = cost["images_backward"] > 0
@@ -100,27 +209,16 @@ COMPARISONS = {
     *("compare_ensembles", "collect_tables", "plot_figures", "summarize", "all"),
     *("record_hashes", "record_summary_hashes"),
 }
+OF_GRIDS = {"evaluate_grid", "compare_merges", "measure_geometry", "measure_differences"}
 
 
 @pytest.mark.parametrize(
     ("section", "key", "value", "reruns", "grids"),
     [
-        ("ensemble", "max_members", 2, COMPARISONS, 0),
-        (
-            "grid",
-            "points",
-            5,
-            COMPARISONS | {"evaluate_grid", "compare_merges", "measure_geometry"},
-            3,
-        ),
-        (
-            "bezier",
-            "epochs",
-            3,
-            COMPARISONS
-            | {"fit_bezier_surface", "evaluate_grid", "compare_merges", "measure_geometry"},
-            1,
-        ),
+        ("ensemble", "max_members", 5, COMPARISONS, 0),
+        ("grid", "points", 5, COMPARISONS | OF_GRIDS, 3),
+        ("grid", "random_points", 5, COMPARISONS | OF_GRIDS, 3),
+        ("bezier", "epochs", 3, COMPARISONS | OF_GRIDS | {"fit_bezier_surface"}, 1),
     ],
 )
 def test_a_changed_parameter_reruns_what_depends_on_it(section, key, value, reruns, grids, project):
@@ -130,12 +228,19 @@ def test_a_changed_parameter_reruns_what_depends_on_it(section, key, value, reru
     assert jobs.get("evaluate_grid", 0) == grids
 
 
+def test_another_share_to_keep_reruns_what_judges_by_it_and_no_network(project):
+    edit(project, lambda p: p["summary"].update(kept=0.8))
+    assert set(planned(project)) - {"total"} == COMPARISONS - {"compare_ensembles"} | {
+        "measure_differences"
+    }
+
+
 def test_a_changed_module_reruns_what_uses_it_and_a_touched_one_nothing(project):
     module = project / "src" / "fourfold" / "ensemble.py"
     module.touch()
     assert planned(project) == {}
     module.write_text(module.read_text() + "\n# edited\n")
-    assert set(planned(project)) - {"total"} == COMPARISONS
+    assert set(planned(project)) - {"total"} == COMPARISONS | {"measure_differences"}
     other = project / "src" / "fourfold" / "models" / "vit.py"
     shutil.copy(ROOT / "src" / "fourfold" / "ensemble.py", module)
     other.write_text(other.read_text() + "\n# edited\n")
@@ -186,6 +291,35 @@ def test_an_impossible_parameter_ends_in_one_message(change, said, tmp_path):
         assert part in message
     assert not (project / "results").exists()
     assert not (project / "data").exists()
+
+
+def test_every_impossible_parameter_is_named_with_its_key_and_value(tmp_path):
+    project = new_project(tmp_path)
+
+    def change(params):
+        params["summary"]["kept"] = 1.5
+        params["datasets"]["digits"]["split"]["by"] = "x"
+        section(params, "ensemble").update(max_members=3)
+        section(params, "grid").update(edge_points=2, random_points=-7)
+        other = params["experiments"]["tiny-vit"] = dict(params["experiments"]["tiny-vit"])
+        other["grid"] = other["grid"] | {"edge_points": 1, "search_images": 0, "seed": -8}
+
+    edit(project, change)
+    run = snakemake(project, "--dry-run")
+    assert run.returncode == 1
+    lines = (run.stdout + run.stderr).splitlines()
+    for key, *said in (
+        ("summary.kept", "1.5", "maximum of 1"),
+        ("datasets.digits.split.by", "'x'", "'chance', 'rows'"),
+        (f"{EXPERIMENT}.ensemble.max_members", "3", "minimum of 4", "four corners"),
+        (f"{EXPERIMENT}.grid.edge_points", "2", "0 for none"),
+        (f"{EXPERIMENT}.grid.random_points", "-7", "minimum of 0"),
+        ("tiny-vit.grid.edge_points", "1", "0 for none"),
+        ("tiny-vit.grid.search_images", "0", "minimum of 1"),
+        ("tiny-vit.grid.seed", "-8", "minimum of 0"),
+    ):
+        (line,) = [line for line in lines if f"{key}:" in line]
+        assert [part for part in said if part not in line] == [], line
 
 
 def _source(params):
@@ -242,6 +376,7 @@ def test_every_file_says_what_made_it(finished):
         **{f"seed{k}": k for k in range(4)},
         "bezier": bezier,
     }
+    assert read_metadata(replicate / "tables" / "difference.parquet")["kept"] == 0.9
     of_summary = read_metadata(finished / "results" / "summary.parquet")["experiments"]
     assert of_summary[EXPERIMENT]["seeds"]["bezier"] == bezier
 

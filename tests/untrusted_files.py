@@ -31,7 +31,7 @@ from fourfold.data.dataset import Dataset, Split
 from fourfold.data.sources import load_source
 from fourfold.errors import FourfoldError
 from fourfold.hashes import compare_hashes, record_hashes
-from fourfold.logits import SurfaceLogits
+from fourfold.logits import Examples, SurfaceLogits
 from fourfold.snapshot import Snapshots
 from fourfold.surface import CORNER_COORDINATES, BezierSurface
 from fourfold.table import SCHEMAS, make_table, read_head, read_metadata, read_table, write_table
@@ -396,15 +396,35 @@ def _make_logits(path: Path) -> None:
     draw = torch.Generator().manual_seed(0)
     points = [*CORNER_COORDINATES, (0.5, 0.5)]
     logits = {k: torch.randn(5, 6, 3, generator=draw).half() for k in ("val", "test")}
-    SurfaceLogits("linear", points, logits, {k: torch.arange(6) % 3 for k in logits}).save(path, {})
+    own = {k: torch.randn(4, 6, 3, generator=draw).half() for k in logits}
+    labels = {k: torch.arange(6) % 3 for k in logits}
+    SurfaceLogits("linear", "reestimated", points, logits, own, labels).save(path, {})
 
 
 def _read_logits(path: Path) -> None:
     stored = SurfaceLogits.load(path)
     with contextlib.suppress(FourfoldError):  # the corners may be other points
         assert len(stored.corners) == 4
-    for split, values in stored.logits.items():
-        values.float().log_softmax(2)[0].gather(1, stored.labels[split][:, None])
+    for split, labels in stored.labels.items():
+        for values in (stored.logits[split], stored.own[split]):
+            values.float().log_softmax(2)[:1].gather(2, labels[None, :, None])
+
+
+def _make_examples(path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    points = [*CORNER_COORDINATES, (0.5, 0.5), *CORNER_COORDINATES]
+    nll = {k: torch.rand(9, 6, generator=draw) for k in ("train", "val", "test")}
+    correct = {k: values < 0.5 for k, values in nll.items()}
+    labels = {k: torch.arange(6) % 3 for k in nll}
+    Examples("linear", points, ["grid"] * 5 + ["own"] * 4, nll, correct, labels).save(path, {})
+
+
+def _read_examples(path: Path) -> None:
+    stored = Examples.load(path)
+    assert len(stored.points) == len(stored.samples)
+    for split, labels in stored.labels.items():
+        assert stored.nll[split].shape == stored.correct[split].shape
+        assert stored.nll[split].shape == (len(stored.points), len(labels))
 
 
 def _make_data(path: Path) -> None:
@@ -457,7 +477,8 @@ def _read_checkpoint(path: Path) -> None:
 def _make_table(path: Path) -> None:
     rows = [
         {"surface": "bezier", "u": 0.1 * k, "v": 0.5, "split": "test", "n": 10, "nll": 0.3 * k}
-        | {"accuracy": 0.9, "ece": 0.1, "brier": 0.2, "batchnorm": "none"}
+        | {"accuracy": 0.9, "ece": 0.1, "brier": 0.2, "sample": "grid"}
+        | {"statistics": "none", "statistics_images": 0}
         for k in range(50)
     ]
     frame = make_table("grid", rows, experiment="e", replicate=0)
@@ -540,6 +561,7 @@ KINDS = {
     "checkpoint": Kind("c.safetensors", _make_checkpoint, _read_checkpoint, SAFETENSORS),
     "surface": Kind("s.safetensors", _make_surface, _read_surface, SAFETENSORS),
     "logits": Kind("l.safetensors", _make_logits, _read_logits, SAFETENSORS),
+    "examples": Kind("e.safetensors", _make_examples, _read_examples, SAFETENSORS),
     "data": Kind("val.safetensors", _make_data, _read_data, SAFETENSORS),
     "snapshot": Kind("state.safetensors", _make_snapshot, _read_snapshot, SAFETENSORS),
     "show-tensors": Kind("c.safetensors", _make_checkpoint, _show, SAFETENSORS),

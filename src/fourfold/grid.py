@@ -50,7 +50,13 @@ class Evaluation:
 
 
 def random_points(points: int, seed: int) -> list[Point]:
-    """Return independent uniform points of the unit square."""
+    """Return independent uniform points of the unit square.
+
+    Raises:
+        InputError: if `points` is negative.
+    """
+    if points < 0:
+        raise InputError(f"random points is {points}; give 0 for none, or more.")
     generator = make_generator(seed, "random-points")
     drawn = torch.rand(points, 2, generator=generator, dtype=torch.float64)
     return [(u, v) for u, v in drawn.tolist()]
@@ -160,6 +166,11 @@ def evaluate_points(
     """
     if not points:
         raise InputError("points is empty; give at least one (u, v).")
+    if batchnorm == "own":
+        raise InputError(
+            "batchnorm is 'own', which only corners have; choose 'reestimated', and corners are "
+            "evaluated with their own statistics as well."
+        )
 
     def evaluate(points: Sequence[Point], mode: str | None, report: bool) -> Evaluation:
         def on_network(done: int) -> None:

@@ -289,7 +289,7 @@ def warnings(of_experiment: Mapping[str, pd.DataFrame]) -> list[str]:
     for experiment, rows in of_experiment.items():
         for surfaces, changes in _corner_changes(rows):
             beyond = [
-                f"{metric.replace('_', ' ')} {_difference(metric, change)}"
+                f"{metric.replace('_', ' ')} {_difference(metric, change, digits=4)}"
                 for metric, change in changes.items()
                 if abs(change) > STATISTICS_AGREE[metric.partition("_")[2]]
                 and not metric.startswith("train")
@@ -371,7 +371,7 @@ def _statistics_table(of_experiment: dict[str, pd.DataFrame]) -> str:
         for surfaces, changes in _corner_changes(rows):
             for split in dict.fromkeys(metric.partition("_")[0] for metric in changes):
                 names = (f"{split}_{metric}" for metric in STATISTICS_AGREE)
-                cells = [_difference(name, changes[name]) for name in names]
+                cells = [_difference(name, changes[name], digits=4) for name in names]
                 body.append([experiment, surfaces, split, *cells])
     table = markdown_table(["experiment", "corners of", "split", "accuracy", "nll"], body)
     return (
@@ -431,9 +431,9 @@ def _with_interval(row: pd.Series) -> str:
     return f"{metric.replace('_', ' ')} {_difference(metric, row['mean'])} [{', '.join(ends)}]"
 
 
-def _difference(metric: str, value: float) -> str:
-    """Return a difference with its sign: accuracy in points, nll in nats."""
-    return f"{100 * value:+.2f}" if metric.endswith("accuracy") else f"{value:+.3f}"
+def _difference(metric: str, value: float, digits: int = 3) -> str:
+    """Return a difference with its sign: accuracy in points, nll in nats to so many digits."""
+    return f"{100 * value:+.2f}" if metric.endswith("accuracy") else f"{value:+.{digits}f}"
 
 
 def _percent(row: pd.Series) -> str:
