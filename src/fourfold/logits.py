@@ -1,6 +1,6 @@
 """What the networks of a surface say of each image: cached once, so that the rest takes seconds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,19 +85,9 @@ class SurfaceLogits:
         Raises:
             InputError: if the file is missing, damaged, or holds no logits.
         """
-        tensors, header = load_tensors(path)
-        if header.get("format") != _FORMAT:
-            raise InputError(
-                f"{path} holds no logits: its format is {shortened(header.get('format'))}, "
-                f"expected {_FORMAT!r}."
-            )
+        tensors, header, parts = _read(path, _FORMAT, "logits", ("logits", "own", "labels"))
         with reading(path, "logits"):
             check_fields(header, {"surface": str, "statistics": str}, "the header")
-            parts: dict[str, dict[str, Tensor]] = {"logits": {}, "own": {}, "labels": {}}
-            for name, values in tensors.items():
-                if "/" in name:
-                    part, split = name.split("/", 1)
-                    parts[part][split] = values
             _check_parts(tensors["points"], **parts)
             points = [tuple(point) for point in tensors["points"].tolist()]
         return cls(header["surface"], header["statistics"], points, **parts)
@@ -143,19 +133,11 @@ class Examples:
         Raises:
             InputError: if the file is missing, damaged, or of another kind.
         """
-        tensors, header = load_tensors(path)
-        if header.get("format") != _EXAMPLES_FORMAT:
-            raise InputError(
-                f"{path} holds no examples: its format is {shortened(header.get('format'))}, "
-                f"expected {_EXAMPLES_FORMAT!r}."
-            )
+        tensors, header, parts = _read(
+            path, _EXAMPLES_FORMAT, "examples", ("nll", "correct", "labels")
+        )
         with reading(path, "examples"):
             check_fields(header, {"surface": str}, "the header")
-            parts: dict[str, dict[str, Tensor]] = {"nll": {}, "correct": {}, "labels": {}}
-            for name, values in tensors.items():
-                if "/" in name:
-                    part, split = name.split("/", 1)
-                    parts[part][split] = values
             _check_points(tensors["points"])
             points = [tuple(point) for point in tensors["points"].tolist()]
             samples = [SAMPLES[code] for code in tensors["samples"].tolist()]
@@ -169,6 +151,25 @@ class Examples:
                         f"{expected[1]} labels."
                     )
         return cls(header["surface"], points, samples, **parts)
+
+
+def _read(
+    path: str | Path, file_format: str, what: str, parts: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """Return tensors, header, and part -> split -> tensor of those named `<part>/<split>`."""
+    tensors, header = load_tensors(path)
+    if header.get("format") != file_format:
+        raise InputError(
+            f"{path} holds no {what}: its format is {shortened(header.get('format'))}, expected "
+            f"{file_format!r}."
+        )
+    found: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
+    with reading(path, what):
+        for name, values in tensors.items():
+            if "/" in name:
+                part, split = name.split("/", 1)
+                found[part][split] = values
+    return tensors, header, found
 
 
 def _check_points(points: Tensor) -> None:
