@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 from fourfold.checkpoint import load_checkpoint, save_checkpoint
 from fourfold.cli import COMMANDS, main
 from fourfold.data.dataset import Dataset
+from fourfold.differences import measure_differences
+from fourfold.geometry import measure_barriers
 from fourfold.logits import Examples, SurfaceLogits
 from fourfold.models import build_model
-from fourfold.points import CORNER_COORDINATES, grid_points
+from fourfold.points import CORNER_COORDINATES, grid_points, surface_rows
 from fourfold.table import read_table
 
 MODEL = {"name": "resnet18", "width": 2, "stem": "3x3"}
@@ -323,6 +325,27 @@ def test_the_worst_points_of_the_search_and_no_others_are_evaluated_on_all_image
         rows = full[(full["sample"] == "edge") & (full["split"] == split)]
         worst = rows.loc[rows["nll"].idxmax()]
         assert (worst["u"], worst["v"]) in whole
+
+
+def test_barrier_and_difference_have_the_same_worst_point_where_a_split_is_smaller_than_the_search(
+    evaluated,
+):
+    table = read_table("grid", evaluated / "out" / "grid.parquet")
+    examples = Examples.load(evaluated / "out" / "examples.safetensors")
+    logits = SurfaceLogits.load(evaluated / "out" / "logits.safetensors")
+    places = set(zip(examples.points, examples.samples, strict=True))
+    for _, rows in table.groupby("split"):
+        rows = surface_rows(rows)
+        assert {
+            ((u, v), s) for u, v, s in zip(rows["u"], rows["v"], rows["sample"], strict=True)
+        } == {place for place in places if place[1] != "own"}
+    largest = measure_barriers(table).set_index(["split", "metric"])["max"]
+    for row in measure_differences(logits, examples, kept=0.9):
+        if row["comparison"] == "low-loss":
+            metric, value = row["metric"], row["value"]
+            worst = 1 - value if metric == "accuracy" else value
+            expected = largest[row["split"], "error" if metric == "accuracy" else "nll"]
+            assert worst == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_cost_of_a_grid_counts_every_image_that_passed_a_network(evaluated):

@@ -157,7 +157,9 @@ def test_corners_as_trained_stand_beside_the_barrier_and_do_not_enter_it():
 
 
 def test_corners_without_batchnorm_have_one_row_that_is_both():
-    loss = lambda u, v: 1 + u + (u == 0.5)  # noqa: E731
+    def loss(u, v):
+        return 1 + u + (u == 0.5)
+
     plain = rows_of(grid_points(5), loss, statistics="none")
     pd.testing.assert_frame_equal(measure_barriers(plain), measure_barriers(grid_of(loss)))
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,7 @@ from fourfold.errors import InputError
 from fourfold.layout import StateDict, load_state
 from fourfold.logits import to_half
 from fourfold.metrics import classification_metrics, per_image
-from fourfold.points import CORNER_COORDINATES, edge_points, grid_points
+from fourfold.points import CORNER_COORDINATES, Point, edge_points, grid_points
 from fourfold.precision import check_precision, compute_precision
 from fourfold.seeds import make_generator
 from fourfold.surface import BezierSurface
@@ -24,7 +24,6 @@ from fourfold.surface import BezierSurface
 BATCHNORM_MODES = ("reestimated", "interpolated", "own", "none")
 
 Images = tuple[Tensor, Tensor]  # images, labels
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Evaluation:
     logits: dict[str, Tensor]
     nll: dict[str, Tensor]
     correct: dict[str, Tensor]
-    own: "Evaluation | None" = field(default=None)
+    own: "Evaluation | None" = None
 
 
 def random_points(points: int, seed: int) -> list[Point]:
@@ -195,10 +194,9 @@ def evaluate_points(
     if not corners or evaluation.table["statistics"].iloc[0] == "none":
         return evaluation
     own = evaluate(corners, "own", report=False)
-    return Evaluation(
-        pd.concat([evaluation.table, own.table], ignore_index=True),
-        evaluation.logits, evaluation.nll, evaluation.correct, own,
-    )  # fmt: skip
+    return replace(
+        evaluation, table=pd.concat([evaluation.table, own.table], ignore_index=True), own=own
+    )
 
 
 def evaluate_networks(

@@ -20,6 +20,26 @@ def add_settings_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_kept_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--kept`, the key `summary.kept` of params.yaml."""
+    parser.add_argument(
+        "--kept",
+        required=True,
+        type=float,
+        help="share of what the corners have above guessing that a low-loss surface keeps",
+    )
+
+
+def check_kept(kept: float) -> None:
+    """Refuse a share that is no fraction.
+
+    Raises:
+        InputError: naming the value and what is allowed.
+    """
+    if not 0 <= kept <= 1:
+        raise InputError(f"--kept is {kept}; it is a fraction, in [0, 1].")
+
+
 def read_settings(text: str, *sections: str) -> dict[str, Any]:
     """Parse `--settings` and check that it has exactly the named sections.
 

@@ -5,23 +5,22 @@ worst one, which often lies at an edge, between the points of the grid.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fourfold.commands._job import Job, add_job_arguments, surface_seeds
-from fourfold.grid import Evaluation, evaluate_points, further_points
+from fourfold.grid import Evaluation, Images, evaluate_points, further_points
 from fourfold.logits import Examples, SurfaceLogits
 from fourfold.points import CORNER_COORDINATES, Point, grid_points
 from fourfold.progress import Progress
 from fourfold.surface import BezierSurface
 
 _KEPT = ("val", "test")  # splits whose logits are cached
-
-Images = tuple[Tensor, Tensor]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +113,12 @@ class _Search:
                 point = (float(rows["u"][index]), float(rows["v"][index]))
                 if point not in worst:
                     worst.append(point)
-        return [(points, first), (worst, self.evaluate(sample, worst, self.images, keep_logits=()))]
+        whole = self.evaluate(sample, worst, self.images, keep_logits=())
+        # A split with no more images than the search takes is left to the points that are evaluated
+        # on all splits, so that every table has the same points over whole splits.
+        table = first.table
+        is_part = table["n"] < table["split"].map({k: len(y) for k, (_, y) in self.images.items()})
+        return [(points, replace(first, table=table[is_part])), (worst, whole)]
 
     def evaluate(
         self, sample: str, points: list[Point], images: dict[str, Images], **settings: Any
@@ -145,7 +149,5 @@ def _pick(evaluation: Evaluation, positions: list[int]) -> Evaluation:
 
 def _drop_repeated(table: pd.DataFrame) -> pd.DataFrame:
     """Of points evaluated on few images and then on all, keep the rows over all."""
-    key = ["sample", "u", "v", "split", "statistics"]
-    largest = table.groupby(key)["n"].transform("max")
-    # A split that has no more images than the few was evaluated twice.
-    return table[table["n"] == largest].drop_duplicates(key, ignore_index=True)
+    largest = table.groupby(["sample", "u", "v", "split", "statistics"])["n"].transform("max")
+    return table[table["n"] == largest].reset_index(drop=True)

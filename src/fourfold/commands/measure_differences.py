@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from fourfold.commands._job import Job, add_job_arguments, surface_seeds
+from fourfold.commands._settings import add_kept_argument, check_kept
 from fourfold.differences import measure_differences
 from fourfold.errors import InputError
 from fourfold.logits import Examples, SurfaceLogits
@@ -17,19 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_job_arguments(parser)
     parser.add_argument("--logits", required=True, nargs="+", type=Path, help="logits of surfaces")
     parser.add_argument("--examples", required=True, nargs="+", type=Path, help="their examples")
-    parser.add_argument(
-        "--kept",
-        required=True,
-        type=float,
-        help="share of what the corners have above guessing that a low-loss surface keeps",
-    )
+    add_kept_argument(parser)
     parser.add_argument("--output", required=True, type=Path, help="difference table to write")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the difference table."""
-    if not 0 <= arguments.kept <= 1:
-        raise InputError(f"--kept is {arguments.kept}; it is a fraction, in [0, 1].")
+    check_kept(arguments.kept)
     job = Job(arguments, "model")
     job.seeds = surface_seeds(arguments.logits)
     rows = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from fourfold import plot
 from fourfold.atomic import atomic_path, write_text
-from fourfold.errors import InputError
+from fourfold.commands._settings import add_kept_argument, check_kept
 from fourfold.summary import render_markdown, render_metrics, summarize
 from fourfold.table import SCHEMAS, common_metadata, read_metadata, read_table, write_table
 
@@ -20,19 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}", required=True, nargs="+", type=Path, help=f"{name} tables to read"
         )
-    parser.add_argument(
-        "--kept",
-        required=True,
-        type=float,
-        help="share of what the corners have above guessing that a low-loss surface keeps",
-    )
+    add_kept_argument(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the results")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write summary.parquet, .csv and .md, metrics.json, and the summary figure."""
-    if not 0 <= arguments.kept <= 1:
-        raise InputError(f"--kept is {arguments.kept}; it is a fraction, in [0, 1].")
+    check_kept(arguments.kept)
     tables = {name: read_table(name, *getattr(arguments, name)) for name in _TABLES}
     summary = summarize(tables)[SCHEMAS["summary"].names]
     folder = arguments.output

@@ -11,9 +11,9 @@ import importlib
 import sys
 from types import ModuleType
 
-import torch
+from torch import library as torch_library
 
-_declared: list[torch.library.Library] = []  # a Library takes its schemas back when it is collected
+_declared: list[torch_library.Library] = []  # a Library takes its schemas back when it is collected
 
 
 def import_torchvision(module: str) -> ModuleType:
@@ -27,7 +27,7 @@ def import_torchvision(module: str) -> ModuleType:
     for loaded in [key for key in sys.modules if key.split(".")[0] == "torchvision"]:
         del sys.modules[loaded]
     if not _declared:
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library = torch_library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _declared.append(library)
