@@ -151,11 +151,11 @@ def _make_optimizer(
     betas: tuple[float, float],
     weight_decay: float,
 ) -> torch.optim.Optimizer:
-    common = {"lr": lr, "weight_decay": weight_decay}
-    # One kernel for all parameters on a GPU; on a CPU PyTorch's own choice.
-    common["fused"] = True if parameters[0].is_cuda else None
+    common: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+    # One kernel for all parameters; SGD gains little from it on a CPU.
     if name == "sgd":
-        return torch.optim.SGD(parameters, momentum=momentum, nesterov=momentum > 0, **common)
+        common |= {"momentum": momentum, "nesterov": momentum > 0}
+        return torch.optim.SGD(parameters, fused=parameters[0].is_cuda or None, **common)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, betas=tuple(betas), **common)
+        return torch.optim.AdamW(parameters, betas=tuple(betas), fused=True, **common)
     raise InputError(f"optimizer is {name!r}; choose sgd or adamw.")
