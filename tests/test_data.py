@@ -11,7 +11,7 @@ from fourfold.data.augment import RandomShiftFlip, augment_once
 from fourfold.data.batches import Normalize, iterate_batches, shuffled_batches, to_float
 from fourfold.data.dataset import Dataset, Split
 from fourfold.data.sources import Source
-from fourfold.data.splitting import split_source
+from fourfold.data.splitting import shared_images, split_source
 from fourfold.errors import InputError
 
 SPLIT = {"by": "chance", "train_images": 60, "val_images": 30, "test_images": 30}
@@ -114,9 +114,9 @@ def test_none_takes_everything_that_is_left():
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
-        ({"val_images": 0}, ["val_images is 0", "from 3", "to 120"]),
+        ({"val_images": 0}, ["val_images is 0", "from 3", "to 117"]),
         ({"val_images": 2}, ["val_images is 2", "from 3"]),
-        ({"test_images": 151}, ["test_images is 151", "to 150"]),
+        ({"test_images": 151}, ["test_images is 151", "to 144"]),
         ({"train_images": 91}, ["train_images is 91", "to 90"]),
         ({"train_images": -1}, ["train_images is -1"]),
         ({"test_images": None}, ["test_images is null", "give a number"]),
@@ -130,15 +130,74 @@ def test_an_impossible_size_is_refused_with_its_key_value_and_range(sizes, said)
         assert part in str(caught.value)
 
 
-def test_a_class_too_small_to_be_divided_is_refused_by_its_label():
-    source = make_source()
-    labels = source.labels.clone()
-    labels[labels == 2] = 0
-    labels[7] = 2
-    with pytest.raises(
-        InputError, match=r"datasets\.toy\.split\.test_images is 30.*label 2 has one"
-    ):
-        make_dataset(source=dataclasses.replace(source, labels=labels))
+def make_rare(*counts, published_test=None) -> Source:
+    """Return a source with so many images of each class, sorted."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    images = torch.arange(len(labels)).view(-1, 1, 1, 1).to(torch.uint8)
+    test = None if published_test is None else (images[: len(published_test)], published_test)
+    return Source([f"class {k}" for k in range(len(counts))], images, labels, test)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("counts", "sizes"),
+    [
+        ((147, 3), {"train_images": None}),
+        ((147, 3), {"train_images": 20, "val_images": 2, "test_images": 2}),
+        ((60, 60, *[3] * 10), {}),
+        ((3,) * 50, {"train_images": 50, "val_images": 50, "test_images": 50}),
+        ((3, 147), {"train_images": 2, "val_images": 2, "test_images": 146}),
+    ],
+)
+def test_a_class_of_three_images_has_one_in_every_split(counts, sizes, seed):
+    dataset = make_dataset(seed, make_rare(*counts), **sizes)
+    for split in dataset.splits.values():
+        assert split.labels.unique().tolist() == list(range(len(counts)))
+    rows = torch.cat([split.index for split in dataset.splits.values()])
+    assert len(rows.unique()) == len(rows)
+    asked = SPLIT | sizes
+    for name, split in dataset.splits.items():
+        assert asked[f"{name}_images"] in (len(split), None)
+
+
+def test_a_class_of_two_images_is_divided_where_a_test_set_is_published():
+    published = torch.tensor([0, 1, 0, 0])
+    source = make_rare(98, 2, published_test=published)
+    splits = make_dataset(source=source, val_images=10, train_images=40, test_images=2).splits
+    assert {
+        name: split.labels.bincount()[1].item() for name, split in splits.items()
+    } == dict.fromkeys(splits, 1)
+
+
+@pytest.mark.parametrize("by", ["chance", "rows"])
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (make_rare(147, 2, 1), ["2 of 3 classes", "fewer than 3", "'class 1' (2), 'class 2' (1)"]),
+        (make_rare(147, 3, 0), ["1 of 3 classes", "'class 2' (0)"]),
+        (make_rare(148, 1, published_test=torch.tensor([0, 1])), ["fewer than 2", "'class 1' (1)"]),
+        (
+            make_rare(100, 50, published_test=torch.zeros(60, dtype=torch.int64)),
+            ["'class 1' (0)", "the published test set"],
+        ),
+        (make_rare(150), ["the one class 'class 0'", "needs two"]),
+    ],
+)
+def test_a_class_too_small_for_every_split_is_refused_by_name_and_count(source, said, by):
+    with pytest.raises(InputError) as caught:
+        make_dataset(source=source, by=by)
+    for part in ("'toy'", *said):
+        assert part in str(caught.value)
+
+
+def test_images_that_two_splits_share_are_counted():
+    splits = make_dataset().splits
+    assert shared_images(splits) == []
+    images = splits["val"].images.clone()
+    images[[3, 4, 5]] = splits["train"].images[[7, 7, 9]]
+    splits["val"] = dataclasses.replace(splits["val"], images=images)
+    (line,) = shared_images(splits)
+    assert line.startswith("3 of 30 images of val are in train too")
 
 
 def test_50000_images_are_split_within_seconds_into_disjoint_stratified_parts():
@@ -150,6 +209,11 @@ def test_50000_images_are_split_within_seconds_into_disjoint_stratified_parts():
     assert [len(splits[name]) for name in ("train", "val", "test")] == [10_000, 2_000, 10_000]
     rows = torch.cat([splits["train"].index, splits["val"].index])
     assert len(rows.unique()) == 12_000
+    rows = torch.cat([rows, splits["test"].index]).numpy().tobytes()
+    # The images that these settings have always drawn.
+    assert hashlib.sha256(rows).hexdigest() == (
+        "c5ac7ee17fb8d187fa1acd5caac8bf010a52165f0e7a74ab0297380163847634"
+    )
     for split in splits.values():
         assert split.labels.bincount().tolist() == [len(split) // 10] * 10
 
@@ -222,7 +286,7 @@ def test_a_block_of_rows_that_lacks_a_class_is_refused_with_its_key_and_the_cure
         make_dataset(source=dataclasses.replace(source, labels=labels), by="rows")
     for said in (
         f"datasets.toy.split.{split}_images is {size}",
-        "lacks 1 of 3",
+        "lacks 1 of 3 classes (c)",
         "split.by to chance",
     ):
         assert said in str(caught.value)

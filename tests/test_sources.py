@@ -1,5 +1,7 @@
 """Laws of the sources: small files in the published formats, read back; what is wrong is named."""
 
+import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -10,16 +12,19 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from fourfold.checkpoint import load_tensors
 from fourfold.cli import main
 from fourfold.data.sources import SOURCES, load_source, tiny_imagenet
+from fourfold.data.sources._decode import FORMATS, SUFFIXES
 from fourfold.data.splitting import split_source
 from fourfold.errors import InputError
 from fourfold.models._torchvision import import_torchvision
@@ -65,11 +70,21 @@ def test_the_digits_are_grey_8x8_images_of_ten_classes_over_the_full_range(tmp_p
     assert len(source.images.unique()) == 17  # published in steps 0..16
 
 
-def test_the_digits_and_their_split_are_what_they_have_always_been(tmp_path):
-    sizes = {"train_images": 1200, "val_images": 200, "test_images": 397}
-    source = load_source({"name": "digits"}, tmp_path)
-    dataset = split_source(source, "digits", by="chance", seed=0, **sizes)
-    assert dataset.sha256() == "8562bcbb411c2050af2713d28d0fc29fd820682cf2a6d32d72d18581a35b7160"
+@pytest.mark.parametrize(
+    ("by", "sizes", "sha256"),
+    [
+        ("chance", (1200, 200, 397), "8562bcbb411c2050"),
+        ("chance", (600, 300, 600), "d7467371dac22f7f"),
+        ("chance", (1777, 10, 10), "359b75af49683d38"),
+        ("rows", (1000, 300, 497), "356473548cc8658a"),
+        ("rows", (200, 50, 60), "f8697aa377367ee4"),
+    ],
+)
+def test_the_digits_and_their_splits_are_what_they_have_always_been(by, sizes, sha256, tmp_path):
+    train, val, test = sizes
+    sizes = {"train_images": train, "val_images": val, "test_images": test}
+    dataset = split_source(load_source({"name": "digits"}, tmp_path), "d", by=by, seed=0, **sizes)
+    assert dataset.sha256().startswith(sha256)
 
 
 def test_the_nearest_neighbour_of_a_digit_is_by_its_own_writer_unless_rows_are_kept_together(
@@ -99,7 +114,13 @@ def test_the_nearest_neighbour_of_a_digit_is_by_its_own_writer_unless_rows_are_k
         ({"name": "cifar10"}, ["lacks the setting download"]),
         ({"name": "cifar100", "download": 1}, ["source.download is 1", "bool"]),
         ({"name": "parquet", "train": 3}, ["source.train is 3", "str"]),
-        ({"name": "parquet", "train": "a", "test": 3}, ["source.test is 3", "str | null"]),
+        ({"name": "parquet", "train": ["a", 3]}, ["source.train is ['a', 3]", "list[str]"]),
+        ({"name": "parquet", "train": []}, ["source.train is []", "at least one"]),
+        ({"name": "parquet", "train": ["a", "./a"]}, ["['a', './a']", "each once"]),
+        (
+            {"name": "parquet", "train": "a", "test": 3},
+            ["source.test is 3", "str | list[str] | null"],
+        ),
         ({"name": "image-folder", "train": "a", "test": None, "size": True}, ["size is True"]),
         ({"name": "image-folder", "train": "a", "test": None}, ["lacks the setting size"]),
     ],
@@ -186,24 +207,265 @@ def test_columns_are_found_by_type_and_then_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "given", "said"),
     [
-        ({"a": "b", "b": "b", "k": "i"}, {}, ["several", "a (binary), b (binary)", "image_column"]),
-        ({"a": "b", "k": "i", "l": "i"}, {}, ["several", "k (int64), l (int64)", "label_column"]),
-        ({"k": "i"}, {}, ["no column can hold images", "k (int64)"]),
-        ({"a": "b"}, {}, ["no column can hold labels", "a (binary)"]),
+        ({"a": "b", "b": "b", "label": "i"}, {}, ["img, image", "a (binary), b (binary)"]),
         (
-            {"a": "b", "k": "i"},
-            {"image_column": "img"},
-            ["'img'", "not in the file", "a (binary), k (int64)"],
+            {"a": "b", "fold": "i"},
+            {},
+            ["label, labels, fine_label", "fold (int64)", "label_column"],
         ),
-        ({"a": "b", "k": "i"}, {"label_column": "a"}, ["'a'", "can't hold labels"]),
+        ({"a": "b", "__index_level_0__": "i"}, {}, ["usual name of labels"]),
+        ({"a": "b", "label": "l", "fine_label": "i"}, {}, ["'label' can't hold", "list<"]),
+        ({"image": "b", "label": "b"}, {}, ["'label' can't hold labels"]),
+        ({"image": "s", "thumbnail": "b", "label": "i"}, {}, ["'image' can't hold images"]),
+        ({"label": "i"}, {}, ["usual name of images", "label (int64)", "image_column"]),
+        ({"a": "b", "label": "i"}, {"image_column": "img"}, ["no columns 'img'", "a (binary)"]),
+        ({"a": "b", "label": "i"}, {"label_column": "a"}, ["'a' can't hold labels"]),
     ],
 )
 def test_columns_that_can_not_be_decided_are_refused_with_the_ones_there(
     columns, given, said, tmp_path
 ):
-    arrays = {"b": pa.array([encode(pixels(1)[0])], pa.binary()), "i": pa.array([0])}
+    arrays = {
+        "b": pa.array([encode(pixels(1)[0])], pa.binary()),
+        "i": pa.array([0]),
+        "l": pa.array([[0]]),
+        "s": pa.array(["a/path.png"]),
+    }
     write(tmp_path / "a.parquet", {name: arrays[kind] for name, kind in columns.items()})
     check_refused({"name": "parquet", "train": "a.parquet", **given}, tmp_path, "a.parquet", *said)
+
+
+def test_a_column_of_a_usual_name_wins_over_all_that_could_be_labels(tmp_path):
+    images = pa.array([encode(one) for one in pixels(6)])
+    others = {"fold": [0, 1, 2] * 2, "width": [6] * 6, "__index_level_0__": list(range(6))}
+    others |= {"label.fold": [2, 1, 0] * 2, "fine_label": [0] * 6}
+    write(tmp_path / "a.parquet", {**others, "image": images, "label": ["dog", "cat", "cat"] * 2})
+    source = load_source({"name": "parquet", "train": "a.parquet"}, tmp_path)
+    assert source.classes == ["cat", "dog"]
+    assert source.labels.tolist() == [1, 0, 0] * 2
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    images = pa.array([encode(pixels(1)[0])])
+    table = pa.table([images, pa.array([0]), pa.array([1])], ["image", "label", "label"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    check_refused({"name": "parquet", "train": "a.parquet"}, tmp_path, "2 columns 'label'")
+
+
+LABELS = {  # as they are written -> the classes, and the labels of the same images
+    "texts": (["dog", "cat", "dog"], ["cat", "dog"], [1, 0, 1]),
+    "texts with blanks": ([" dog", "cat", "dog "], ["cat", "dog"], [1, 0, 1]),
+    "large texts": (pa.array(["b", "a", "b"], pa.large_string()), ["a", "b"], [1, 0, 1]),
+    "categories": (pa.array(["b", "a", "b"]).dictionary_encode(), ["a", "b"], [1, 0, 1]),
+    "categories of numbers": (pa.array([7, 5, 7]).dictionary_encode(), ["5", "7"], [1, 0, 1]),
+    "truth": ([True, False, True], ["false", "true"], [1, 0, 1]),
+    "whole floats": ([1.0, 0.0, 1.0], ["0", "1"], [1, 0, 1]),
+    "floats of 32 bits": (pa.array([2.0, 1.0, 2.0], pa.float32()), ["1", "2"], [1, 0, 1]),
+    "numbers from 1": ([2, 1, 2], ["1", "2"], [1, 0, 1]),
+    "numbers with a gap": (pa.array([10, 9, 200], pa.uint8()), ["9", "10", "200"], [1, 0, 2]),
+    "large numbers": (pa.array([2**63 + 1, 0, 0], pa.uint64()), ["0", str(2**63 + 1)], [1, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_every_kind_become_the_sorted_classes(kind, tmp_path):
+    written, classes, labels = LABELS[kind]
+    images = pa.array([encode(one) for one in pixels(3)])
+    table = pa.table({"image": images, "label": written})
+    pq.write_table(table, tmp_path / "a.parquet")
+    pq.write_table(table.slice(1, 1), tmp_path / "b.parquet")
+    settings = {"name": "parquet", "train": "a.parquet", "test": "b.parquet"}
+    source = load_source(settings, tmp_path)
+    assert source.classes == classes
+    assert source.labels.tolist() == labels
+    assert source.labels.dtype == torch.int64
+    assert source.test[1].tolist() == labels[1:2]
+    # What train does not have is no class of test.
+    pq.write_table(table.slice(1), tmp_path / "a.parquet")
+    if kind in ("numbers with a gap", "large numbers"):
+        pq.write_table(table.slice(0, 1), tmp_path / "b.parquet")
+        check_refused(settings, tmp_path, "b.parquet, row 0", classes[labels[0]], "a.parquet")
+
+
+def test_train_and_test_hold_labels_of_one_kind(tmp_path):
+    images = [encode(one) for one in pixels(2)]
+    write(tmp_path / "a.parquet", {"image": images, "label": ["0", "1"]})
+    write(tmp_path / "b.parquet", {"image": images, "label": [0, 1]})
+    settings = {"name": "parquet", "train": "a.parquet", "test": "b.parquet"}
+    check_refused(settings, tmp_path, "b.parquet", "numbers", "a.parquet", "texts")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.binary(),
+        pa.large_binary(),
+        pa.binary_view(),
+        pa.binary(300),
+        pa.dictionary(pa.int32(), pa.binary()),
+        pa.dictionary(pa.int8(), pa.large_binary()),
+        IMAGE_TYPE,
+        pa.struct({"path": pa.string(), "bytes": pa.large_binary()}),
+    ],
+    ids=str,
+)
+def test_images_are_read_however_arrow_stores_them(kind, tmp_path):
+    arrays = pixels(3)
+    images = [encode(one).ljust(300) for one in arrays]
+    if pa.types.is_struct(kind):
+        images = [{"path": None, "bytes": image} for image in images]
+    table = pa.table({"image": pa.array(images, kind), "label": [0, 1, 0]})
+    for options in (
+        {},
+        {"store_schema": False},
+        {"compression": "brotli", "data_page_version": "2.0", "row_group_size": 2},
+    ):
+        pq.write_table(table, tmp_path / "a.parquet", **options)
+        source = load_source({"name": "parquet", "train": "a.parquet"}, tmp_path)
+        assert torch.equal(source.images, as_tensor(arrays))
+
+
+def test_small_flat_pictures_are_read_from_files_that_hardly_have_bytes(tmp_path):
+    """Silhouettes, masks and sprites compress to a few bytes each, and are no attack."""
+    images = [encode(np.full((64, 64, 3), k % 7, np.uint8)) for k in range(3000)]
+    table = pa.table({"image": images, "label": [k % 7 for k in range(3000)]})
+    for options in (
+        {"use_dictionary": False, "column_encoding": {"image": "DELTA_BYTE_ARRAY"}},
+        {"compression": "zstd", "data_page_size": 2**26},
+    ):
+        pq.write_table(table, tmp_path / "a.parquet", **options)
+        assert (tmp_path / "a.parquet").stat().st_size < 20_000
+        source = load_source({"name": "parquet", "train": "a.parquet"}, tmp_path)
+        assert torch.equal(source.images[:, 0, 5, 5].long(), source.labels)
+
+
+# --- several files --------------------------------------------------------------------------------
+
+
+def shards(folder, names, **options):
+    """Write a file for each name, with its position as the label of two images."""
+    for k, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        images = [encode(one) for one in pixels(2, seed=k)]
+        parquet(folder / name, images, [k, k], **options)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        "data",
+        "data/",
+        "data/train-*.parquet",
+        "data/*-of-*",
+        "**/train-*",
+        [f"data/train-0000{k}-of-00003.parquet" for k in range(3)],
+    ],
+)
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_a_list_a_pattern_and_a_folder_name_all_files_in_order(train, is_absolute, tmp_path):
+    folder = tmp_path / "odd [name]*"
+    folder.mkdir()
+    shards(folder / "data", [f"train-0000{k}-of-00003.parquet" for k in range(3)])
+    (folder / "data" / ".train-00003-of-00003.parquet").write_bytes(b"no table")
+    if is_absolute and isinstance(train, str):
+        train = str(glob.escape(str(folder)) if "*" in train else folder) + "/" + train
+    source = load_source({"name": "parquet", "train": train}, folder, threads=2)
+    assert source.classes == ["0", "1", "2"]
+    assert source.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    expected = np.concatenate([pixels(2, seed=k) for k in range(3)])
+    assert torch.equal(source.images, as_tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("source", "is_allowed"),
+    [
+        ({"train": "a", "test": None}, True),
+        ({"train": ["a", "b"], "test": ["c"]}, True),
+        ({"train": [], "test": None}, False),
+        ({"train": ["a", "a"], "test": None}, False),
+        ({"train": ["a", 3], "test": None}, False),
+        ({"train": "", "test": None}, False),
+        ({"train": None, "test": None}, False),
+    ],
+)
+def test_the_schema_of_the_settings_takes_a_path_or_a_list(source, is_allowed):
+    path = Path(__file__).parent.parent / "workflow" / "schemas" / "params.schema.yaml"
+    schema = {"$defs": yaml.safe_load(path.read_text())["$defs"], "$ref": "#/$defs/source"}
+    validator = jsonschema.Draft202012Validator(schema)
+    assert validator.is_valid({"name": "parquet", **source}) == is_allowed
+
+
+def test_a_list_keeps_its_order_and_may_be_a_part(tmp_path):
+    shards(tmp_path, [f"train-0000{k}-of-00003.parquet" for k in range(3)])
+    names = ["train-00002-of-00003.parquet", "train-00000-of-00003.parquet"]
+    source = load_source({"name": "parquet", "train": names, "test": names[:1]}, tmp_path)
+    assert source.classes == ["0", "2"]
+    assert source.labels.tolist() == [1, 1, 0, 0]
+    assert source.test[1].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "said"),
+    [
+        (["t-00000-of-00002.parquet"], "t-00000-of-00002.parquet", ["1 of the 2 files", "t-*"]),
+        (["t-00000-of-00002-ab.parquet"], ".", ["1 of the 2 files"]),
+        (["t-0-of-3.parquet", "t-2-of-3.parquet"], "t-*", ["2 of the 3 files"]),
+        (["0000.parquet", "0001.parquet"], "0000.parquet", ["1 files of the same set", "0001."]),
+        (
+            ["part-000-x.parquet", "part-001-y.parquet"],
+            "part-000-x.parquet",
+            ["part-001-y.parquet"],
+        ),
+        (["part-0.parquet", "part-10.parquet"], "part-0.parquet", ["part-10.parquet", "part-*"]),
+        (["train-a.parquet", "test-a.parquet"], ".", ["several splits", "test-a.parquet"]),
+        (["toy_train.parquet", "toy_val.parquet", "toy.parquet"], "*", ["several splits"]),
+        (["train/0.parquet", "test/0.parquet"], "**/*.parquet", ["several splits (test/0.par"]),
+        (["train/0.parquet", "test/0.parquet"], ".", ["no file that ends in .parquet"]),
+        (["Train.parquet", "validation.parquet"], "*", ["several splits"]),
+        ([], ".", ["no file that ends in .parquet", "FOURFOLD_DATA"]),
+        ([], "train-*.parquet", ["no file at", "train-*.parquet"]),
+        (["a.parquet"], ["a.parquet", "b.parquet"], ["no file at", "b.parquet", "listed"]),
+        ([], "x" * 300, ["can't be read", "name too long"]),
+    ],
+)
+def test_files_that_are_not_a_whole_set_are_refused(names, train, said, tmp_path):
+    shards(tmp_path / "d", names)
+    (tmp_path / "d").mkdir(exist_ok=True)
+    check_refused({"name": "parquet", "train": train}, tmp_path / "d", *said)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({"label": "fine_label"}, ["'fine_label'", "'label'"]),
+        ({"image": "image"}, ["'image'", "'img'"]),
+        ({"names": ["a", "b"]}, ["'a', 'b'"]),
+    ],
+)
+def test_files_of_one_set_have_the_same_columns_and_classes(others, said, tmp_path):
+    images = [encode(one) for one in pixels(2)]
+    parquet(tmp_path / "a.parquet", images, [0, 1])
+    parquet(tmp_path / "b.parquet", images, [0, 1], **others)
+    check_refused(
+        {"name": "parquet", "train": "*"}, tmp_path, "b.parquet differs", "a.parquet", *said
+    )
+    write(tmp_path / "b.parquet", {"img": images, "label": ["x", "y"]})
+    check_refused(
+        {"name": "parquet", "train": "*"}, tmp_path, "b.parquet differs", "texts", "numbers"
+    )
+
+
+def test_cifar10_and_cifar100_in_one_folder_are_no_set(tmp_path):
+    shards(
+        tmp_path, ["cifar10.parquet", "cifar100.parquet", "mnist-28.parquet", "mnist-64.parquet"]
+    )
+    for name in ("cifar10", "mnist-28"):
+        assert (
+            len(load_source({"name": "parquet", "train": f"{name}.parquet"}, tmp_path).labels) == 2
+        )
+
+
+# --- what can't be read ---------------------------------------------------------------------------
 
 
 def bomb():
@@ -223,7 +485,7 @@ BAD_IMAGES = {
     "no image": (b"no image at all", ["can't be decoded", "JPEG, PNG"]),
     "truncated": (encode(pixels(1, 64)[0], "JPEG")[:-500], ["can't be decoded", "truncated"]),
     "truncated png": (encode(pixels(1, 6)[0])[:-60], ["can't be decoded"]),
-    "bomb": (bomb(), ["declares", "pixels", "refused"]),
+    "bomb": (bomb(), ["pixels", "refused before it is decoded"]),
     "other size": (encode(pixels(1, 9)[0]), ["9 x 9 pixels", "6 x 6", "`size`"]),
     "16 bits": (encode(Image.new("I;16", (6, 6), 999)), ["8 bits", "I;16"]),
 }
@@ -243,27 +505,21 @@ def test_one_bad_image_ends_in_a_message_with_file_and_row(kind, row, tmp_path):
     check_refused(settings, tmp_path, f"a.parquet, row {row}:", *said)
 
 
-def test_a_declared_size_over_the_limit_is_refused_where_images_are_resized_too(tmp_path):
-    settings = parquet(tmp_path / "a.parquet", [bomb()], [0])
-    check_refused(settings | {"size": 4}, tmp_path, "row 0", "declares")
-    large = encode(Image.new("1", (8_001, 8_001)))
-    settings = parquet(tmp_path / "a.parquet", [large], [0])
-    check_refused(settings | {"size": 4}, tmp_path, "row 0", "8001 x 8001", "64,000,000")
-
-
 @pytest.mark.parametrize(
     ("labels", "names", "said"),
     [
-        ([0, 1, None, 0], None, ["row 2", "is null"]),
-        ([0, 1, 0, -1], None, ["row 3", "is -1"]),
+        ([0, 1, None, 0], None, ["row 2", "is None", "every image a label"]),
+        ([0.0, 1.0, 0.0, float("nan")], None, ["row 3", "is nan", "every image a label"]),
+        (["a", "b", "a", " "], None, ["row 3", "is ''", "every image a label"]),
+        ([0, 1, -1, -1], None, ["row 2", "is -1", "2 negative labels in 4 rows"]),
+        ([0.5, 1.0, 0.0, 0.0], None, ["row 0", "is 0.5", "whole numbers"]),
         ([0, 1, 2, 0], ["a", "b"], ["row 2", "is 2", "2 class names", "0 to 1"]),
-        ([0, 10**12, 0, 0], None, ["row 1", "is 1000000000000", "number of rows, 4"]),
     ],
 )
 def test_a_bad_label_ends_in_a_message_with_file_and_row(labels, names, said, tmp_path):
-    images = [encode(one) for one in pixels(4)]
-    settings = parquet(tmp_path / "a.parquet", images, labels, names)
-    check_refused(settings, tmp_path, "a.parquet", *said)
+    columns = {"img": [encode(one) for one in pixels(4)], "label": labels}
+    write(tmp_path / "a.parquet", columns, names and {"label": {"names": names}})
+    check_refused({"name": "parquet", "train": "a.parquet"}, tmp_path, "a.parquet", *said)
 
 
 def test_a_test_set_with_other_classes_is_refused(tmp_path):
@@ -273,7 +529,7 @@ def test_a_test_set_with_other_classes_is_refused(tmp_path):
     parquet(tmp_path / "b.parquet", images, [0, 1, 0], ["a", "c"])
     check_refused(settings, tmp_path, "b.parquet", "['a', 'c']", "['a', 'b']")
     parquet(tmp_path / "b.parquet", images, [0, 1, 2])
-    check_refused(settings, tmp_path, "b.parquet, row 2", "is 2", "2 classes")
+    check_refused(settings, tmp_path, "b.parquet, row 2", "is 2", "2 class names")
 
 
 def test_files_that_are_missing_empty_or_no_parquet_are_refused_by_name(tmp_path):
@@ -281,7 +537,7 @@ def test_files_that_are_missing_empty_or_no_parquet_are_refused_by_name(tmp_path
     check_refused(settings, tmp_path, "empty.parquet has no rows")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 something else PAR1")
     settings["train"] = "a.parquet"
-    check_refused(settings, tmp_path, "a.parquet is no readable Parquet file")
+    check_refused(settings, tmp_path, "a.parquet is no readable parquet file")
     settings["train"] = "b.parquet"
     check_refused(settings, tmp_path, str(tmp_path / "b.parquet"), "no file", "FOURFOLD_DATA")
 
@@ -292,7 +548,18 @@ def test_a_damaged_column_is_refused_by_file_and_name(tmp_path):
     content = bytearray((tmp_path / "a.parquet").read_bytes())
     content[4:60_000] = bytes(59_996)
     (tmp_path / "a.parquet").write_bytes(content)
-    check_refused(settings, tmp_path, "a.parquet", "'img' can't be read", "damaged")
+    check_refused(settings, tmp_path, "a.parquet is no readable parquet file")
+    (tmp_path / "a.parquet").write_bytes(content[:-500])
+    check_refused(settings, tmp_path, "a.parquet is no readable parquet file")
+
+
+def test_a_mistake_of_ours_is_not_reported_as_a_damaged_file(tmp_path, monkeypatch):
+    settings = parquet(tmp_path / "a.parquet", [encode(one) for one in pixels(2)], [0, 1])
+    for module, name in (("_decode", "_resize"), ("parquet", "_check_label")):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"fourfold.data.sources.{module}.{name}", None)
+            with pytest.raises(TypeError):
+                load_source(settings | {"size": 4}, tmp_path)
 
 
 # --- conversions ----------------------------------------------------------------------------------
@@ -396,6 +663,104 @@ def test_folders_that_can_not_be_used_are_refused_by_name(tmp_path):
     (tmp_path / "train" / "empty" / "x.JPG").write_bytes(b"text")
     check_refused(settings, tmp_path, "x.JPG", "can't be decoded")
     check_refused(settings | {"size": 0}, tmp_path, "source.size is 0", "4096")
+
+
+FOLDER = {"name": "image-folder", "train": "p", "test": None, "size": 6}
+
+
+def pets(folder, classes=("cat", "dog"), count=3):
+    """Write folders of classes below `folder`; return them."""
+    for k, name in enumerate(classes):
+        class_folders(folder, pixels(count, seed=k), [0] * count, [name])
+    return [folder / name for name in classes]
+
+
+def test_what_is_hidden_or_the_systems_is_left_out_anywhere(tmp_path):
+    cat, _ = pets(tmp_path / "p")
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".thumbnails"):
+        for place in (cat, cat / "deep" / "er", tmp_path / "p"):
+            pets(place / hidden)
+    (cat / "._000.png").write_bytes(b"no image")
+    (cat / ".DS_Store").write_bytes(b"")
+    (cat / "Thumbs.db").write_bytes(b"")
+    source = load_source(FOLDER, tmp_path)
+    assert source.classes == ["cat", "dog"]
+    assert source.labels.tolist() == [0] * 3 + [1] * 3
+    assert source.remarks == ()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_suffix_of_a_format_is_read(kind, tmp_path):
+    suffixes = [s for s in SUFFIXES if Image.registered_extensions()[s] == kind]
+    for suffix in suffixes:
+        for name in ("ant", "bee"):
+            path = tmp_path / "p" / name / f"x{suffix.upper()}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(pixels(1, 16)[0], kind))
+    source = load_source(FOLDER, tmp_path)
+    assert len(source.labels) == 2 * len(suffixes) > 0
+    assert source.remarks == ()
+
+
+def test_the_usual_suffixes_are_among_them():
+    assert {*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
+            *(".ppm", ".pgm", ".pbm")} <= set(SUFFIXES)  # fmt: skip
+
+
+def test_files_that_are_left_out_are_counted_and_named(tmp_path):
+    cat, dog = pets(tmp_path / "p")
+    for path in (cat / "a.heic", cat / "deep" / "b", dog / "c.txt"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    (tmp_path / "p" / "stray.png").write_bytes(encode(pixels(1)[0]))
+    (dog / "nowhere.png").symlink_to(tmp_path / "nothing")
+    (line,) = load_source(FOLDER, tmp_path).remarks
+    assert line.startswith(f"{tmp_path / 'p'}: files left out: 5 (the first: stray.png, ")
+    lines = load_source(FOLDER | {"test": "p"}, tmp_path).remarks
+    assert lines == (line, line)
+
+
+def test_links_are_followed_once(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    class_folders(elsewhere, pixels(4), [0, 0, 1, 1], ["more", "owl"])
+    cat, _ = pets(tmp_path / "p")
+    (cat / "more").symlink_to(elsewhere / "more")
+    (cat / "again").symlink_to(elsewhere / "more")
+    (cat / "loop").symlink_to(cat)
+    (cat / "single.png").symlink_to(elsewhere / "owl" / "002.png")
+    (tmp_path / "p" / "owl").symlink_to(elsewhere / "owl")
+    source = load_source(FOLDER, tmp_path)
+    assert source.classes == ["cat", "dog", "owl"]
+    assert source.labels.bincount().tolist() == [6, 3, 2]
+
+
+@pytest.mark.parametrize("link", ["cat/more", "wolf"])
+def test_a_folder_of_two_classes_is_refused(link, tmp_path):
+    _, dog = pets(tmp_path / "p")
+    (tmp_path / "p" / link).symlink_to(dog)
+    check_refused(FOLDER, tmp_path, str(dog), "belongs to two classes", "'dog'")
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (["p", "p/train", "p/val"], ["train, val have folders", "p/train", "source.test", "p/val"]),
+        (["p/val", "p/test", "p/train"], ["train, test, val have", "p/train", "p/test"]),
+        (["p", "p/more"], ["more have folders of classes inside (cat, dog)", "source.train"]),
+    ],
+)
+def test_splits_are_no_classes(folders, said, tmp_path):
+    for folder in folders:
+        pets(tmp_path / folder)
+    check_refused(FOLDER, tmp_path, "no classes alone", *said)
+    load_source(FOLDER | {"train": folders[-1]}, tmp_path)
+
+
+def test_folders_of_cameras_and_a_class_of_trains_are_no_splits(tmp_path):
+    for name in ("cat", "dog"):
+        pets(tmp_path / "p" / name, ("left", "right"))
+    pets(tmp_path / "p", ("train", "val"))
+    assert load_source(FOLDER, tmp_path).classes == ["cat", "dog", "train", "val"]
 
 
 # --- Tiny-ImageNet --------------------------------------------------------------------------------
@@ -634,16 +999,55 @@ def test_nothing_with_a_wrong_checksum_is_unpickled(name, which, tmp_path, monke
 
 
 def test_cifar_without_files_or_network_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
+    """The server is a folder: nothing is downloaded in a test."""
     published = import_torchvision("datasets").CIFAR10
-    settings = {"name": "cifar10", "download": False}
-    check_refused(settings, tmp_path, str(tmp_path), "cifar-10-batches-py/", published.url)
+    settings, folder = {"name": "cifar10", "download": False}, tmp_path / "data"
+    check_refused(settings, folder, str(folder), "cifar-10-batches-py/", published.url)
     monkeypatch.setattr(published, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    check_refused(settings | {"download": True}, tmp_path, "refused", "cifar-10-python.tar.gz")
-    utils = import_torchvision("datasets.utils")
-    monkeypatch.setattr(utils, "_get_redirect_url", lambda url, max_hops: url)
-    monkeypatch.setattr(utils, "_urlretrieve", lambda _, path: Path(path).write_bytes(b"half"))
-    check_refused(settings | {"download": True}, tmp_path / "data", "corrupted", "data")
-    assert not list((tmp_path / "data").glob("*"))
+    settings["download"] = True
+    check_refused(settings, folder, "refused", "cifar-10-python.tar.gz")
+    (tmp_path / "half.tar.gz").write_bytes(b"half")
+    monkeypatch.setattr(published, "url", (tmp_path / "half.tar.gz").as_uri())
+    check_refused(settings, folder, "MD5", published.tgz_md5, str(folder))
+    assert not list(folder.glob("*"))
+
+
+def test_cifar_is_downloaded_in_place_of_half_an_archive(tmp_path, monkeypatch):
+    published, base, _ = cifar(tmp_path / "server", "CIFAR10", monkeypatch)
+    served = tmp_path / "server" / published.filename
+    with tarfile.open(served, "w:gz") as opened:
+        opened.add(base, published.base_folder)
+    monkeypatch.setattr(published, "tgz_md5", md5(served))
+    monkeypatch.setattr(published, "url", served.as_uri())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / published.filename).write_bytes(served.read_bytes()[:1000])
+    settings = {"name": "cifar10", "download": False}
+    check_refused(settings, tmp_path / "data", "has no intact")
+    assert len(load_source(settings | {"download": True}, tmp_path / "data").labels) == 100
+    # What was extracted in part is extracted again, without a server.
+    monkeypatch.setattr(published, "url", (tmp_path / "nothing").as_uri())
+    file = tmp_path / "data" / published.base_folder / published.train_list[2][0]
+    file.write_bytes(file.read_bytes()[:99])
+    assert len(load_source(settings, tmp_path / "data").labels) == 100
+
+
+def test_what_a_killed_download_left_is_removed_and_what_a_living_one_writes_is_not(
+    tmp_path, monkeypatch
+):
+    served = pack(tiny(tmp_path / "server"))
+    monkeypatch.setattr(tiny_imagenet, "URL", served.as_uri())
+    monkeypatch.setattr(tiny_imagenet, "MD5", md5(served))
+    (tmp_path / "data").mkdir()
+    left, others = tmp_path / "data" / ".unfinished-abc.zip", tmp_path / "data" / ".unfinished-x.gz"
+    living = tmp_path / "data" / ".unfinished-def.zip"
+    for path in (left, others, living):
+        path.write_bytes(b"half")
+    with living.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        load_source(TINY | {"download": True}, tmp_path / "data")
+    assert sorted((tmp_path / "data").iterdir()) == [
+        living, others, tmp_path / "data" / "tiny-imagenet-200.zip"
+    ]  # fmt: skip
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -677,6 +1081,17 @@ def test_files_are_looked_up_in_the_folder_given_or_in_the_environment(tmp_path,
     assert prepare(tmp_path, source) == 0
     _, header = load_tensors(tmp_path / "out" / "train.safetensors")
     assert str(tmp_path) not in json.dumps(header)
+
+
+def test_what_is_left_out_and_images_in_two_splits_are_reported(tmp_path, capsys):
+    cat, dog = pets(tmp_path / "p", count=20)
+    (cat / "notes.txt").write_text("x")
+    for path in dog.glob("*.png"):
+        path.write_bytes(encode(pixels(1, seed=5)[0]))
+    assert prepare(tmp_path, FOLDER, "--folder", str(tmp_path)) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert ["files left out: 1 " in line for line in notes] == [True, False, False, False]
+    assert ["3 of 6 images of" in line for line in notes] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(

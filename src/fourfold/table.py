@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from fourfold.atomic import atomic_path
 from fourfold.errors import InputError
-from fourfold.parquet_file import open_parquet
-from fourfold.untrusted import check_text_size, parse_object, reading, require_file
+from fourfold.parquet_file import parsing, read_batches, read_footer
+from fourfold.untrusted import parse_object, require_file
 
 _METRICS = {
     "nll": pa.float64(),
@@ -23,8 +23,7 @@ _METRICS = {
     "ece": pa.float64(),
     "brier": pa.float64(),
 }
-# In memory; a table of ours takes some hundred bytes a row, and compresses less than tenfold.
-_TABLE_BYTES, _TABLE_RATIO = 16_000_000, 50
+_BATCH_ROWS = 4096  # read at a time, of some hundred bytes each
 _SECTIONS = ("settings", "seeds")  # of the metadata, whose parts different tables have
 _STRING, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
 
@@ -206,25 +205,15 @@ def read_table(name: str, *paths: str | Path) -> pd.DataFrame:
 
 def _read_one(name: str, path: Path) -> pd.DataFrame:
     require_file(path, f"no table at {path}; build it with `snakemake {path}`.")
-    with reading(path, f"table {name!r}", pa.ArrowException), open_parquet(path) as file:
-        schema = file.schema
-        # pandas stores an index that has been given up as a column.
-        columns = [column for column in schema.names if not column.startswith("__index_level_")]
-        _check_columns(name, columns, where=str(path))
-        limit = max(_TABLE_BYTES, _TABLE_RATIO * file.size)
-        batches, size = [], 0
-        for batch in file.batches(columns):
-            batch.validate(full=True)  # Arrow reads text that is no UTF-8
-            size += batch.nbytes
-            if size > limit:
-                raise InputError(
-                    f"{path} takes more than {limit:,} bytes of memory, which is the most for a "
-                    f"table in a file of {file.size:,} bytes; get it again."
-                )
-            batches.append(batch)
+    schema, _ = read_footer(path)
+    # pandas stores an index that has been given up as a column.
+    columns = [column for column in schema.names if not column.startswith("__index_level_")]
+    _check_columns(name, columns, where=str(path))
+    batches = list(read_batches(path, columns, _BATCH_ROWS))
+    with parsing(path):
         table = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in columns]))
         # What pandas noted about types is left aside: the columns' types are those of the table.
-        frame = table.to_pandas(ignore_metadata=True)[SCHEMAS[name].names]
+        frame = table.select(SCHEMAS[name].names).to_pandas(ignore_metadata=True)
         typed = pa.Table.from_pandas(frame, schema=SCHEMAS[name], preserve_index=False)
         return typed.to_pandas()
 
@@ -240,9 +229,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: if the file is no parquet file, or its metadata is no JSON object.
     """
-    with open_parquet(path) as file:
-        stored = (file.schema.metadata or {}).get(b"fourfold", b"{}")
-    check_text_size(len(stored), Path(path).stat().st_size, f"{path}: its metadata")
+    stored = (read_footer(path)[0].metadata or {}).get(b"fourfold", b"{}")
     return parse_object(stored, f"{path}: its metadata")
 
 
@@ -252,21 +239,15 @@ def read_head(path: str | Path, rows: int) -> tuple[pd.DataFrame, int]:
     Raises:
         InputError: if the file is no parquet file.
     """
-    with open_parquet(path, buffer_size=2**20, pre_buffer=False) as file:
-        groups, there = [], 0
-        while there < min(rows, file.num_rows):
-            there += file.rows[len(groups)]
-            groups.append(len(groups))
-        batches, head = [], file.schema.empty_table()
-        with reading(path, "parquet file", pa.ArrowException):
-            for batch in file.batches(groups=groups, most_rows=max(rows, 1)):
-                batch.validate(full=True)
-                batches.append(batch)
-                if sum(map(len, batches)) >= rows:
-                    break
-            if batches:
-                head = pa.Table.from_batches(batches).slice(0, rows)
-            return head.to_pandas(ignore_metadata=True), file.num_rows
+    schema, there = read_footer(path)
+    head: list[pa.RecordBatch] = []
+    for batch in read_batches(path, rows=max(1, min(rows, _BATCH_ROWS))):
+        if sum(map(len, head)) >= rows:
+            break
+        head.append(batch)
+    with parsing(path):
+        table = pa.Table.from_batches(head, schema).slice(0, rows)
+        return table.to_pandas(ignore_metadata=True), there
 
 
 def common_metadata(*paths: str | Path) -> dict[str, Any]:

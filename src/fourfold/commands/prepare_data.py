@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from fourfold.commands._settings import add_settings_argument, read_settings
 from fourfold.data._settings import check_settings
 from fourfold.data.sources import load_source
-from fourfold.data.splitting import split_source
+from fourfold.data.splitting import shared_images, split_source
 from fourfold.errors import InputError
 
 
@@ -33,7 +35,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"split is {settings['split']!r}; it must be an object.")
     check_settings("split", settings["split"], split_source, supplied=("source", "name"))
     source = load_source(settings["source"], arguments.folder.expanduser(), arguments.threads)
+    _note(source.remarks)
     dataset = split_source(source, arguments.name, **settings["split"])
+    _note(shared_images(dataset.splits))
     dataset.save(arguments.output)
+    names = ", ".join(source.classes[:10]) + ", ..." * (len(source.classes) > 10)
+    print(f"{len(source.classes)} classes: {names}")
     for name, split in dataset.splits.items():
         print(f"{name}: {len(split)} images of shape {dataset.image_shape}, {split.sha256()[:12]}")
+
+
+def _note(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"note: {line}", file=sys.stderr)

@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from fourfold.errors import InputError
+from fourfold.untrusted import has_type
 
 
 def check_settings(
@@ -46,6 +48,5 @@ def check_settings(
 
 
 def _is_of_type(value: Any, annotation: Any) -> bool:
-    if isinstance(value, bool):  # Python counts it among the integers
-        return annotation is bool
-    return isinstance(value, annotation)
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return any(has_type(value, kind) for kind in kinds)

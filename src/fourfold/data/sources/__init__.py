@@ -11,7 +11,7 @@ from typing import Any
 
 from fourfold.data._settings import check_settings
 from fourfold.data.sources._source import Source
-from fourfold.errors import InputError
+from fourfold.errors import FourfoldError, InputError
 
 SOURCES = ("cifar10", "cifar100", "digits", "image-folder", "parquet", "tiny-imagenet")
 
@@ -37,7 +37,12 @@ def load_source(settings: Mapping[str, Any], folder: str | Path, threads: int = 
     reader = _reader(settings["name"])
     others = {key: value for key, value in settings.items() if key != "name"}
     check_settings("source", others, reader, supplied=("folder", "threads"))
-    return reader(Path(folder), threads, **others)
+    try:
+        return reader(Path(folder), threads, **others)
+    except FourfoldError:
+        raise
+    except OSError as error:  # no permission, a name too long, a disk that fails
+        raise InputError(f"source {settings['name']!r} can't be read: {error}.") from error
 
 
 def _reader(name: Any) -> Callable[..., Source]:

@@ -1,5 +1,6 @@
 """Encoded image files to one uint8 tensor of RGB images."""
 
+import contextlib
 import io
 import itertools
 from collections.abc import Iterable, Iterator
@@ -12,13 +13,12 @@ from torch import Tensor
 
 from fourfold.errors import InputError
 
-# Named, because Pillow would try all it knows, and some of those start other programs.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-MAX_PIXELS = 64_000_000  # decoded that is 192 MB; a file of a few bytes can declare far more
-# Of a file of any size, and more by its bytes: noise has 0.3 pixels per byte, photographs some 10,
-# an empty page 300. All images of a file together may decode to this much, and more by its bytes.
-FREE_PIXELS, PIXELS_PER_BYTE = 4_000_000, 100
-FREE_BYTES, EXPANSION = 32_000_000, 1000
+# Named, because Pillow would try all it knows, and some of those start other programs. It has AVIF
+# and JPEG 2000 where it was built with them.
+_WANTED = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
+_FORMAT_OF = Image.registered_extensions()
+FORMATS = tuple(name for name in _WANTED if name in _FORMAT_OF.values())
+SUFFIXES = sorted(suffix for suffix, name in _FORMAT_OF.items() if name in FORMATS)
 MAX_SIZE = 4096  # pixels along a side of a resized image
 _DEEP_MODES = ("I", "F")  # 32 and 16 bits per channel; Pillow would cut them off at 255
 _CHUNK_IMAGES, _CHUNK_BYTES = 256, 64_000_000  # encoded images in memory at a time
@@ -29,7 +29,6 @@ def decode_images(
     count: int,
     size: int | None = None,
     threads: int = 1,
-    stored_bytes: int | None = None,
 ) -> Tensor:
     """Decode images of equal size into (count, 3, height, width) uint8.
 
@@ -42,8 +41,6 @@ def decode_images(
         size: pixels; if given, each image is cut to its central square and resized to this. None
             leaves the images as they are.
         threads: decoded at the same time; Pillow decodes outside Python's global lock.
-        stored_bytes: of the one file that has all images, if it can store equal ones once: those
-            of a small file must not fill the memory.
 
     Raises:
         InputError: naming the place, if an image can't be decoded or has another size.
@@ -54,14 +51,6 @@ def decode_images(
     first = next(remaining)
     pixels = _decode(*first, size, None)
     expected = pixels.shape[1::-1]
-    if size is None and stored_bytes is not None:
-        limit = max(FREE_BYTES, EXPANSION * stored_bytes)
-        if count * pixels.nbytes > limit:
-            raise InputError(
-                f"{first[0]}: {count:,} images of {expected[0]} x {expected[1]} pixels take more "
-                f"than {limit:,} bytes, the most for a file of {stored_bytes:,} bytes; get the "
-                "file again, or let the source resize the images (setting `size`)."
-            )
     images = _allocate(count, pixels.shape)
     images[0] = pixels.transpose(2, 0, 1)
 
@@ -106,16 +95,23 @@ def _decode(
     where: str, encoded: bytes, size: int | None, expected: tuple[int, int] | None
 ) -> np.ndarray:
     """Return one image as (height, width, 3) uint8; `expected` is (width, height)."""
+    with _pillow(where, encoded):
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    _check_header(where, image, size, expected)
+    with _pillow(where, encoded):
+        image.load()
+        image = _to_rgb(image)
+    return np.asarray(image if size is None else _resize(image, size))
+
+
+@contextlib.contextmanager
+def _pillow(where: str, encoded: bytes) -> Iterator[None]:
+    """Turn what Pillow raises into a message; for calls of Pillow alone."""
     try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            _check_header(where, image, len(encoded), size, expected)
-            return np.asarray(_resize(_to_rgb(image), size))
-    except InputError:
-        raise
+        yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(
-            f"{where}: the image declares more than {MAX_PIXELS:,} pixels, which is refused before "
-            "anything is decoded; remove it or make it smaller."
+            f"{where}: the image is refused before it is decoded ({error}) Make it smaller."
         ) from error
     except Exception as error:  # damaged files end in errors of many kinds, SyntaxError among them
         # Pillow names the buffer that it reads from, which says nothing to anybody.
@@ -129,28 +125,15 @@ def _decode(
 def _check_header(
     where: str,
     image: Image.Image,
-    encoded_bytes: int,
     size: int | None,
     expected: tuple[int, int] | None,
 ) -> None:
     """Refuse an image by what its header declares, before its pixels are decoded."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{where}: the image declares {width} x {height} pixels, more than {MAX_PIXELS:,}, "
-            "which is refused before anything is decoded; remove it or make it smaller."
-        )
-    limit = max(FREE_PIXELS, PIXELS_PER_BYTE * encoded_bytes)
-    if width * height > limit:
-        raise InputError(
-            f"{where}: the image declares {width} x {height} pixels in {encoded_bytes:,} bytes, "
-            f"more than the {limit:,} that are decoded of so few; remove it or make it smaller."
-        )
     if size is None and expected is not None and image.size != expected:
         raise InputError(
-            f"{where}: the image has {width} x {height} pixels, the first one {expected[0]} x "
-            f"{expected[1]}; all must be equal. Remove it, or let the source resize all images "
-            "(setting `size`)."
+            f"{where}: the image has {image.width} x {image.height} pixels, the first one "
+            f"{expected[0]} x {expected[1]}; all must be equal. Remove it, or let the source "
+            "resize all images (setting `size`)."
         )
     if image.mode.split(";")[0] in _DEEP_MODES:
         raise InputError(
@@ -167,15 +150,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _resize(image: Image.Image, size: int | None) -> Image.Image:
+def _resize(image: Image.Image, size: int) -> Image.Image:
     """Resize the central square to `size` pixels.
 
     That is resizing the shorter side and cropping the center, without ever holding the whole
     resized image, which is huge for one that is 1 pixel high.
     """
-    if size is None:
-        image.load()
-        return image
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2

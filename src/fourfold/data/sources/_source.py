@@ -14,9 +14,11 @@ class Source:
         images: (n, channels, height, width) uint8, the published training set or everything.
         labels: (n,) int64.
         test: images and labels of the published test set, None if there is none.
+        remarks: what its owner should know, a line each: files that were left out.
     """
 
     classes: list[str]
     images: Tensor
     labels: Tensor
     test: tuple[Tensor, Tensor] | None = None
+    remarks: tuple[str, ...] = ()

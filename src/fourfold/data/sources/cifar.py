@@ -6,23 +6,18 @@ its MD5 has turned out to be the published one; this is the one place where anyt
 Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
 
-import contextlib
-import http.client
 import pickle
-import socket
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fourfold.data.sources._download import download as download_archive
 from fourfold.data.sources._source import Source
 from fourfold.errors import InputError
 from fourfold.models._torchvision import import_torchvision
-
-_TIMEOUT = 60  # seconds without an answer; torchvision itself would wait for ever
 
 
 def read_cifar10(folder: Path, threads: int, *, download: bool) -> Source:
@@ -55,29 +50,28 @@ def read_cifar100(folder: Path, threads: int, *, download: bool) -> Source:
 
 def _read(name: str, folder: Path, download: bool) -> Source:
     published = getattr(import_torchvision("datasets"), name)
-    check_integrity = import_torchvision("datasets.utils").check_integrity
-    archive = folder / published.filename
-    # With `download`, torchvision first looks for the archive, and needs no network if it is there.
-    may_extract = download or check_integrity(archive, published.tgz_md5)
-    was_there = archive.exists()
+    check = import_torchvision("datasets.utils").check_integrity
+    base, archive = folder / published.base_folder, folder / published.filename
+    files = [*published.train_list, *published.test_list]
+    is_extracted = all(check(base / file, md5) for file, md5 in files)
+    if download and not is_extracted and not check(archive, published.tgz_md5):
+        download_archive(published.url, archive, published.tgz_md5)
     try:
-        with _network_timeout(_TIMEOUT):
-            train = published(folder, train=True, download=may_extract)
+        # torchvision's `download` extracts the archive, and needs no network if it is there.
+        is_archived = not is_extracted and check(archive, published.tgz_md5)
+        train = published(folder, train=True, download=is_archived)
         test = published(folder, train=False)
         images, labels = _tensors(train)
         return Source(list(train.classes), images, labels, _tensors(test))
     except (
         RuntimeError,  # torchvision's word for a wrong or missing file
-        OSError,  # among them URLError and every timeout
-        http.client.HTTPException,
+        OSError,
         tarfile.TarError,
         EOFError,
         KeyError,
         ValueError,
         pickle.UnpicklingError,
     ) as error:
-        if not was_there and not check_integrity(archive, published.tgz_md5):
-            archive.unlink(missing_ok=True)  # a part of a download
         reason = str(error).partition("You can use")[0].strip(". ") or type(error).__name__
         raise InputError(
             f"{folder} has no intact {name} ({reason}). Expected there: the folder "
@@ -91,13 +85,3 @@ def _read(name: str, folder: Path, download: bool) -> Source:
 def _tensors(split: Any) -> tuple[Tensor, Tensor]:
     images = torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()
     return images, torch.tensor(split.targets, dtype=torch.int64)
-
-
-@contextlib.contextmanager
-def _network_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -3,9 +3,6 @@
 Reference: Le and Yang, "Tiny ImageNet Visual Recognition Challenge", 2015.
 """
 
-import hashlib
-import http.client
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,15 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fourfold.atomic import atomic_path
 from fourfold.data.sources._decode import decode_images
+from fourfold.data.sources._download import download as download_archive
 from fourfold.data.sources._source import Source
 from fourfold.errors import InputError
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 ROOT = "tiny-imagenet-200"  # the one folder in the archive
-_TIMEOUT = 60  # seconds without an answer
 _MAX_BYTES = 64_000_000  # of one file; an archive of a few bytes can declare far more
 
 
@@ -50,37 +46,13 @@ def read_tiny_imagenet(folder: Path, threads: int, *, download: bool) -> Source:
                 f"source.download to true, put the archive from {URL} there by hand, or name the "
                 "folder that has it (data_folder in params.yaml, or FOURFOLD_DATA)."
             )
-        _download(archive)
+        download_archive(URL, archive, MD5)
     try:
         with zipfile.ZipFile(archive) as opened:
             return _read(_Archive(archive, opened), threads)
     except zipfile.BadZipFile as error:
         raise InputError(
             f"{archive} is no readable archive ({error}); remove it and get it again from {URL}."
-        ) from error
-
-
-def _download(archive: Path) -> None:
-    digest = hashlib.md5(usedforsecurity=False)
-    try:
-        with (
-            atomic_path(archive) as temporary,
-            temporary.open("wb") as file,
-            urllib.request.urlopen(URL, timeout=_TIMEOUT) as response,
-        ):
-            while piece := response.read(2**20):
-                digest.update(piece)
-                file.write(piece)
-            if digest.hexdigest() != MD5:
-                raise InputError(
-                    f"what {URL} sent has the MD5 {digest.hexdigest()}, not {MD5}: the download "
-                    f"is incomplete or another file, and was removed. Try again, or put {archive} "
-                    "there by hand."
-                )
-    except (OSError, http.client.HTTPException) as error:
-        raise InputError(
-            f"{URL} can't be downloaded to {archive} ({error}); try again, or put the archive "
-            "there by hand."
         ) from error
 
 

@@ -1,0 +1,57 @@
+"""Published archives, downloaded completely or not at all."""
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import urllib.request
+from pathlib import Path
+from typing import BinaryIO
+
+from fourfold.atomic import atomic_path
+from fourfold.errors import InputError
+
+_TIMEOUT = 60  # seconds without an answer
+
+
+def download(url: str, archive: Path, md5: str) -> None:
+    """Download `archive`, which is not there until its MD5 has turned out to be the published one.
+
+    What a killed download of the same kind of file has left in the folder is removed.
+
+    Raises:
+        InputError: if the server can't be reached or sends something else.
+    """
+    _remove_unfinished(archive)
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with atomic_path(archive) as temporary, temporary.open("wb") as file:
+            with contextlib.suppress(OSError):  # some file systems have no locks
+                _lock(file)
+            with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+                while piece := response.read(2**20):
+                    digest.update(piece)
+                    file.write(piece)
+            if digest.hexdigest() != md5:
+                raise InputError(
+                    f"what {url} sent has the MD5 {digest.hexdigest()}, not {md5}: the download "
+                    f"is incomplete or another file, and was removed. Try again, or put {archive} "
+                    "there by hand."
+                )
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(
+            f"{url} can't be downloaded to {archive} ({error}); try again, or put the archive "
+            "there by hand."
+        ) from error
+
+
+def _remove_unfinished(archive: Path) -> None:
+    """Remove the temporary files of dead processes: those of living ones are locked."""
+    for path in archive.parent.glob(f".unfinished-*{archive.suffix}"):
+        with contextlib.suppress(OSError), path.open("rb+") as file:
+            _lock(file)
+            path.unlink()
+
+
+def _lock(file: BinaryIO) -> None:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
