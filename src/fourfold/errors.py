@@ -1,8 +1,17 @@
 """The errors a user can cause: the command line prints the message alone and exits with 1."""
 
 
+def printable(text: str) -> str:
+    """Return text from a file as any terminal takes it: control characters as their escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class FourfoldError(Exception):
-    """Base of every error with a message written for the user."""
+    """Base of every error with a message written for the user, printable whatever it quotes."""
+
+    def __str__(self) -> str:
+        """Return the message; what it quotes of a file sends nothing to a terminal."""
+        return printable(super().__str__())
 
 
 class InputError(FourfoldError, ValueError):

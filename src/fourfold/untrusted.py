@@ -1,7 +1,8 @@
 """Reading files that anybody may have written: whatever is in them, one `InputError` at most.
 
 A reader opens its file inside `reading`, takes JSON through `parse_json` or `parse_object`, and
-checks what it takes from a header with `check_fields`.
+checks what it takes from a header with `check_fields`. What a message quotes of a file is made
+printable by `FourfoldError` itself.
 """
 
 import contextlib
@@ -11,37 +12,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from fourfold.errors import FourfoldError, InputError
+from fourfold.errors import FourfoldError, InputError, printable
 
-# Text in JSON or a pickle can take 30 times its size in memory. Ours is far below 1 MB; that of a
-# larger file may be a 16th of it, so that a network of any size can be described.
-MAX_TEXT_BYTES, TEXT_SHARE = 3_000_000, 16
-MAX_DEPTH = 50  # of nested JSON; beyond a thousand, Python's own recursion ends
+MAX_TEXT_BYTES = 3_000_000  # of a file of JSON; ours are far below 1 MB
 _REASON_LENGTH = 300  # characters of another library's message, which may quote half of the file
 
-# What values of the wrong type, size or range end in, here and in the libraries that are called.
-_DAMAGE = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-    *(TypeError, ValueError),
-)
+# What libraries raise for damaged files, and a look-up of what is not there. A TypeError or an
+# AttributeError is a mistake of ours, and must be seen as one: check types with `check_fields`.
+_DAMAGE = (EOFError, KeyError, OSError, RecursionError, ValueError)
 
 
 @contextlib.contextmanager
 def reading(
     path: str | Path, what: str, *others: type[Exception], cure: str = ""
 ) -> Iterator[None]:
-    """Turn whatever a damaged file ends in into one `InputError` that begins with its path.
+    """Turn what a damaged file ends in into one `InputError` that begins with its path.
 
     Args:
         path: of the file.
         what: it should be, for the message.
-        others: exceptions of the library that parses it, beside Python's.
+        others: exceptions of the library that parses it, beside Python's for damaged files.
         cure: what to do, for the message.
     """
     try:
         yield
     except FourfoldError as error:
-        if str(path) in str(error):
+        if printable(str(path)) in str(error):
             raise
         raise InputError(f"{path}: {error}") from error
     except (*_DAMAGE, *others) as error:
@@ -60,12 +56,9 @@ def require_file(path: str | Path, otherwise: str = "") -> None:
 
 
 def check_text_size(text_bytes: int, file_bytes: int, where: str) -> None:
-    """Refuse a header that is larger than any description of the rest of the file could be."""
-    limit = max(MAX_TEXT_BYTES, file_bytes // TEXT_SHARE)
-    if text_bytes > limit:
-        raise InputError(
-            f"{where} has {text_bytes:,} bytes; at most {limit:,} are read of a file of this size."
-        )
+    """Refuse a file of text that is larger than any of ours."""
+    if text_bytes > MAX_TEXT_BYTES:
+        raise InputError(f"{where} has {text_bytes:,} bytes; at most {MAX_TEXT_BYTES:,} are read.")
 
 
 def reason(error: Exception) -> str:
@@ -75,26 +68,15 @@ def reason(error: Exception) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON that is nested at most `MAX_DEPTH` deep.
+    """Parse JSON.
 
     Raises:
-        ValueError: if it is no JSON, or nested deeper.
+        ValueError: if it is no JSON, or nested deeper than Python's recursion goes.
     """
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except RecursionError:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, (dict, list))
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-        if not level:
-            return value
-    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        raise ValueError("nested too deeply") from None
 
 
 def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
@@ -142,8 +124,3 @@ def check_fields(given: Mapping[str, Any], kinds: Mapping[str, Any], where: str)
 def shortened(value: Any) -> str:
     """Return the representation of a value from a file, of a length fit for a message."""
     return reprlib.repr(value)
-
-
-def printable(text: str) -> str:
-    """Return text from a file as any terminal takes it: control characters as their escapes."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
