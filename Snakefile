@@ -1,25 +1,14 @@
 # Main entry point: `snakemake --cores N` builds everything that `run:` in params.yaml names.
-from pathlib import Path
-
 from snakemake.utils import min_version
 
-from fourfold.yaml_file import check_yaml
-
 min_version("9.20")
-
-
-# Before Snakemake reads it: a file that says `__use_yte__: true` would run Python.
-if Path("params.yaml").exists():
-    check_yaml("params.yaml")
-
-
-configfile: "params.yaml"
 
 
 # Used only with --software-deployment-method apptainer; the Dockerfile makes the image.
 container: "docker-daemon://fourfold:0.1.0"
 
 
+include: "workflow/rules/params.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/data.smk"

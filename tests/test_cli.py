@@ -1,9 +1,11 @@
 """The command line: its errors are one message and exit status 1, and nothing is half-written."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import wraps
 from itertools import pairwise
 
 import pytest
@@ -14,6 +16,7 @@ from fourfold.checkpoint import load_checkpoint, save_checkpoint
 from fourfold.cli import COMMANDS, main
 from fourfold.data.dataset import Dataset
 from fourfold.differences import measure_differences
+from fourfold.fitting import fit
 from fourfold.geometry import measure_barriers
 from fourfold.logits import Examples, SurfaceLogits
 from fourfold.models import build_model
@@ -119,7 +122,7 @@ def _refused(capsys, folder, status, *said):
     """Check that a command ended in one message with these parts, and left no file."""
     message = capsys.readouterr().err
     assert status == 1
-    assert message.count("error: ") == 1
+    assert len(re.findall("^error: ", message, flags=re.M)) == 1
     for part in said:
         assert part in message
     out = folder / "out"
@@ -145,7 +148,7 @@ def test_unusable_arguments_exit_with_status_1(arguments, capsys):
 
 
 def test_figures_are_drawn_without_torch():
-    commands = "fourfold.commands.plot_figures, fourfold.commands.summarize"
+    commands = "fourfold.cli, fourfold.commands.plot_figures, fourfold.commands.summarize"
     code = f"import sys, {commands}; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
@@ -161,6 +164,13 @@ def test_figures_are_drawn_without_torch():
         ({"optimizer": "sdg"}, ["'sdg'", "sgd"]),
         ({"schedule": "cosin"}, ["'cosin'", "cosine"]),
         ({"batch_size": 101}, ["101", "1 to 100"]),
+        ({"batch_size": 32.0}, ["endpoint.batch_size is 32.0", "an integer"]),
+        ({"epochs": True}, ["endpoint.epochs is True", "an integer"]),
+        ({"checkpoints": [1.0, 2]}, ["endpoint.checkpoints is [1.0, 2]", "a list of integers"]),
+        ({"lr": "1e-3"}, ["endpoint.lr is '1e-3'", "a finite number"]),
+        ({"lr": False}, ["endpoint.lr is False", "a finite number"]),
+        ({"clip_norm": "none"}, ["endpoint.clip_norm is 'none'", "a finite number or null"]),
+        ({"warmup": float("nan")}, ["endpoint.warmup is nan", "a finite number"]),
         ({"lr": 1e9}, ["diverged", "lr"]),
     ],
 )
@@ -225,7 +235,7 @@ def test_a_model_of_another_architecture_is_refused(data, tmp_path, capsys):
     ("split", "said"),
     [
         ({"val_images": 0}, ["split.val_images is 0", "10"]),
-        ({"test_images": 5000}, ["split.test_images is 5000", "1797"]),
+        ({"test_images": 5000}, ["split.test_images is 5000", "10"]),
         ({"test_images": None}, ["null", "number"]),
         ({"vall_images": 3}, ["split.vall_images", "val_images"]),
     ],
@@ -241,6 +251,58 @@ def test_settings_that_are_no_json_are_refused(tmp_path, capsys):
     output = str(tmp_path / "out")
     status = main(["prepare-data", "--name", "d", "--settings", "{source", "--output", output])
     _refused(capsys, tmp_path, status, "no JSON", "{source")
+
+
+@pytest.mark.parametrize("key", ["epochs", "lr", "batch_size", "checkpoints"])
+def test_a_setting_that_is_not_there_is_named(key, data, tmp_path, capsys):
+    endpoint = {k: v for k, v in ENDPOINT.items() if k != key}
+    _refused(
+        capsys, tmp_path, _train(data, tmp_path, endpoint), f"endpoint lacks the setting {key}"
+    )
+
+
+def test_a_setting_that_stands_twice_is_refused(tmp_path, capsys):
+    arguments = ["--settings", '{"source": {}, "split": {"seed": 0, "seed": 1}}']
+    status = main(["prepare-data", "--name", "d", *arguments, "--output", str(tmp_path / "out")])
+    _refused(capsys, tmp_path, status, "a key stands twice among seed, seed")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has ..."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+        RuntimeError("cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        MemoryError(),
+        OSError(12, "Cannot allocate memory"),
+    ],
+    ids=repr,
+)
+def test_a_lack_of_memory_ends_in_one_message(error, data, tmp_path, corners, capsys, monkeypatch):
+    def fail(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr("fourfold.commands.fit_bezier_surface.fit", wraps(fit)(fail))
+    status = _fit(data, tmp_path, corners, BEZIER)
+    _refused(capsys, tmp_path, status, "out of memory (", "batch_size", "--resources gpu=1")
+
+
+def test_more_memory_than_there_is_ends_in_one_message(data, tmp_path, capsys, monkeypatch):
+    """PyTorch's own error, of an allocation that no machine grants."""
+    monkeypatch.setattr(
+        "fourfold.commands.show.run", lambda _: torch.empty(2**55, dtype=torch.int8)
+    )
+    assert main(["show", "x"]) == 1
+    assert "out of memory (" in capsys.readouterr().err
+
+
+def test_an_error_that_is_no_lack_of_memory_stays_a_traceback(monkeypatch):
+    def fail(_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("fourfold.commands.show.run", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["show", "x"])
 
 
 def test_a_gpu_that_is_not_there_is_refused(data, tmp_path, corners, capsys, monkeypatch):

@@ -1,5 +1,9 @@
 """`fourfold show`: what is in a file and what made it, for ours and for strangers' files."""
 
+import os
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 import torch
@@ -62,6 +66,14 @@ def test_foreign_files_are_shown_without_provenance(tmp_path, capsys):
         status, out, _ = show(tmp_path / name, capsys)
         assert status == 0
         assert "not recorded" in out
+
+
+def test_letters_that_the_terminal_lacks_are_shown_as_escapes(tmp_path):
+    save_checkpoint({"w": torch.zeros(1)}, tmp_path / "c.safetensors", {"classes": ["Café", "猫"]})
+    command = [sys.executable, "-m", "fourfold", "show", tmp_path / "c.safetensors"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    shown = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert rb'classes: ["Caf\xe9", "\u732b"]' in shown.stdout
 
 
 @pytest.mark.parametrize("name", ["absent.parquet", "t.parquet", "c.safetensors", "n.txt"])

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -15,8 +16,10 @@ from project import EXPERIMENT, ROOT, edit, new_project, planned, section, snake
 
 from fourfold.checkpoint import read_header
 from fourfold.cli import main
+from fourfold.errors import InputError
 from fourfold.surface import BezierSurface
 from fourfold.table import MEASURED_COLUMNS, SCHEMAS, read_metadata
+from fourfold.yaml_file import check_yaml
 
 
 def _tables(project):
@@ -278,6 +281,10 @@ def test_a_lost_table_is_built_again_and_equal(project):
         (lambda p: p.update(data_folder=3), ["data_folder", "3", "FOURFOLD_DATA"]),
         (lambda p: p["experiments"][EXPERIMENT].update(dataset="mnist"), ["mnist", "digits"]),
         (lambda p: p["experiments"].update({"../up": p["experiments"][EXPERIMENT]}), ["../up"]),
+        (
+            lambda p: p["experiments"].update({"tiny.resnet18": p["experiments"][EXPERIMENT]}),
+            ["experiments.tiny.resnet18", "experiments.tiny-resnet18", "rename"],
+        ),
     ],
 )
 def test_an_impossible_parameter_ends_in_one_message(change, said, tmp_path):
@@ -285,12 +292,136 @@ def test_an_impossible_parameter_ends_in_one_message(change, said, tmp_path):
     edit(project, change)
     run = snakemake(project)
     assert run.returncode == 1
-    message = run.stdout + run.stderr
-    assert "Traceback" not in message
+    assert _message(run).startswith("error: ")
     for part in said:
-        assert part in message
+        assert part in _message(run)
     assert not (project / "results").exists()
     assert not (project / "data").exists()
+
+
+def _message(run):
+    """Return what a run says, without what Snakemake says of its configuration."""
+    lines = (run.stdout + run.stderr).splitlines()
+    start = ("Using workflow specific profile", "Config file params.yaml is extended")
+    return "\n".join(line for line in lines if line and not line.startswith(start))
+
+
+def test_numbers_that_do_not_count_are_refused_with_how_to_write_them(tmp_path):
+    """What YAML 1.1 takes for text, whole numbers with a point, booleans, what is not finite."""
+    project = new_project(tmp_path)
+    wrong = {
+        ("endpoint", "lr"): ("1e-3", "; write 1.0e-3"),
+        ("endpoint", "momentum"): ("5E-1", "; write 5.0e-1"),
+        ("endpoint", "weight_decay"): (-0.0, "; write 0.0"),
+        ("endpoint", "clip_norm"): ("None", "; write null"),
+        ("endpoint", "warmup"): ("0.1", "; write 0.1 without quotes"),
+        ("endpoint", "epochs"): (4.0, "; write 4"),
+        ("endpoint", "batch_size"): ("32", "; write 32"),
+        ("endpoint", "checkpoints"): ([1.0, 2, 3, 4], "; write 1"),
+        ("endpoint", "compile"): ("False", "; write false without quotes"),
+        ("bezier", "lr"): ("1.5e3", "; write 1.5e+3"),
+        ("bezier", "momentum"): (True, "not of type 'number'"),
+        ("bezier", "weight_decay"): (float("inf"), "inf is not of type 'number'"),
+        ("bezier", "clip_norm"): (float("nan"), "nan is not of type 'number'"),
+        ("bezier", "warmup"): ("1e400", "'1e400' is not of type 'number'"),
+        ("bezier", "epochs"): (True, "True is not of type 'integer'"),
+        ("bezier", "batch_size"): (10**30, "maximum of 1000000000"),
+        ("bezier", "points_per_step"): ("1e1", "; write 10"),
+        ("bezier", "degree"): ([2, 2.0], "; write 2"),
+        ("grid", "seed"): (-1, "minimum of 0"),
+        ("grid", "points"): (4.5, "4.5 is not of type 'integer'"),
+        ("grid", "search_images"): ("none", "; write null"),
+    }
+
+    def change(params):
+        params.update(replicates=1.0, run=EXPERIMENT)
+        for (part, key), (value, _) in wrong.items():
+            params["experiments"][EXPERIMENT][part] = section(params, part) | {key: value}
+
+    edit(project, change)
+    run = snakemake(project, "--dry-run")
+    assert run.returncode == 1
+    lines = _message(run).splitlines()
+    wrong |= {("replicates",): (1.0, "; write 1"), ("run",): (None, f"; write [{EXPERIMENT}]")}
+    for key, (_, said) in wrong.items():
+        (line,) = [line for line in lines if re.search(rf"\b{'.'.join(key)}(\.\d)?: ", line)]
+        assert said in line
+    assert len(lines) == 1 + len(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("a: 1\nb: 2\na: 3", 3, "the key 'a' stands twice here, first in line 1"),
+        ("a:\n  b: {c: 1, 'c': 2}", 2, "the key 'c' stands twice"),
+        ("a: &a {b: 1}\nc:\n  <<: *a\n  <<: *a", 4, "the key '<<' stands twice"),
+        ('{"a": 1,\n\t"a": 2}', 2, "the key 'a' stands twice"),
+        ("a:\n  1: x", 2, "a key is read as int"),
+        ("no: x", 1, "a key is read as bool"),
+        ("? [a, b]\n: x", 1, "a key is read as seq"),
+        ("a: 1\nseed: 010", 2, "'010' is read to the base 8 or 60"),
+        ("a: 1:30", 1, "'1:30' is read to the base 8 or 60"),
+        ("a:\n\t- b", 2, "cannot start any token"),
+        ("a: [1\nb: 2", 2, "expected ',' or ']'"),
+        ("a: b: c", 1, "mapping values are not allowed here"),
+        ("a: *b", 1, "undefined alias"),
+        ("a: 1\n---\nb: 1", 2, "another document"),
+        ("a: 1\nb: &b [*b]", 2, "contains itself"),
+    ],
+)
+def test_what_misleads_a_reader_of_yaml_is_refused_with_its_line(text, line, said, tmp_path):
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(InputError) as refused:
+        check_yaml(tmp_path / "p.yaml")
+    assert str(refused.value).startswith(f"{tmp_path / 'p.yaml'}, line {line}: ")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: 1\nb: größe".encode("latin-1"), "line 2: byte 0xf6 is no UTF-8"),
+        ("a: 1".encode("utf-16"), "line 1: byte 0xff is no UTF-8"),
+        ("a: 1".encode("utf-16-le"), "no readable YAML"),
+        (b"", "no keys at its top level"),
+        (b"- a", "no keys at its top level"),
+        (b"a: 2026-99-99", "no readable YAML"),
+    ],
+)
+def test_a_file_that_is_no_mapping_in_utf_8_is_refused(content, said, tmp_path):
+    (tmp_path / "p.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(said)):
+        check_yaml(tmp_path / "p.yaml")
+
+
+def test_merges_byte_order_marks_and_json_are_read(tmp_path):
+    for text in (
+        "a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}\ne: {<<: [*a, *a]}\nf: *a",
+        "\ufeffa: größe\r\nb: {a: 1}\r\n",
+        '{"a": 1e-3,\n\t"b": 0}',
+        "a: 0\nb: 0.5\nc: 1_000\nd: '010'\ne: 0x10\nf: no\n'1': x",
+    ):
+        (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
+        check_yaml(tmp_path / "p.yaml")
+
+
+def test_a_key_that_stands_twice_in_a_file_beside_params_is_refused_before_anything_runs(tmp_path):
+    project = new_project(tmp_path)
+    (project / "mine.yaml").write_text("replicates: 1\nreplicates: 2\n")
+    run = snakemake(project, "--dry-run", "--configfile", "params.yaml", "mine.yaml")
+    assert run.returncode == 1
+    (line,) = _message(run).splitlines()
+    assert "mine.yaml, line 2: the key 'replicates' stands twice here, first in line 1" in line
+
+
+def test_without_params_one_message_says_how_to_name_them(tmp_path):
+    project = new_project(tmp_path)
+    (project / "params.yaml").unlink()
+    run = snakemake(project, "--dry-run")
+    assert run.returncode == 1
+    (line,) = _message(run).splitlines()
+    assert f"no params.yaml in {project}" in line
+    assert "--configfile" in line
 
 
 def test_every_impossible_parameter_is_named_with_its_key_and_value(tmp_path):
@@ -329,18 +460,19 @@ def _source(params):
 def test_where_the_files_lie_reaches_the_job_and_reruns_nothing(tmp_path):
     project = new_project(tmp_path / "project")
     edit(project, lambda p: _source(p).update(name="parquet", train="a.parquet", test=None))
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
+    here, there = tmp_path / "here", tmp_path / "{there}'s $HOME"
+    for folder in (here, there):
+        folder.mkdir()
     file = io.BytesIO()
     Image.new("L", (8, 8)).save(file, "PNG")
     columns = {"image": [file.getvalue()] * 400, "label": [k % 10 for k in range(400)]}
-    pq.write_table(pa.table(columns), tmp_path / "here" / "a.parquet")
-    run = snakemake(project, "--config", f"data_folder={tmp_path / 'there'}", "--", "data")
+    pq.write_table(pa.table(columns), here / "a.parquet")
+    run = snakemake(project, "--config", f"data_folder={there}", "--", "data")
     assert run.returncode == 1
-    assert str(tmp_path / "there" / "a.parquet") in run.stdout + run.stderr
-    run = snakemake(project, "--config", f"data_folder={tmp_path / 'here'}", "--", "data")
+    assert str(there / "a.parquet") in run.stdout + run.stderr
+    run = snakemake(project, "--config", f"data_folder={here}", "--", "data")
     assert run.returncode == 0, run.stderr
-    run = snakemake(project, "--config", f"data_folder={tmp_path / 'there'}", "--", "data")
+    run = snakemake(project, "--config", f"data_folder={there}", "--", "data")
     assert "Nothing to be done" in run.stdout + run.stderr
     record = (project / "data" / "digits" / "train.safetensors").read_bytes()
     assert str(tmp_path).encode() not in record

@@ -525,11 +525,13 @@ def _read_hashes(path: Path) -> None:
 
 
 def _make_settings(path: Path) -> None:
-    path.write_text(json.dumps({"model": {"name": "vit", "width": 4}, "grid": {"points": 5}}))
+    path.write_text(
+        json.dumps({"model": {"name": "vit", "mlp": 4}, "ensemble": {"max_members": 5}})
+    )
 
 
 def _read_settings(path: Path) -> None:
-    settings = read_settings(f"@{path}", "model", "grid")
+    settings = read_settings(f"@{path}", "model", "ensemble")
     assert all(isinstance(section, dict) for section in settings.values())
 
 

@@ -1,7 +1,10 @@
 """The command line: one command per rule of the workflow, and tools; each is in `commands`."""
 
 import argparse
+import errno
 import importlib
+import io
+import re
 import sys
 from typing import NoReturn
 
@@ -32,6 +35,14 @@ TOOLS = {
 COMMANDS = RULES | TOOLS
 
 
+# RuntimeErrors of torch when an allocation fails: on a CPU, on a GPU, in one of its libraries.
+_ALLOCATION = re.compile(
+    r"out of memory|(can't|cannot) allocate memory|not enough memory|ALLOC_FAILED|"
+    r"Storage size calculation overflowed",
+    re.IGNORECASE,
+)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors look like, and exit like, every other error of the program."""
 
@@ -59,9 +70,35 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     if chosen is None:
         parser.error("give a command first, then its arguments")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack letters of names
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         chosen.run(parsed)
-    except (FourfoldError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            print(f"error: {_out_of_memory(error)}", file=sys.stderr)
+        elif isinstance(error, (FourfoldError, OSError)):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            raise
         return 1
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell without torch, which not every command imports."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and bool(_ALLOCATION.search(str(error)))
+
+
+def _out_of_memory(error: Exception) -> str:
+    """Say what to lower; the error's first line says how much was wanted, and where."""
+    said = str(error).partition("\n")[0].strip(" .") or type(error).__name__
+    return (
+        f"out of memory ({said}). Lower batch_size (of endpoint, bezier or grid) or bezier."
+        "points_per_step, take precision: bfloat16 or a smaller model, or run fewer jobs at a time "
+        "(--cores 1, --resources gpu=1); docs/scaling.md says what a job needs."
+    )

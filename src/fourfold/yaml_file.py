@@ -1,93 +1,86 @@
-"""A look at a YAML file before anything else reads it.
+"""A look at a YAML file before Snakemake reads it.
 
-Snakemake reads params.yaml with YTE, which evaluates the Python expressions in a file that says
-`__use_yte__: true`. And aliases of aliases make a few lines stand for billions of values.
+Snakemake takes the last of two equal keys in silence, ends in a traceback where a file is no UTF-8,
+and runs the Python expressions of a file that says `__use_yte__: true`.
 """
 
-import itertools
+import contextlib
+import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import yaml
 
 from fourfold.errors import InputError
-from fourfold.untrusted import reading, require_file
+from fourfold.untrusted import reading, require_file, shortened
 
-if TYPE_CHECKING:
-    import yaml
-
-MAX_BYTES = 300_000  # params.yaml has some 20,000
-# Lines, commas and opening brackets, which cost time: a second for 50,000. params.yaml has 700.
-MAX_MARKS = 20_000
-MAX_DEPTH = 50  # of brackets on one line; the parser's time grows with the square
-MAX_VALUES = 100_000  # with all aliases written out; params.yaml has some 2,000
-_TEMPLATE_KEY = "__use_yte__"
-_TAGS = "tag:yaml.org,2002:"
+_PLAIN = ("bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp")
+_ODD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+:.*)")  # in YAML 1.1 octal, and to the base 60
 
 
 def check_yaml(path: str | Path) -> None:
-    """Refuse a YAML file that would run code, fill the memory, or can't be read.
+    """Refuse a YAML or JSON file that can't be read, that runs code, or that misleads its reader.
+
+    Every key is text and stands once in its mapping; merges (`<<`) may be overridden. 010 is no
+    number, since it would be 8.
 
     Raises:
-        InputError: naming the file, the line, and what is allowed.
+        InputError: naming the file, the line, and what is wrong there.
     """
-    import yaml
-
     require_file(path)
     with reading(path, "YAML file", yaml.YAMLError, cure="correct it, or get it again"):
-        if (size := Path(path).stat().st_size) > MAX_BYTES:
-            raise InputError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read.")
-        text = Path(path).read_text(encoding="utf-8")
-        _check_cost(text, str(path))
-        # The loader in Python, not the one in C, whose own recursion has no limit.
-        loader = yaml.SafeLoader(text)
+        content = Path(path).read_bytes()
         try:
+            text = content.decode()
+            with contextlib.suppress(ValueError):
+                json.loads(text)
+                text = text.replace("\t", " ")  # JSON may be indented by them, YAML may not
+            # The loader in Python, not the one in C, whose own recursion has no limit.
+            loader = yaml.SafeLoader(text)
             root = loader.get_single_node()
             if root is not None:
-                _count(root, str(path), {})
-                loader.construct_document(root)
-        except yaml.MarkedYAMLError as error:
-            place = error.problem_mark or error.context_mark
-            line = place.line + 1 if place else 1
+                _check(root, {})
+            if not isinstance(root, yaml.MappingNode):
+                raise InputError(f"{path} has no keys at its top level; write `key: value`.")
+            loader.construct_document(root)
+        except UnicodeDecodeError as error:
+            line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
             raise InputError(
-                f"{path}, line {line}: no valid YAML ({error.problem or error.context}); correct "
-                "it, or get it again."
+                f"{path}, line {line}: byte 0x{byte:02x} is no UTF-8; save the file as UTF-8."
             ) from error
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            said = f"line {mark.line + 1 if mark else 1}: {error.problem or error.context}"
+            raise InputError(f"{path}, {said}; correct it, or get it again.") from error
 
 
-def _check_cost(text: str, path: str) -> None:
-    if (marks := sum(map(text.count, "\n,[{"))) > MAX_MARKS:
-        raise InputError(
-            f"{path} has {marks:,} lines, commas and brackets; at most {MAX_MARKS:,} are read."
-        )
-    for number, line in enumerate(text.split("\n"), 1):
-        depths = itertools.accumulate((mark in "[{") - (mark in "]}") for mark in line)
-        if max(depths, default=0) > MAX_DEPTH:
-            raise InputError(f"{path}, line {number}: more than {MAX_DEPTH} brackets are open.")
+def _check(node: yaml.Node, finished: dict[int, bool]) -> None:
+    _require(_kind(node) in _PLAIN, node, f"the tag {node.tag!r:.80} is no plain YAML")
+    _require(finished.get(id(node), True), node, "a value contains itself")
+    if id(node) in finished:
+        return
+    finished[id(node)], lines = False, {}
+    if isinstance(node, yaml.ScalarNode):
+        is_odd = _kind(node) in ("int", "float") and _ODD_NUMBER.fullmatch(node.value)
+        said = "is read to the base 8 or 60, for its leading zero or colon, unless in quotes"
+        _require(not is_odd, node, f"{shortened(node.value)} {said}")
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        key, value = child if isinstance(child, tuple) else (None, child)
+        if key is not None:
+            said = f"a key is read as {_kind(key)}, not as text, unless in quotes"
+            _require(_kind(key) in ("str", "merge"), key, said)
+            _require(key.value != "__use_yte__", key, "__use_yte__ would let the file run Python")
+            said = f"stands twice here, first in line {lines.get(key.value)}"
+            _require(key.value not in lines, key, f"the key {shortened(key.value)} {said}")
+            lines[key.value] = key.start_mark.line + 1
+        _check(value, finished)
+    finished[id(node)] = True
 
 
-def _count(node: "yaml.Node", path: str, counts: dict[int, int | None]) -> int:
-    """Return the number of values below and with a node, each alias counted as what it repeats."""
-    where = f"{path}, line {node.start_mark.line + 1}"
-    if id(node) in counts:
-        if (known := counts[id(node)]) is None:
-            raise InputError(f"{where}: a value contains itself; write it without the alias.")
-        return known
-    if not node.tag.startswith(_TAGS) or node.tag.startswith(f"{_TAGS}python/"):
-        raise InputError(f"{where}: the tag {node.tag!r:.80} is not allowed; write plain YAML.")
-    counts[id(node)] = None
-    total = 1
-    if isinstance(node.value, list):
-        for child in node.value:
-            for part in child if isinstance(child, tuple) else (child,):  # key and value
-                total += _count(part, path, counts)
-                if total > MAX_VALUES:
-                    raise InputError(
-                        f"{where}: with its aliases written out, this has more than "
-                        f"{MAX_VALUES:,} values; write fewer."
-                    )
-    elif node.value == _TEMPLATE_KEY:
-        raise InputError(
-            f"{where}: {_TEMPLATE_KEY} would let the file run Python when Snakemake reads it; "
-            "remove it and write the values themselves."
-        )
-    counts[id(node)] = total
-    return total
+def _kind(node: yaml.Node) -> str:
+    return node.tag.removeprefix("tag:yaml.org,2002:")
+
+
+def _require(is_right: bool, node: yaml.Node, otherwise: str) -> None:
+    if not is_right:
+        raise yaml.MarkedYAMLError(problem=otherwise, problem_mark=node.start_mark)

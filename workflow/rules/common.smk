@@ -1,4 +1,4 @@
-# Checks of params.yaml, target lists, and what rules take from params.yaml.
+# Target lists, and what rules take from params.yaml.
 import ast
 import hashlib
 import json
@@ -8,34 +8,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import yaml
-from jsonschema import Draft202012Validator
-from snakemake.exceptions import WorkflowError
-
-
-def check_schema():
-    """Refuse unknown keys and impossible values: one line for each, with key, value and rule.
-
-    (Snakemake's own `validate` prints the whole section of the schema and of the params around it.)
-    """
-    path = Path(workflow.basedir) / "workflow" / "schemas" / "params.schema.yaml"
-    validator = Draft202012Validator(yaml.safe_load(path.read_text(encoding="utf-8")))
-    lines = []
-    for error in validator.iter_errors(config):
-        key = ".".join(map(str, error.absolute_path)) or "top level"
-        line = f"{key}: {error.message}"
-        if error.validator == "additionalProperties" and "properties" in error.schema:
-            line += f"; allowed: {', '.join(error.schema['properties'])}"
-        if "description" in error.schema:
-            line += f" ({error.schema['description'].rstrip('.')})"
-        lines.append(line)
-    if lines:
-        raise WorkflowError("\n".join(["params.yaml can't be used:", *sorted(lines)]))
-
-
-check_schema()
-
-EXPERIMENTS = config["experiments"]
 SURFACES = ["linear", "bezier", "trajectory"]
 LINEAR_SURFACES = ["linear", "trajectory"]
 # What evaluating a few networks takes from the section `grid`.
@@ -93,6 +65,7 @@ REPLICATE = "results/{experiment}/{replicate}"
 _environment = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
 if config["data_folder"] is not None:
     _environment += f"export FOURFOLD_DATA={shlex.quote(config['data_folder'])}; "
+_environment = _environment.replace("{", "{{").replace("}", "}}")  # Snakemake formats the prefix
 shell.prefix(f"set -euo pipefail; {_environment}")
 
 
@@ -102,49 +75,6 @@ wildcard_constraints:
     replicate=r"\d+",
     seed=r"\d+",
     surface="|".join(SURFACES),
-
-
-def check_params():
-    """Refuse what a schema can't see: names that point nowhere, epochs that are never reached."""
-    for name in config["run"]:
-        if name not in EXPERIMENTS:
-            raise WorkflowError(
-                f"run names the experiment {name!r}, which params.yaml doesn't define; "
-                f"choose from {', '.join(EXPERIMENTS)}."
-            )
-    for name, experiment in EXPERIMENTS.items():
-        key, endpoint = f"experiments.{name}", experiment["endpoint"]
-        if experiment["dataset"] not in config["datasets"]:
-            raise WorkflowError(
-                f"{key}.dataset is {experiment['dataset']!r}, which `datasets` doesn't define; "
-                f"choose from {', '.join(config['datasets'])}."
-            )
-        late = [epoch for epoch in endpoint["checkpoints"] if epoch > endpoint["epochs"]]
-        if late:
-            raise WorkflowError(
-                f"{key}.endpoint.checkpoints has {late}, but endpoint.epochs is "
-                f"{endpoint['epochs']}; list epochs from 1 to {endpoint['epochs']}."
-            )
-        absent = set(experiment["trajectory"]["epochs"]) - set(endpoint["checkpoints"])
-        if absent:
-            raise WorkflowError(
-                f"{key}.trajectory.epochs has {sorted(absent)}, which endpoint.checkpoints "
-                f"{endpoint['checkpoints']} doesn't keep; add them there or choose others."
-            )
-        bezier = experiment["bezier"]
-        if bezier["degree"] == [1, 1]:
-            raise WorkflowError(
-                f"{key}.bezier.degree is [1, 1], the linear surface, which has nothing to fit; "
-                "choose a degree with a component of at least 2, such as [2, 2]."
-            )
-        if bezier["batch_size"] % bezier["points_per_step"]:
-            raise WorkflowError(
-                f"{key}.bezier.batch_size is {bezier['batch_size']}, no multiple of "
-                f"points_per_step, {bezier['points_per_step']}; change one of them."
-            )
-
-
-check_params()
 
 
 # --- targets --------------------------------------------------------------------------------------
@@ -317,7 +247,7 @@ def check_writable():
     for start in ("results", "data"):
         for folder, _, _ in os.walk(start):
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise WorkflowError(
+                stop(
                     f"can't write into {folder}: no permission, or a disk that is read-only; make "
                     "it writable, or run the workflow elsewhere (snakemake --directory)."
                 )

@@ -69,7 +69,7 @@ def check_records():
         rest = f"\n  and {len(strays) - MOST_NAMED} more" if len(strays) > MOST_NAMED else ""
         places = [Path(file).parts for file in strays]
         folders = sorted({str(Path(*parts[: 2 if parts[0] == "data" else 3])) for parts in places})
-        raise WorkflowError(
+        stop(
             f"{len(strays)} files lie there without readable records of what made them "
             f"({RECORDS}, Snakemake's), so that nobody can tell whether they belong to "
             f"params.yaml:\n"
@@ -118,9 +118,7 @@ def check_folders():
     """Refuse a file where the workflow keeps a folder; Snakemake would end in a traceback."""
     for folder in (Path("results"), Path("data")):
         if folder.exists() and not folder.is_dir():
-            raise WorkflowError(
-                f"{folder} is a file, but the workflow keeps a folder there; rename or remove it."
-            )
+            stop(f"{folder} is a file, but the workflow keeps a folder there; rename or remove it.")
 
 
 if workflow.is_main_process:  # jobs on other machines start Snakemake while files come and go

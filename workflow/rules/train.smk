@@ -7,7 +7,7 @@ for _experiment, _settings in EXPERIMENTS.items():
 
     rule:
         name:
-            f"train_endpoint_{_experiment.replace('-', '_').replace('.', '_')}"
+            f"train_endpoint_{in_rule_name(_experiment)}"
         input:
             data=prepared_data,
         output:

@@ -24,6 +24,8 @@ from fourfold.provenance import git_state, hardware
 from fourfold.snapshot import Snapshots
 from fourfold.table import make_table, read_metadata, write_table
 
+_MOST_THREADS = 1024  # PyTorch ends the process at a million
+
 # What tells one network of an evaluation from another.
 _NETWORK = ("network", "surface", "sample", "u", "v", "statistics")
 
@@ -64,8 +66,10 @@ class Job:
         """Read settings and data, choose the device, start counting the cost."""
         self.arguments = arguments
         self.settings = read_settings(arguments.settings, *sections)
-        if arguments.threads < 1:
-            raise InputError(f"--threads is {arguments.threads}; it must be at least 1.")
+        if not 1 <= arguments.threads <= _MOST_THREADS:
+            raise InputError(
+                f"--threads is {arguments.threads}; it must be from 1 to {_MOST_THREADS}."
+            )
         torch.set_num_threads(arguments.threads)
         self.device = choose_device(arguments.device)
         self.cost = CostMeter(self.device)
@@ -115,9 +119,11 @@ class Job:
 
     def snapshots(self, **computation: Any) -> Snapshots:
         """Return the snapshots of a computation: this job's settings, data, code, and the rest."""
+        if not (interval := self.arguments.state_interval) >= 0:
+            raise InputError(f"--state-interval is {interval}; it must be 0 or more seconds.")
         made_by = {k: v for k, v in self.metadata().items() if k not in ("git", "hardware")}
         key = {**made_by, **computation, "code": _code_sha256()}
-        return Snapshots(self.arguments.state, key, self.arguments.state_interval)
+        return Snapshots(self.arguments.state, key, interval)
 
     def metadata(self) -> dict[str, Any]:
         """Return what made a file: settings, seeds, data, versions, device, machine, commit."""
