@@ -129,6 +129,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+# What buffers that are no statistics are between the corners: the caller has to say it.
+CHOSEN = {"buffers": {"scale": "interpolate", "order": "nearest"}}
+
+
 def make_network(name: str, seed: int = 0) -> nn.Module:
     """Build a network as after some training: no tensor has the value it is initialized with."""
     with torch.random.fork_rng(devices=[]):
@@ -153,7 +157,9 @@ def make_corners(name: str, seed: int = 0) -> list[dict[str, Tensor]]:
 
 
 def make_surface(name: str, degree: tuple[int, int] = (2, 2), seed: int = 0) -> BezierSurface:
-    return BezierSurface.from_corners(make_corners(name, seed), degree=degree)
+    return BezierSurface.from_corners(
+        make_corners(name, seed), degree=degree, buffers=CHOSEN.get(name)
+    )
 
 
 def move_free_points(surface: BezierSurface, seed: int = 0) -> BezierSurface:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fourfold.checkpoint import load_checkpoint, state_hash
+from fourfold.checkpoint import load_tensors, state_hash
 from fourfold.cli import main as fourfold
 from fourfold.table import MEASURED_COLUMNS
 
@@ -65,7 +65,7 @@ class Command:
         for path in sorted(self.out.rglob("*")):
             name = str(path.relative_to(self.out))
             if path.suffix == ".safetensors":
-                found[name] = state_hash(load_checkpoint(path))
+                found[name] = state_hash(load_tensors(path)[0])
             elif path.suffix == ".parquet":
                 table = pd.read_parquet(path).drop(columns=list(MEASURED_COLUMNS), errors="ignore")
                 found[name] = table.to_json(double_precision=15)

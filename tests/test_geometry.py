@@ -55,6 +55,7 @@ def barrier_of(loss, **settings):
     return measure_barriers(grid_of(loss, **settings)).set_index("metric")
 
 
+@pytest.mark.filterwarnings("ignore:.*are the same network")
 def test_the_barrier_between_equal_networks_is_zero():
     network, splits = make_network("batchnorm"), {"train": make_images()}
     surface = BezierSurface.from_corners([network.state_dict()] * 4, degree=(1, 1))
@@ -207,6 +208,7 @@ def test_corners_alone_have_no_barrier():
 # --- distances ------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*are the same network")
 def test_equal_corners_are_at_distance_zero_and_cosine_one():
     surface = BezierSurface.from_corners([make_network("layernorm").state_dict()] * 4)
     distances = measure_distances(surface)
@@ -238,6 +240,7 @@ def test_distances_obey_the_triangle_inequality():
         )
 
 
+@pytest.mark.filterwarnings("ignore:.*are the same network")
 def test_the_distance_of_nearly_equal_large_networks_is_not_lost_to_rounding():
     corners = [{"w": torch.full((1000,), 1000.0)} for _ in range(4)]
     corners[3]["w"] = corners[3]["w"].clone()

@@ -305,11 +305,11 @@ def test_evaluation_leaves_the_callers_model_alone(name, untouched):
 
 def test_evaluation_leaves_the_surface_and_the_images_alone():
     surface = make_surface("batchnorm")
-    before = surface.control_points.clone(), TEST[0].clone(), surface.corner_buffers.copy()
+    before = surface.control_points.clone(), TEST[0].clone(), surface.buffers.varying.copy()
     evaluate_grid(surface, make_network("batchnorm"), SPLITS, points=2)
     assert torch.equal(surface.control_points, before[0])
     assert torch.equal(TEST[0], before[1])
-    for name, values in surface.corner_buffers.items():
+    for name, values in surface.buffers.varying.items():
         assert torch.equal(values, before[2][name])
 
 
@@ -358,7 +358,7 @@ NO_IMAGES = (torch.empty(0, 1, SIZE, SIZE), torch.empty(0, dtype=torch.int64))
     [
         ("no-norm", {"splits": {}}, "splits is empty"),
         ("no-norm", {"splits": {"val": NO_IMAGES}}, "'val' has 0 images"),
-        ("no-norm", {"splits": {"val": (TEST[0], TEST[1][:5])}}, "19 images and 5 labels"),
+        ("no-norm", {"splits": {"val": (TEST[0], TEST[1][:5])}}, "19 images but 5 labels"),
         ("no-norm", {"points": [(0.5, 1.5)]}, r"\(0.5, 1.5\).*\[0, 1\]"),
         ("no-norm", {"points": []}, "points is empty"),
         ("no-norm", {"batch_size": 0}, "batch_size is 0.*at least 1"),
@@ -383,7 +383,7 @@ def test_a_negative_number_of_random_points_is_refused():
 
 @pytest.mark.parametrize("other", ["batchnorm", "tied"])
 def test_a_model_of_another_architecture_is_refused(other):
-    with pytest.raises(InputError, match="not of the checkpoints' architecture"):
+    with pytest.raises(InputError, match="the model doesn't own"):
         evaluate_points(make_surface("no-norm"), make_network(other), SPLITS, SOME_POINTS)
 
 

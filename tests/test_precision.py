@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from conftest import NETWORKS, make_images, make_network
+from conftest import NETWORKS, make_images, make_network, make_surface
 
 from fourfold.errors import InputError
 from fourfold.fitting import fit
 from fourfold.grid import evaluate_points, predict
 from fourfold.precision import PRECISIONS, compute_precision
-from fourfold.surface import BezierSurface
 from fourfold.training import train
 
 IMAGES, LABELS = make_images(24)
@@ -16,8 +15,7 @@ FLOAT32_NETWORKS = [name for name in NETWORKS if name not in ("bfloat16", "float
 
 
 def fitted(name, **settings):
-    corners = [make_network(name, seed).state_dict() for seed in range(4)]
-    surface = BezierSurface.from_corners(corners, degree=(2, 2))
+    surface = make_surface(name)
     common = {"epochs": 2, "lr": 0.1, "batch_size": 8}
     table = fit(surface, make_network(name), IMAGES, LABELS, **common | settings)
     return surface, table
@@ -28,9 +26,7 @@ def test_bfloat16_passes_leave_control_points_and_their_moves_in_float32(name):
     one_step = {"epochs": 1, "batch_size": 24, "points_per_step": 1}
     exact, rounded = (fitted(name, precision=p, **one_step)[0] for p in ("float32", "bfloat16"))
     assert rounded.control_points.dtype == torch.float32
-    start = BezierSurface.from_corners(
-        [make_network(name, seed).state_dict() for seed in range(4)], degree=(2, 2)
-    )
+    start = make_surface(name)
     free = list(exact.free_rows)
     move, rounded_move = (
         surface.control_points[free] - start.control_points[free] for surface in (exact, rounded)

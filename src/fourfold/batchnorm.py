@@ -7,16 +7,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fourfold.data.augment import augment_once
 from fourfold.data.batches import Augment, Preprocess, iterate_batches, to_float
 from fourfold.errors import InputError
+from fourfold.inputs import as_tensor
+from fourfold.layout import first_names
+from fourfold.modules import as_input, batchnorm_layers, other_statistics
 from fourfold.precision import compute_precision
-
-
-def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
-    """Return the BatchNorm layers of `model` that keep running statistics."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
 
 
 class _Statistics:
@@ -77,11 +71,14 @@ def reestimate_batchnorm(
         preprocess: maps a batch of `images` to the input of `model`.
 
     Raises:
-        InputError: if there are fewer than 2 images or the batch size is below 2.
+        InputError: if there are fewer than 2 images or the batch size is below 2, or the model's
+            running statistics are those of other layers alone.
     """
     layers = batchnorm_layers(model)
     if not layers:
+        check_found(model)
         return
+    images, prepare = as_tensor(images, "images"), as_input(preprocess, model)
     if len(images) < 2 or batch_size < 2:
         raise InputError(
             f"re-estimating BatchNorm needs at least 2 images and a batch size of at least 2, got "
@@ -90,14 +87,15 @@ def reestimate_batchnorm(
     images = augment_once(images, augment, seed, "batchnorm")
     statistics = {layer: _Statistics() for layer in layers}
 
-    def collect(layer: _BatchNorm, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+    def collect(layer: _BatchNorm, positional: tuple, named: dict, _output: Tensor) -> None:
         # With momentum 1 the running statistics are those of the batch just seen: no second pass.
-        count = inputs[0].numel() // inputs[0].shape[1]
+        inputs = positional[0] if positional else named["input"]
+        count = inputs.numel() // inputs.shape[1]
         statistics[layer].add(count, layer.running_mean, layer.running_var)
 
     modes = {module: module.training for module in model.modules()}
     momenta = {layer: layer.momentum for layer in layers}
-    hooks = [layer.register_forward_hook(collect) for layer in layers]
+    hooks = [layer.register_forward_hook(collect, with_kwargs=True) for layer in layers]
     try:
         model.eval()
         for layer in layers:
@@ -105,7 +103,7 @@ def reestimate_batchnorm(
             layer.momentum = 1.0
         for batch in iterate_batches(len(images), batch_size, smallest=2):
             with compute_precision(precision, images.device):
-                model(preprocess(images[batch]))
+                model(prepare(images[batch]))
         for layer, seen in statistics.items():
             if seen.counts:  # a layer that the forward pass skips keeps what it has
                 mean, variance = seen.combine()
@@ -118,3 +116,17 @@ def reestimate_batchnorm(
             layer.momentum = momentum
         for module, training in modes.items():
             module.training = training
+
+
+def check_found(model: nn.Module) -> None:
+    """Refuse a model with running statistics in layers that are no BatchNorm of PyTorch.
+
+    Raises:
+        InputError: naming them.
+    """
+    if names := other_statistics(model):
+        raise InputError(
+            f"the model keeps running statistics in {first_names(names)}, of a layer that is no "
+            "torch.nn.BatchNorm: they can't be re-estimated. Replace the layer, or take what lies "
+            "between the corners' own: batchnorm='interpolated'."
+        )

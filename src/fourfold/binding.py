@@ -1,16 +1,26 @@
 """Run any module with parameters taken from a flat vector, and get the gradient as one."""
 
-import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fourfold.batchnorm import batchnorm_layers
 from fourfold.errors import InputError
-from fourfold.layout import load_state
+from fourfold.modules import (
+    batchnorm_layers,
+    check_buffers,
+    copy_module,
+    load_state,
+    module_of,
+    tied_names,
+)
 from fourfold.precision import check_precision, compute_precision
 from fourfold.surface import BezierSurface
+
+# Of spectral norm, in each forward pass: from one point of a step to the next its weights change
+# far more than from one step of a single network to the next.
+_POWER_ITERATIONS = 10
 
 
 class BoundModel:
@@ -21,9 +31,8 @@ class BoundModel:
 
     Attributes:
         module: the copy, in training mode.
-        constant_columns: pieces of the vector that the model does not train (frozen parameters,
-            buffers); their gradient is 0.
-        alias_columns: pieces that repeat a tied parameter; their gradient repeats its gradient.
+        constant_columns: pieces of the vector that the model does not train (frozen parameters);
+            their gradient is 0.
     """
 
     def __init__(
@@ -35,40 +44,41 @@ class BoundModel:
         precision: str = "float32",
         compile: bool = False,
     ) -> None:
-        """Copy `model`, check that it is of the surface's architecture, and find its parameters."""
-        self.module = copy.deepcopy(model).to(device)
-        load_state(self.module, surface.state_dict(0.0, 0.0))
+        """Copy `model`, check that it is of the surface's architecture, and find its parameters.
+
+        What the corners share and the model trains becomes part of the surface's control points.
+        """
+        corner = surface.state_dict(0.0, 0.0)
+        self.module = copy_module(module_of(model, corner)).to(device)
+        load_state(self.module, corner)
+        parameters = dict(self.module.named_parameters(remove_duplicate=False))
+        check_buffers(self.module, surface.layout.names)
+        surface.arrange(*_coordinates(surface, self.module))
         self._layout = layout = surface.layout
-        tensors: dict[str, Tensor] = dict(self.module.named_buffers(remove_duplicate=False))
-        tensors |= self.module.named_parameters(remove_duplicate=False)
-        first_name: dict[int, str] = {}
         self._trainable: dict[str, Tensor] = {}
         self._constant: dict[str, Tensor] = {}
-        self._aliases: dict[str, str] = {}  # tied in the model, stored twice in the vector
         self.constant_columns: list[slice] = []
-        self.alias_columns: list[slice] = []
         start = 0
         for name, size in zip(layout.names, layout.sizes, strict=True):
-            tensor = tensors.get(name)
-            if tensor is None or not tensor.requires_grad:
-                self.constant_columns.append(slice(start, start + size))
-                if tensor is not None:
-                    self._constant[name] = tensor
-            elif id(tensor) in first_name:
-                self._aliases[name] = first_name[id(tensor)]
-                self.alias_columns.append(slice(start, start + size))
-                self._check_tied(surface, name, self._aliases[name])
+            if parameters[name].requires_grad:
+                self._trainable[name] = parameters[name]
             else:
-                first_name[id(tensor)] = name
-                self._trainable[name] = tensor
+                self._constant[name] = parameters[name]
+                self.constant_columns.append(slice(start, start + size))
             start += size
-        if not self._trainable:
-            raise InputError(
-                "the model has no trainable parameter; set requires_grad of at least one."
-            )
         for layer in batchnorm_layers(self.module):
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+        self._chosen = surface.buffers.chosen()
+        self._buffers = {
+            name: buffer
+            for name, buffer in self.module.named_buffers(remove_duplicate=False)
+            if name in self._chosen.policies
+        }
+        for module in self.module.modules():
+            for part in (module, *module._forward_pre_hooks.values()):
+                if isinstance(getattr(part, "n_power_iterations", None), int):
+                    part.n_power_iterations = max(part.n_power_iterations, _POWER_ITERATIONS)
         self.module.train()
         check_precision(precision)
         self._precision, self._device = precision, device
@@ -81,50 +91,77 @@ class BoundModel:
         labels: Tensor,
         loss_function: Callable[[Tensor, Tensor], Tensor],
         out: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+        mixture: Tensor,
+    ) -> tuple[Tensor, Any]:
         """Write the gradient of the mean loss at `theta` into `out`.
 
         Args:
             theta: (D,) parameters.
             inputs: a preprocessed batch.
             labels: its labels.
-            loss_function: maps logits and labels to a scalar.
+            loss_function: maps the model's output and labels to a scalar.
             out: (D,) receives dL/dtheta.
+            mixture: (4,) weights of the corners at the point, for the buffers between them.
 
         Returns:
-            The loss and the logits, detached.
+            The loss, detached, and the model's output.
         """
         # The module's tensors become views of `theta`, its gradients views of `out`: the
         # backward pass adds each gradient to its piece while it is in the cache, and frees it.
         # (The gradient of one sliced vector would be a sum of as many full vectors as pieces.)
         pieces, gradients = self._layout.views(theta), self._layout.views(out.zero_())
         for name, tensor in self._constant.items():
-            tensor.data = pieces[name].to(tensor.dtype)  # the model's own: the vector is float32
+            tensor.data = pieces[name].to(tensor.dtype)  # the model's own, not the vector's
         for name, parameter in self._trainable.items():
             parameter.data = pieces[name].to(parameter.dtype)
             parameter.grad = gradients[name].to(parameter.dtype)
+        if self._buffers:
+            values = self._chosen.at(mixture, {})
+            for name, buffer in self._buffers.items():
+                buffer.copy_(values[name])
         with compute_precision(self._precision, self._device):
-            logits = self._forward(inputs)
-            loss = loss_function(logits, labels)
+            output = self._forward(inputs)
+            loss = loss_function(output, labels)
         loss.backward(inputs=list(self._trainable.values()))
         for name, parameter in self._trainable.items():
             if parameter.dtype != out.dtype:  # its gradient is no view
                 gradients[name].copy_(parameter.grad)
-        for alias, name in self._aliases.items():
-            gradients[alias].copy_(gradients[name])
-        return loss.detach(), logits.detach()
+        return loss.detach(), output
 
-    @staticmethod
-    def _check_tied(surface: BezierSurface, alias: str, name: str) -> None:
-        pieces = dict(
-            zip(
-                surface.layout.names,
-                surface.control_points.split(surface.layout.sizes, dim=1),
-                strict=True,
-            )
-        )
-        if not torch.equal(pieces[alias], pieces[name]):
-            raise InputError(
-                f"the model ties {alias!r} to {name!r}, but a corner holds different values for "
-                "them; save the corners from the model that ties them."
-            )
+
+def _coordinates(surface: BezierSurface, module: nn.Module) -> tuple[set[str], dict[str, str]]:
+    """Return the names of a surface's coordinates, and the ties, as the module declares them.
+
+    What it trains is a coordinate even where all corners share it; what it ties is one tensor even
+    where files hold it twice, and what it doesn't tie is two, even where the corners do.
+
+    Raises:
+        InputError: if it ties tensors that differ in a corner.
+    """
+    layout, shared = surface.layout, surface.buffers.shared
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    columns = dict(
+        zip(layout.names, surface.control_points.split(layout.sizes, dim=1), strict=True)
+    )
+    tied = {alias: name for alias, name in layout.tied.items() if alias not in parameters}
+    for group in tied_names(module):
+        name, *aliases = (name for name in layout.order if name in group and name in parameters)
+        for alias in aliases:
+            first, second = (layout.tied.get(one, one) for one in (name, alias))
+            is_one = first == second or (first in shared and second in shared)
+            if not is_one and not (
+                {first, second} <= columns.keys() and torch.equal(columns[first], columns[second])
+            ):
+                raise InputError(
+                    f"the model ties {alias!r} to {name!r}, but a corner holds different values "
+                    "for them; save the corners from the model that ties them."
+                )
+            tied[alias] = name
+    names = {
+        name
+        for name in layout.order
+        if name in parameters
+        and name not in tied
+        and (layout.tied.get(name, name) in columns or parameters[name].requires_grad)
+    }
+    return names, tied

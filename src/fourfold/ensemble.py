@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fourfold.errors import InputError
+from fourfold.inputs import as_tensor, class_labels, logits_of
 from fourfold.metrics import average_predictions, classification_metrics, mean_disagreement
 
 
@@ -23,6 +24,7 @@ def evaluate_ensemble(logits: Tensor, members: Sequence[int], labels: Tensor) ->
         n, nll, accuracy, ece, brier, disagreement (mean over pairs of members), forward_passes
         (networks evaluated per prediction).
     """
+    logits, labels = as_members(logits, labels)
     chosen = logits[list(members)]
     return {
         "n": len(labels),
@@ -37,7 +39,8 @@ def greedy_ensemble(
 ) -> list[int]:
     """Choose networks one by one, each the one that lowers the ensemble's nll most.
 
-    It stops when no further network lowers the nll, or at `max_members`. A network is taken once.
+    It stops when no further network lowers the nll, or at `max_members`. A network is taken once;
+    one with a NaN or an infinity among its logits never.
     The first k members are what a choice of at most k would have been.
 
     Args:
@@ -51,7 +54,7 @@ def greedy_ensemble(
         Indices in the order of their choice.
 
     Raises:
-        InputError: if `max_members` is below 1 or there are no networks.
+        InputError: if `max_members` is below 1, or no network has finite logits.
 
     Reference: Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004 (here
     without replacement).
@@ -61,15 +64,22 @@ def greedy_ensemble(
             f"max_members is {max_members} and there are {len(logits)} networks; both must be at "
             "least 1."
         )
+    logits, labels = as_members(logits, labels)
+    broken = ~logits.isfinite().flatten(1).all(dim=1)
+    if bool(broken.all()):
+        raise InputError(
+            f"each of the {len(logits)} networks has a NaN or an infinity in its logits."
+        )
     # Only the probability of the true class enters the nll of an average; its logarithm, because a
     # confident mistake has a probability that single precision rounds to 0.
     of_label = logits.float().log_softmax(dim=2)[:, torch.arange(len(labels)), labels].double()
     total = torch.full_like(of_label[0], -math.inf)
     chosen: list[int] = []
     best = math.inf
-    while len(chosen) < min(max_members, len(logits)):
+    while len(chosen) < min(max_members, int((~broken).sum())):
         nll = math.log(len(chosen) + 1) - torch.logaddexp(total, of_label).mean(dim=1)
         nll[chosen] = math.inf
+        nll[broken] = math.inf
         candidate = int(nll.argmin())
         if stop_early and not nll[candidate] < best:
             break
@@ -77,3 +87,20 @@ def greedy_ensemble(
         chosen.append(candidate)
         total = torch.logaddexp(total, of_label[candidate])
     return chosen
+
+
+def as_members(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Return (networks, n, classes) logits and (n,) class indices, checked.
+
+    Raises:
+        InputError: if they have other shapes, or a label has no column.
+    """
+    logits = as_tensor(logits, "logits")
+    if logits.ndim != 3:
+        raise InputError(
+            f"logits have the shape {tuple(logits.shape)}; give (networks, n, classes)."
+        )
+    labels = class_labels(labels, logits.shape[1])
+    for network in logits[:1]:
+        logits_of(network, len(labels), int(labels.max()) if len(labels) else 0)
+    return logits, labels

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fourfold.batchnorm import batchnorm_layers
+from fourfold.bernstein import surface_basis
 from fourfold.binding import BoundModel
 from fourfold.data.batches import Augment, Preprocess, to_device, to_float
 from fourfold.errors import DivergenceError, InputError
+from fourfold.inputs import Objective, as_tensor
 from fourfold.loop import Loop, OnStep
+from fourfold.modules import as_input, check_trainable
 from fourfold.schedule import check_training_settings, learning_rate
 from fourfold.seeds import make_generator
 from fourfold.snapshot import Snapshots
@@ -70,8 +72,8 @@ def fit(
         surface: its free control points are moved in place. After an error they are where the last
             step left them.
         model: any module of the corners' architecture; it is copied, not changed.
-        train_images: (n, ...) images.
-        train_labels: (n,) class indices.
+        train_images: (n, ...) images, a tensor or an array.
+        train_labels: (n,) class indices; with a `loss_function` whatever it takes.
         epochs: passes over the images for the whole surface.
         lr: peak learning rate. A point of a 3 x 3 surface moves 0.11 times as far as a single
             network at the same rate under SGD (see `bernstein.gram_matrix`), so take 2 to 8 times
@@ -96,7 +98,8 @@ def fit(
         compile: run the network through `torch.compile`; the first steps then take up to minutes.
         augment: maps a batch of images and a generator to an augmented batch.
         preprocess: maps a batch of images to the model's input.
-        loss_function: maps logits and labels to a mean over the batch.
+        loss_function: maps the model's output and labels to a mean over the batch. The column
+            accuracy is NaN where the labels are no class indices.
         device: where to fit; by default where the images are.
         snapshots: where to save the state at intervals, and to continue from if one is there.
         on_step: progress report, called with (step, steps, loss, images seen).
@@ -113,8 +116,10 @@ def fit(
             f"a surface of degree {surface.degree} has no free control points to fit; "
             "choose a degree with a component of at least 2, such as (2, 2)."
         )
+    train_images = as_tensor(train_images, "train_images")
+    objective = Objective(train_labels, len(train_images), loss_function)
     check_training_settings(
-        n=len(train_images), labels=len(train_labels), epochs=epochs, lr=lr, batch_size=batch_size,
+        n=len(train_images), epochs=epochs, lr=lr, batch_size=batch_size,
         momentum=momentum, betas=betas, weight_decay=weight_decay, clip_norm=clip_norm,
         warmup=warmup, schedule=schedule,
     )  # fmt: skip
@@ -125,24 +130,25 @@ def fit(
             f"batch_size is {batch_size} and points_per_step {points_per_step}; "
             "the batch must be a multiple of the points."
         )
-    if batch_size == points_per_step and batchnorm_layers(model):
-        raise InputError(
-            f"batch_size and points_per_step are both {batch_size}, one image per point; "
-            "BatchNorm needs at least 2 images per point, so raise batch_size."
-        )
+    check_trainable(
+        model,
+        batch_size // points_per_step,
+        f"batch_size and points_per_step are both {batch_size}, one image per point",
+    )
     draw_surface = _choose(SAMPLERS, "sampler", sampler)
     device = torch.device(device) if device is not None else train_images.device
-    train_images, train_labels = train_images.to(device), train_labels.to(device)
+    train_images, train_labels = train_images.to(device), objective.labels.to(device)
     descend = SurfaceStep(
         surface, model, points_per_step, device=device, optimizer=optimizer, momentum=momentum,
-        betas=betas, weight_decay=weight_decay, clip_norm=clip_norm, loss_function=loss_function,
+        betas=betas, weight_decay=weight_decay, clip_norm=clip_norm, objective=objective,
         precision=precision, compile=compile,
     )  # fmt: skip
     drawing = make_generator(seed, f"{_PURPOSE}points")
     loop = Loop(
         train_images, train_labels, epochs=boundary_epochs + epochs, batch_size=batch_size,
         seed=seed, purpose=_PURPOSE, target=descend, streams={"points": drawing},
-        augment=augment, preprocess=preprocess, snapshots=snapshots, on_step=on_step,
+        augment=augment, preprocess=as_input(preprocess, model), snapshots=snapshots,
+        on_step=on_step,
     )  # fmt: skip
     boundary_steps = boundary_epochs * (len(train_images) // batch_size)
     for inputs, target in loop.batches():
@@ -187,7 +193,7 @@ class SurfaceStep:
         betas: tuple[float, float] = (0.9, 0.98),
         weight_decay: float = 5e-4,
         clip_norm: float | None = None,
-        loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        objective: Objective | None = None,
         precision: str = "float32",
         compile: bool = False,
     ) -> None:
@@ -196,8 +202,11 @@ class SurfaceStep:
         self._bound = BoundModel(model, surface, device, precision=precision, compile=compile)
         surface.control_points = surface.control_points.to(device)
         self._surface, self._device = surface, device
-        self._clip_norm, self._loss_function = clip_norm, loss_function
-        self._theta = torch.empty(points, surface.dimension, device=device)
+        self._clip_norm = clip_norm
+        self._objective = objective or Objective((), 0)
+        self._theta = torch.empty(
+            points, surface.dimension, dtype=surface.layout.dtype, device=device
+        )
         self._gradient = torch.empty_like(self._theta)
         self._descent = descent_class(
             surface, momentum, betas, weight_decay, self._bound.constant_columns
@@ -223,20 +232,18 @@ class SurfaceStep:
         """
         theta, gradient = self._theta, self._gradient
         weights = to_device(self._surface.weights(u, v), self._device)
+        mixtures = surface_basis((1, 1), u, v)
         torch.mm(weights, self._surface.control_points, out=theta)
         shares = zip(inputs.chunk(len(theta)), labels.chunk(len(theta)), strict=True)
         losses, correct = [], []
         for i, (x, y) in enumerate(shares):
-            loss, logits = self._bound.gradient(
-                theta[i], x, y, self._loss_function, out=gradient[i]
+            loss, output = self._bound.gradient(
+                theta[i], x, y, self._objective.loss, out=gradient[i], mixture=mixtures[i]
             )
             losses.append(loss)
-            correct.append((logits.argmax(dim=1) == y).sum())
+            correct.append(self._objective.correct(output, y))
         if self._clip_norm is not None:
             norm = gradient.norm(dim=1, keepdim=True)
-            for columns in self._bound.alias_columns:  # a tied parameter counts once
-                repeated = gradient[:, columns].norm(dim=1, keepdim=True)
-                norm = (norm.square() - repeated.square()).clamp(min=0).sqrt()
             gradient.mul_((self._clip_norm / (norm + 1e-6)).clamp(max=1))
         self._descent.step(weights, theta, gradient, rate)
         return torch.stack(losses).mean(), torch.stack(correct).sum()

@@ -1,5 +1,6 @@
 """Barriers of a surface and distances between its control points."""
 
+import math
 from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
@@ -28,7 +29,8 @@ def measure_barriers(grid: pd.DataFrame) -> pd.DataFrame:
     the corners themselves are no candidates for the maximum, which would make it at least 0.
 
     Worst point and barrier are over all points that were evaluated on the whole split: grid, edges
-    and random ones. The mean is over the area, from the grid alone by the trapezoid rule.
+    and random ones. The mean is over the area, from the grid alone by the trapezoid rule. A point
+    whose network gives no numbers is the worst there is: maximum, mean and barrier are then NaN.
 
     Returns:
         One row per surface, split and metric (`nll`, or `error` = 1 - accuracy): corner_mean_own
@@ -61,7 +63,7 @@ def measure_barriers(grid: pd.DataFrame) -> pd.DataFrame:
                 + u * v * corners[3]
             )
             excess = loss[between.index] - mixture
-            worst, highest = loss.idxmax(), excess.idxmax()
+            worst, highest = loss.fillna(math.inf).idxmax(), excess.fillna(math.inf).idxmax()
             rows.append(
                 {
                     "surface": surface,
@@ -113,6 +115,8 @@ def measure_distances(
     rows: list[dict[str, Any]] = []
     for (i, a), (j, b) in combinations(enumerate(surface.control_point_names), 2):
         l2 = (points[i] - points[j]).norm()
+        # Corners that share everything have no coordinates: they are one point.
+        size, product = norms[i] + norms[j], norms[i] * norms[j]
         known = a in logits and b in logits
         rows.append(
             {
@@ -120,8 +124,8 @@ def measure_distances(
                 "a": a,
                 "b": b,
                 "l2": l2.item(),
-                "relative_l2": (2 * l2 / (norms[i] + norms[j])).item(),
-                "cosine": (gram[i, j] / (norms[i] * norms[j])).item(),
+                "relative_l2": (2 * l2 / size).item() if size else 0.0,
+                "cosine": (gram[i, j] / product).item() if product else 1.0,
                 "disagreement": disagreement(logits[a], logits[b]) if known else None,
             }
         )

@@ -1,21 +1,32 @@
 """Evaluate the networks at many points of a surface."""
 
-import copy
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fourfold.batchnorm import batchnorm_layers, reestimate_batchnorm
+from fourfold.batchnorm import check_found, reestimate_batchnorm
 from fourfold.data.augment import augment_once
 from fourfold.data.batches import Augment, Preprocess, iterate_batches, to_float
 from fourfold.errors import InputError
-from fourfold.layout import StateDict, load_state
+from fourfold.inputs import as_splits, as_tensor, logits_of
+from fourfold.layout import StateDict
 from fourfold.logits import to_half
 from fourfold.metrics import classification_metrics, per_image
+from fourfold.modules import (
+    as_input,
+    batchnorm_layers,
+    check_buffers,
+    copy_module,
+    load_state,
+    module_of,
+    other_statistics,
+)
 from fourfold.points import CORNER_COORDINATES, Point, edge_points, grid_points
 from fourfold.precision import check_precision, compute_precision
 from fourfold.seeds import make_generator
@@ -171,6 +182,8 @@ def evaluate_points(
             "evaluated with their own statistics as well."
         )
 
+    check_buffers(module_of(model, surface.state_dict(0.0, 0.0)), surface.layout.names)
+
     def evaluate(points: Sequence[Point], mode: str | None, report: bool) -> Evaluation:
         def on_network(done: int) -> None:
             if report and on_point is not None:
@@ -229,18 +242,14 @@ def evaluate_networks(
         A table with the column `network` (position in `networks`) in place of surface, sample, u
         and v.
     """
-    if not splits:
-        raise InputError("splits is empty; give at least one name -> (images, labels).")
-    for name, (images, labels) in splits.items():
-        if len(images) == 0 or len(images) != len(labels):
-            raise InputError(
-                f"split {name!r} has {len(images)} images and {len(labels)} labels; "
-                "it needs at least one image, and one label per image."
-            )
+    splits = as_splits(splits)
     check_precision(precision)
     first_images = next(iter(splits.values()))[0]
     device = torch.device(device) if device is not None else first_images.device
-    network = copy.deepcopy(model).to(device).eval()
+    networks = iter(networks)
+    if (first := next(networks, None)) is None:
+        raise InputError("there are no networks to evaluate; give at least one state dict.")
+    network = copy_module(module_of(model, first)).to(device).eval()
     mode = batchnorm_mode(network, batchnorm)
     if mode == "reestimated":
         if batchnorm_images is None and "train" not in splits:
@@ -250,7 +259,8 @@ def evaluate_networks(
             )
         if batchnorm_images is None:
             batchnorm_images = splits["train"][0]
-        seen = augment_once(batchnorm_images.to(device), augment, seed, "batchnorm")
+        batchnorm_images = as_tensor(batchnorm_images, "batchnorm_images").to(device)
+        seen = augment_once(batchnorm_images, augment, seed, "batchnorm")
     moved = {
         name: (images.to(device), labels.to(device)) for name, (images, labels) in splits.items()
     }
@@ -260,12 +270,14 @@ def evaluate_networks(
     logits: dict[str, list[Tensor]] = {name: [] for name in splits if name in kept}
     nll: dict[str, list[Tensor]] = {name: [] for name in splits}
     correct: dict[str, list[Tensor]] = {name: [] for name in splits}
-    for position, state in enumerate(networks):
+    for position, state in enumerate(chain([first], networks)):
         load_state(network, state)
         if mode == "reestimated":
             reestimate_batchnorm(network, seen, **settings)
         for name, (images, labels) in moved.items():
-            outputs = to_half(predict(network, images, **settings))
+            raw = predict(network, images, **settings)
+            logits_of(raw, len(images), int(labels.max()))
+            outputs = to_half(_without_infinities(raw, name, position))
             log_probabilities = outputs.float().log_softmax(dim=1)
             rows.append(
                 {"network": position, "split": name, "n": len(labels)}
@@ -283,11 +295,24 @@ def evaluate_networks(
     return Evaluation(pd.DataFrame(rows), *(_stack(parts) for parts in (logits, nll, correct)))
 
 
+def _without_infinities(logits: Tensor, split: str, position: int) -> Tensor:
+    """Return logits; of a network that has a NaN or an infinity among them, NaN throughout."""
+    broken = int((~logits.isfinite()).any(dim=1).sum())
+    if not broken:
+        return logits
+    warnings.warn(
+        f"network {position} gives NaN or infinite logits for {broken} of {len(logits)} images of "
+        f"split {split!r}: its metrics are NaN, and no ensemble takes it.",
+        stacklevel=3,
+    )
+    return torch.full_like(logits, float("nan"))
+
+
 def _stack(parts: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack(members) for name, members in parts.items()}
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: a scripted module that was trained refuses its tensors
 def predict(
     model: nn.Module,
     images: Tensor,
@@ -297,13 +322,15 @@ def predict(
     preprocess: Preprocess = to_float,
 ) -> Tensor:
     """Return the (n, classes) float32 logits of `model`, in evaluation mode, for all images."""
+    images, prepare = as_tensor(images, "images"), as_input(preprocess, model)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         outputs = []
         for batch in iterate_batches(len(images), batch_size):
             with compute_precision(precision, images.device):
-                outputs.append(model(preprocess(images[batch])).float())
+                inputs = prepare(images[batch])
+                outputs.append(logits_of(model(inputs), len(images[batch])).float())
     finally:
         for module, training in modes:
             module.training = training
@@ -318,10 +345,10 @@ def batchnorm_mode(model: nn.Module, asked: str | None = None) -> str:
     """
     if asked is not None and asked not in BATCHNORM_MODES:
         raise InputError(f"batchnorm is {asked!r}; choose one of {', '.join(BATCHNORM_MODES)}.")
+    if asked not in ("interpolated", "own"):
+        check_found(model)
     if not batchnorm_layers(model):
-        # Other layers with running statistics (InstanceNorm) keep interpolated ones: say so.
-        other = any(name.endswith("running_mean") for name, _ in model.named_buffers())
-        return ("own" if asked == "own" else "interpolated") if other else "none"
+        return asked if other_statistics(model) else "none"
     if asked == "none":
         raise InputError(
             "batchnorm is 'none', but the model keeps BatchNorm statistics; choose 'reestimated' "

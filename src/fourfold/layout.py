@@ -1,23 +1,17 @@
-"""State dicts as flat parameter vectors, with the buffers kept apart."""
+"""State dicts as flat parameter vectors, with what is no parameter kept apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from fourfold.errors import InputError
 from fourfold.untrusted import check_fields
-
-# State dicts don't tell buffers from parameters. Integers can't be trained, and among the floating
-# tensors the running statistics are the ones that must not be moved as weights. Any other floating
-# buffer may lie in the vector: it is interpolated there, and `fit` never moves what the model does
-# not declare as a trainable parameter.
-_RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 # Those that arithmetic is defined for; float8 and smaller are formats of storage.
 _FLOATS = {
@@ -36,9 +30,9 @@ class ParameterLayout:
     Attributes:
         names: tensors in the vector, in state-dict order; tied tensors once.
         shapes: their shapes.
-        dtypes: their dtypes in the state dict (the vector itself is float32).
+        dtypes: their dtypes in the state dict; for the vector's own see `dtype`.
         buffers: names of the tensors outside the vector.
-        tied: alias -> name, for tensors that share storage.
+        tied: alias -> name, for two names of one tensor, in the vector or outside.
         order: all keys of the state dict, in its order.
     """
 
@@ -50,33 +44,24 @@ class ParameterLayout:
     order: tuple[str, ...]
 
     @classmethod
-    def from_state_dict(cls, state: StateDict) -> "ParameterLayout":
-        """Lay out the floating tensors of `state` one after another."""
-        names, shapes, dtypes, buffers = [], [], [], []
-        tied: dict[str, str] = {}
-        first_at: dict[tuple, str] = {}
-        for name, tensor in state.items():
-            if tensor.is_complex():
-                raise InputError(f"tensor {name!r} is {tensor.dtype}; only real networks work.")
-            _check_dtype(name, tensor)
-            is_statistic = name.rpartition(".")[2] in _RUNNING_STATISTICS
-            if is_statistic or not tensor.is_floating_point() or bool(tensor.isinf().any()):
-                buffers.append(name)
-                continue
-            # The same memory under two names is one parameter (tied weights).
-            place = (
-                (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
-            )
-            if place in first_at:
-                tied[name] = first_at[place]
-                continue
-            first_at[place] = name
-            names.append(name)
-            shapes.append(tuple(tensor.shape))
-            dtypes.append(tensor.dtype)
-        if not names:
-            raise InputError(f"the state dict has no floating tensors; its keys are {list(state)}.")
-        return cls(tuple(names), tuple(shapes), tuple(dtypes), tuple(buffers), tied, tuple(state))
+    def of(
+        cls, state: StateDict, names: Collection[str], tied: Mapping[str, str]
+    ) -> "ParameterLayout":
+        """Lay out the tensors `names` of `state` one after another, in its order."""
+        inside = [name for name in state if name in names]
+        return cls(
+            names=tuple(inside),
+            shapes=tuple(tuple(state[name].shape) for name in inside),
+            dtypes=tuple(state[name].dtype for name in inside),
+            buffers=tuple(name for name in state if name not in names and name not in tied),
+            tied=dict(tied),
+            order=tuple(state),
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The vector's dtype: float64 if a tensor is, so that none is rounded; else float32."""
+        return torch.float64 if torch.float64 in self.dtypes else torch.float32
 
     def to_json(self) -> dict[str, Any]:
         """Return the layout as JSON values."""
@@ -100,7 +85,7 @@ class ParameterLayout:
         kinds |= {"buffers": list[str], "tied": dict[str, str], "order": list[str]}
         check_fields(stored, kinds, "the layout")
         names, shapes, dtypes = stored["names"], stored["shapes"], stored["dtypes"]
-        if not len(names) == len(shapes) == len(dtypes) > 0:
+        if not len(names) == len(shapes) == len(dtypes):
             raise InputError(
                 f"the layout has {len(names)} names, {len(shapes)} shapes and {len(dtypes)} "
                 "dtypes; each tensor must have one of each."
@@ -122,8 +107,8 @@ class ParameterLayout:
                 "the layout is contradictory: `order` must have each of names, buffers and tied "
                 "names once."
             )
-        if astray := sorted(set(stored["tied"].values()) - set(names)):
-            raise InputError(f"the layout ties names to {astray[0]!r:.80}, which is no parameter.")
+        if astray := sorted(set(stored["tied"].values()) - {*names, *stored["buffers"]}):
+            raise InputError(f"the layout ties names to {astray[0]!r:.80}, which is no tensor.")
         return cls(
             tuple(names),
             tuple(map(tuple, shapes)),
@@ -144,7 +129,7 @@ class ParameterLayout:
         return sum(self.sizes)
 
     def flatten(self, state: StateDict, out: Tensor) -> None:
-        """Write the parameters of `state` into the (D,) float32 vector `out`."""
+        """Write the parameters of `state` into the (D,) vector `out`."""
         for name, piece in zip(self.names, out.split(self.sizes), strict=True):
             piece.copy_(state[name].detach().reshape(-1))
 
@@ -167,6 +152,62 @@ class ParameterLayout:
         return {name: state[name] for name in self.order}
 
 
+def find_ties(states: Sequence[StateDict], labels: Sequence[str]) -> dict[str, str]:
+    """Return alias -> name of the tensors that are one tensor under two names.
+
+    They share memory; or, since files store both, they are matrices that are equal in each of
+    several networks that differ in them. (Equal vectors prove nothing: two biases that begin at 0
+    and are added stay equal for all training, as in a ResNet's block with a downsampling branch.)
+
+    Raises:
+        InputError: if tensors that share memory in one network have different values in another.
+    """
+    tied: dict[str, str] = {}
+    for state in states:
+        first_at: dict[tuple, str] = {}
+        for name, tensor in state.items():
+            if tensor.numel() == 0:
+                continue
+            place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+            if (first := first_at.setdefault(place, name)) != name:
+                tied.setdefault(name, first)
+    for alias, name in tied.items():
+        for state, label in zip(states, labels, strict=True):
+            if not is_equal(state[alias], state[name]):
+                raise InputError(
+                    f"tensors {name!r} and {alias!r} are tied in one network, but differ in "
+                    f"{label}; all networks must tie the same tensors."
+                )
+    if len(states) == 1:
+        return tied
+    alike: dict[tuple, list[str]] = {}
+    for name, tensor in states[0].items():
+        if name in tied or tensor.ndim < 2 or not tensor.is_floating_point():
+            continue
+        candidates = alike.setdefault((tensor.dtype, tensor.shape), [])
+        for first in candidates:
+            equal = all(is_equal(state[first], state[name]) for state in states)
+            if equal and not all(is_equal(tensor, state[name]) for state in states[1:]):
+                tied[name] = first
+                break
+        else:
+            candidates.append(name)
+    return {alias: tied.get(name, name) for alias, name in tied.items()}
+
+
+def is_equal(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors of one shape have the same values, with a look at the first."""
+    head = (slice(0, 1),) * a.ndim
+    return torch.equal(a[head], b[head]) and torch.equal(a, b)
+
+
+def first_names(names: Iterable[str], most: int = 3) -> str:
+    """Return the first few names for a message, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f"{name!r:.80}" for name in names[:most]) + more
+
+
 def check_same_architecture(states: Sequence[StateDict], labels: Sequence[str]) -> None:
     """Refuse state dicts that differ in names, shapes or dtypes, or hold a NaN or an infinity.
 
@@ -175,59 +216,59 @@ def check_same_architecture(states: Sequence[StateDict], labels: Sequence[str]) 
     """
     first, first_label = states[0], labels[0]
     for state, label in zip(states, labels, strict=True):
+        if not isinstance(state, Mapping):
+            raise InputError(
+                f"{label} is {type(state).__name__}, no state dict; pass model.state_dict(), or "
+                "what load_checkpoint returns."
+            )
         for name, tensor in state.items():
-            if not isinstance(tensor, Tensor) or is_lazy(tensor):
-                raise InputError(
-                    f"{label}: entry {name!r} is {type(tensor).__name__}, no tensor with values; "
-                    "run a lazy module once before its state dict is taken."
-                )
-            _check_dtype(name, tensor)
+            check_tensor(name, tensor, label)
         missing, extra = sorted(first.keys() - state.keys()), sorted(state.keys() - first.keys())
         if missing or extra:
             raise InputError(
                 f"{label} and {first_label} are different architectures: {label} lacks "
-                f"{missing[:3] or 'nothing'} and adds {extra[:3] or 'nothing'}; "
-                "the corners of a surface must have the same tensors."
+                f"{first_names(missing) or 'nothing'} and adds {first_names(extra) or 'nothing'}; "
+                "the networks must have the same tensors."
             )
         for name, tensor in state.items():
             reference = first[name]
             if tensor.shape != reference.shape or tensor.dtype != reference.dtype:
                 raise InputError(
                     f"tensor {name!r} is {tuple(tensor.shape)} {tensor.dtype} in {label}, but "
-                    f"{tuple(reference.shape)} {reference.dtype} in {first_label}; the corners of "
-                    "a surface must have equal shapes and dtypes."
+                    f"{tuple(reference.shape)} {reference.dtype} in {first_label}; the networks "
+                    "must have equal shapes and dtypes."
                 )
+    if not any(tensor.is_floating_point() for tensor in first.values()):
+        raise InputError(f"{first_label} has no floating tensors; its keys are {list(first)[:5]}.")
     for state, label in zip(states, labels, strict=True):
         for name, tensor in state.items():
             if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
                 continue
             # A mask may hold infinities, if it is no parameter: all networks then share it.
-            is_mask = all(torch.equal(other[name], tensor) for other in states)  # a NaN never is
-            if not is_mask:
+            if not all(torch.equal(other[name], tensor) for other in states):  # a NaN never is
                 raise InputError(
                     f"tensor {name!r} of {label} holds a NaN or an infinity; the network has "
                     "diverged, train it again (a lower learning rate helps)."
                 )
 
 
-def _check_dtype(name: str, tensor: Tensor) -> None:
-    if tensor.is_floating_point() and tensor.dtype not in _FLOATS.values():
+def check_tensor(name: str, tensor: Tensor, label: str) -> None:
+    """Refuse what is no dense tensor of real numbers."""
+    if not isinstance(tensor, Tensor) or is_lazy(tensor):
         raise InputError(
-            f"tensor {name!r} is {tensor.dtype}; allowed are {', '.join(_FLOATS)}. Convert the "
-            "network with model.float()."
+            f"{label}: entry {name!r} is {type(tensor).__name__}, no tensor with values; take "
+            "model.state_dict(), of a lazy or quantized module after it has run as a float one."
         )
-
-
-def load_state(model: nn.Module, state: StateDict) -> None:
-    """Load a state dict into `model`.
-
-    Raises:
-        InputError: if the model is of another architecture.
-    """
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        kind = "quantized" if tensor.is_quantized else "without values (on the meta device)"
+        kind = kind if tensor.layout == torch.strided else str(tensor.layout)
         raise InputError(
-            f"the model is not of the checkpoints' architecture: {error}. "
-            "Build the model that the corners were trained with."
-        ) from error
+            f"{label}: tensor {name!r} is {kind}; only dense tensors with values can be averaged "
+            "(tensor.to_dense(), tensor.dequantize(), or load the network from its file)."
+        )
+    is_number = tensor.is_floating_point() and tensor.dtype not in _FLOATS.values()
+    if tensor.is_complex() or is_number:
+        raise InputError(
+            f"{label}: tensor {name!r} is {tensor.dtype}; of floating tensors {', '.join(_FLOATS)} "
+            "are allowed. Convert the network with model.float()."
+        )

@@ -140,9 +140,13 @@ class Examples:
             check_fields(header, {"surface": str}, "the header")
             _check_points(tensors["points"])
             points = [tuple(point) for point in tensors["points"].tolist()]
-            samples = [SAMPLES[code] for code in tensors["samples"].tolist()]
+            codes = tensors["samples"]
+            if codes.dtype != torch.uint8:
+                raise InputError(f"samples are {codes.dtype}; they must be uint8.")
+            check_labels(codes.long(), len(SAMPLES), "samples")
+            samples = [SAMPLES[code] for code in codes.tolist()]
             for split, labels in parts["labels"].items():
-                expected = (len(samples), len(labels))
+                expected = (len(samples), labels.numel())
                 shapes = {tuple(parts[part][split].shape) for part in ("nll", "correct")}
                 if shapes != {expected} or len(points) != len(samples):
                     raise InputError(
@@ -186,7 +190,7 @@ def _check_points(points: Tensor) -> None:
 def _check_parts(
     points: Tensor, logits: dict[str, Tensor], own: dict[str, Tensor], labels: dict[str, Tensor]
 ) -> None:
-    """Refuse logits that don't fit to the points and labels, or are no finite numbers."""
+    """Refuse logits that don't fit to the points and labels, or are no numbers in part."""
     _check_points(points)
     if not logits or logits.keys() != labels.keys() or logits.keys() != own.keys():
         raise InputError(
@@ -204,10 +208,12 @@ def _check_parts(
                     f"are {networks} networks and {images} labels; the shape must be "
                     "(networks, images, classes)."
                 )
-            if not values.is_floating_point() or not bool(torch.isfinite(values).all()):
-                raise InputError(
-                    f"the logits of {split!r:.40} are not all finite floating numbers."
-                )
+            if values.dtype != torch.float16:
+                raise InputError(f"the logits of {split!r:.40} are {values.dtype}, not float16.")
+            # A network that gave no numbers on some image is NaN throughout.
+            is_broken = values.isnan().flatten(1).all(dim=1)
+            if not bool((values.isfinite().flatten(1).all(dim=1) | is_broken).all()):
+                raise InputError(f"a network's logits of {split!r:.40} are not all finite numbers.")
             check_labels(labels_of_split, classes, f"the labels of {split!r:.40}")
 
 

@@ -1,41 +1,45 @@
 """Merges: one network from several, by averaging weights or picking a point of a surface."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from fourfold.errors import InputError
-from fourfold.layout import ParameterLayout, StateDict, check_same_architecture
+from fourfold.layout import StateDict
 from fourfold.points import is_corner, lattice_rows
+from fourfold.surface import separate
 
 
-def average_states(states: Sequence[StateDict]) -> dict[str, Tensor]:
+def average_states(
+    states: Sequence[StateDict], *, buffers: Mapping[str, str] | None = None
+) -> dict[str, Tensor]:
     """Average the parameters of networks of one architecture (a uniform soup).
 
-    Floating buffers (BatchNorm statistics) are averaged too, which is only a start: re-estimate
-    them before the average is used. Integer buffers are the first network's.
+    BatchNorm statistics are averaged too, which is only a start: re-estimate them before the
+    average is used. What is equal in all networks stays as it is; the vectors of spectral norm are
+    those of the average.
+
+    Args:
+        states: state dicts.
+        buffers: what other buffers that differ become, see `BezierSurface.from_corners`.
 
     Raises:
-        InputError: if there are no networks or they differ in architecture.
+        InputError: if there are no networks, or as `BezierSurface.from_corners`.
 
     Reference: Wortsman et al., "Model soups", ICML 2022.
     """
     if not states:
         raise InputError("an average needs at least one network, got none.")
-    check_same_architecture(states, [f"network {i}" for i in range(len(states))])
-    layout = ParameterLayout.from_state_dict(states[0])
-    rows = torch.empty(len(states), layout.dimension)
+    layout, others = separate(states, [f"network {i}" for i in range(len(states))], buffers)
+    rows = torch.empty(len(states), layout.dimension, dtype=layout.dtype)
     for state, row in zip(states, rows, strict=True):
         layout.flatten(state, out=row)
-    buffers = {
-        name: torch.stack([state[name] for state in states]).mean(dim=0)
-        if states[0][name].is_floating_point()
-        else states[0][name]
-        for name in layout.buffers
-    }
-    return layout.state_dict(rows.mean(dim=0), buffers)
+    mean = rows.mean(dim=0)
+    shares = torch.full((len(states),), 1 / len(states), dtype=torch.float64)
+    return layout.state_dict(mean, others.at(shares, layout.views(mean)))
 
 
 def greedy_soup(
@@ -54,7 +58,10 @@ def greedy_soup(
 
     Reference: Wortsman et al., "Model soups", ICML 2022, recipe 1.
     """
-    order = sorted(range(len(accuracies)), key=lambda i: (-accuracies[i], i))
+    if not accuracies:
+        raise InputError("a soup needs at least one network, got no accuracies.")
+    known = [-math.inf if math.isnan(accuracy) else accuracy for accuracy in accuracies]
+    order = sorted(range(len(known)), key=lambda i: (-known[i], i))
     soup, best = [order[0]], accuracies[order[0]]
     for candidate in order[1:]:
         accuracy = evaluate([*soup, candidate])

@@ -1,11 +1,13 @@
 """Metrics of classifiers from predicted log-probabilities and labels (pure functions)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fourfold.errors import InputError
+from fourfold.inputs import as_tensor, class_labels, logits_of
 
 ECE_BINS = 15  # equal-width bins of confidence, the usual number since Guo et al., ICML 2017
 
@@ -24,11 +26,18 @@ def classification_metrics(log_probabilities: Tensor, labels: Tensor) -> dict[st
         brier: mean over examples of the squared distance between the predicted distribution and
         the one-hot label, from 0 to 2.
 
+        All are NaN if a prediction is.
+
     Raises:
-        InputError: if there are no examples.
+        InputError: if there are no examples, or the labels are no classes of the predictions.
     """
+    log_probabilities = as_tensor(log_probabilities, "log_probabilities")
+    labels = class_labels(labels, len(log_probabilities))
     if len(labels) == 0:
         raise InputError("metrics of 0 examples don't exist; the split is empty.")
+    logits_of(log_probabilities, len(labels), int(labels.max()))
+    if bool(log_probabilities.isnan().any()):
+        return dict.fromkeys(("nll", "accuracy", "ece", "brier"), math.nan)
     probabilities = log_probabilities.exp()
     nll, is_correct = per_image(log_probabilities, labels)
     correct = is_correct.double()
@@ -50,7 +59,8 @@ def per_image(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
         labels: (n,) class indices.
     """
     of_label = log_probabilities.gather(1, labels[:, None])[:, 0]
-    return -of_label, log_probabilities.argmax(dim=1) == labels
+    is_number = ~log_probabilities.isnan().any(dim=1)
+    return -of_label, (log_probabilities.argmax(dim=1) == labels) & is_number
 
 
 def _calibration_error(confidence: Tensor, correct: Tensor) -> float:
@@ -104,6 +114,7 @@ def best_network(logits: Tensor, labels: Tensor) -> int:
 
     def rank(index: int) -> tuple[float, float]:
         metrics = classification_metrics(logits[index].float().log_softmax(dim=1), labels)
-        return -metrics["accuracy"], metrics["nll"]
+        is_broken = math.isnan(metrics["nll"])
+        return (math.inf, 0.0) if is_broken else (-metrics["accuracy"], metrics["nll"])
 
     return min(range(len(logits)), key=rank)

@@ -26,7 +26,6 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float, schedule: s
 def check_training_settings(
     *,
     n: int,
-    labels: int,
     epochs: int,
     lr: float,
     batch_size: int,
@@ -44,8 +43,6 @@ def check_training_settings(
     """
     if n == 0:
         raise InputError("there are no training images; the split is empty.")
-    if n != labels:
-        raise InputError(f"there are {n} images but {labels} labels; give one label per image.")
     if epochs < 0:
         raise InputError(f"epochs is {epochs}; it must be 0 or more.")
     if not (math.isfinite(lr) and lr > 0):

@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fourfold.data.batches import Augment, Preprocess, to_float
 from fourfold.errors import InputError
+from fourfold.inputs import Objective, as_tensor
 from fourfold.loop import Loop, OnStep
+from fourfold.modules import as_input, check_trainable
 from fourfold.precision import check_precision, compute_precision
 from fourfold.schedule import check_training_settings, learning_rate
 from fourfold.snapshot import Snapshots
@@ -42,8 +43,9 @@ def train(
     """Train `model` in place on its own device.
 
     Args:
-        model: any module that maps a preprocessed batch to (batch, classes) logits.
-        images: (n, ...) training images on the model's device.
+        model: any module that maps a preprocessed batch to (batch, classes) logits, or to an
+            object with such `logits`.
+        images: (n, ...) training images on the model's device, a tensor or an array.
         labels: (n,) class indices on the same device.
         epochs: passes over the images; an incomplete last batch of an epoch is left out.
         lr: peak learning rate.
@@ -72,12 +74,15 @@ def train(
         InputError: if a setting is impossible.
         DivergenceError: if the loss of an epoch is not finite.
     """
+    images = as_tensor(images, "images")
+    objective = Objective(labels, len(images))
     check_training_settings(
-        n=len(images), labels=len(labels), epochs=epochs, lr=lr, batch_size=batch_size,
+        n=len(images), epochs=epochs, lr=lr, batch_size=batch_size,
         momentum=momentum, betas=betas, weight_decay=weight_decay, clip_norm=clip_norm,
         warmup=warmup, schedule=schedule,
     )  # fmt: skip
     check_precision(precision)
+    check_trainable(model, batch_size, "batch_size is 1")
     parameters = [p for p in model.parameters() if p.requires_grad]
     descent = _make_optimizer(optimizer, parameters, lr, momentum, betas, weight_decay)
 
@@ -86,10 +91,16 @@ def train(
             on_epoch(epoch)
             model.train()
 
+    device = parameters[0].device
+    if images.device != device:
+        raise InputError(
+            f"the images are on {images.device} and the model on {device}; move one of them."
+        )
     loop = Loop(
-        images, labels, epochs=epochs, batch_size=batch_size, seed=seed,
-        target=_Training(model, parameters, descent), augment=augment, preprocess=preprocess,
-        snapshots=snapshots, on_step=on_step, on_epoch=finish_epoch,
+        images, objective.labels.to(device), epochs=epochs, batch_size=batch_size, seed=seed,
+        target=_Training(model, parameters, descent), augment=augment,
+        preprocess=as_input(preprocess, model), snapshots=snapshots, on_step=on_step,
+        on_epoch=finish_epoch,
     )  # fmt: skip
     forward = torch.compile(model) if compile else model
     model.train()
@@ -98,15 +109,14 @@ def train(
         for group in descent.param_groups:
             group["lr"] = rate
         with compute_precision(precision, images.device):
-            logits = forward(inputs)
-            loss = F.cross_entropy(logits, target)
+            output = forward(inputs)
+            loss = objective.loss(output, target)
         descent.zero_grad(set_to_none=True)
         loss.backward()
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
         descent.step()
-        correct = (logits.detach().argmax(dim=1) == target).sum()
-        loop.finish_step(loss.detach(), correct, rate)
+        loop.finish_step(loss.detach(), objective.correct(output, target), rate)
     return loop.rows
 
 

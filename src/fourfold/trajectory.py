@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
@@ -108,8 +109,8 @@ def select_corners(
         rows.append(
             corners
             | {"split": "val", "n": len(labels)}
-            | {"nll_mean": sum(nll) / 9, "nll_max": max(nll)}
-            | {"accuracy_mean": sum(accuracy) / 9, "accuracy_min": min(accuracy)}
+            | {"nll_mean": sum(nll) / 9, "nll_max": float(np.max(nll))}
+            | {"accuracy_mean": sum(accuracy) / 9, "accuracy_min": float(np.min(accuracy))}
         )
     ranked = pd.DataFrame(rows).sort_values("nll_mean", kind="stable", ignore_index=True)
     ranked.insert(0, "candidate", range(1, len(ranked) + 1))

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fourfold.commands._job import Job, add_job_arguments, surface_seeds
+from fourfold.errors import InputError
 from fourfold.grid import Evaluation, Images, evaluate_points, further_points
 from fourfold.logits import Examples, SurfaceLogits
 from fourfold.points import CORNER_COORDINATES, Point, grid_points
@@ -39,6 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     job = Job(arguments, "model", "augment", "grid")
     job.seeds = surface_seeds([arguments.surface])
     grid, splits = job.settings["grid"], job.dataset.splits
+    for key in ("points", "edge_points", "random_points", "search_images", "train_images"):
+        if key not in grid:
+            raise InputError(f"grid lacks the setting {key!r}.")
     surface, model = BezierSurface.load(arguments.surface), job.build_model()
     evaluated = {**splits, "train": splits["train"].first(grid["train_images"])}
     images = {name: (split.images, split.labels) for name, split in evaluated.items()}
