@@ -13,6 +13,7 @@ LINEAR_SURFACES = ["linear", "trajectory"]
 # What evaluating a few networks takes from the section `grid`.
 EVALUATION = ["batchnorm", "batchnorm_images", "seed", "batch_size", "precision"]
 CORNERS_PER_SURFACE = 4
+SEEDS_PER_REPLICATE = 100  # more corners in one replicate don't shift the seeds of the next
 FIGURES = [
     "surfaces",
     "surfaces_3d",
@@ -92,7 +93,7 @@ def per_replicate(pattern, **values):
 
 def seeds(experiment, replicate):
     """Return the seeds of a replicate's four corners; replicates share none."""
-    start = EXPERIMENTS[experiment]["seeds"]["corner"] + CORNERS_PER_SURFACE * int(replicate)
+    start = EXPERIMENTS[experiment]["seeds"]["corner"] + SEEDS_PER_REPLICATE * int(replicate)
     return range(start, start + CORNERS_PER_SURFACE)
 
 

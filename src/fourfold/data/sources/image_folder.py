@@ -1,5 +1,6 @@
 """Folders of image files: one folder per class."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def read_image_folder(
     remarks: list[str] = []
     images, labels = _read(folder / train, classes, size, threads, remarks)
     published = None if test is None else _read(folder / test, classes, size, threads, remarks)
-    return Source(classes, images, labels, published, tuple(remarks))
+    # In a locale that is not UTF-8, Python has bytes in place of the letters that it lacks.
+    names = [os.fsencode(name).decode("utf-8", "replace") for name in classes]
+    return Source(names, images, labels, published, tuple(remarks))
 
 
 def read_files(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
@@ -63,7 +66,7 @@ def _class_names(folder: Path) -> list[str]:
     if not inside:
         raise InputError(f"{folder} has no folders; it must have one folder of images per class.")
     _check_no_splits(folder, inside)
-    return sorted(inside)
+    return sorted(inside, key=os.fsencode)  # the same order in every locale
 
 
 def _check_no_splits(folder: Path, inside: dict[str, tuple[list[Path], list[Path]]]) -> None:
