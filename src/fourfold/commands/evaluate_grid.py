@@ -5,6 +5,7 @@ worst one, which often lies at an edge, between the points of the grid.
 """
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ class _Search:
             return [(points, first)]
         worst: list[Point] = []
         for _, rows in first.table.groupby("split", sort=False):
-            for index in (rows["nll"].idxmax(), rows["accuracy"].idxmin()):
+            # A network that gives no numbers (NaN) is the worst there is.
+            nll, accuracy = rows["nll"].fillna(math.inf), rows["accuracy"].fillna(-1)
+            for index in (nll.idxmax(), accuracy.idxmin()):
                 point = (float(rows["u"][index]), float(rows["v"][index]))
                 if point not in worst:
                     worst.append(point)

@@ -92,8 +92,8 @@ def plot_merges(merge: pd.DataFrame, *, split: str = "test", seeds: Sequence[int
         ],
         pick=rows["selected_on"].map(_PICK_OF_SPLIT),
         note=[
-            "-" if pd.isna(u) else f"{u:.2g}, {v:.2g}"
-            for u, v in zip(rows["u"], rows["v"], strict=True)
+            "-" if pd.isna(u) else f"{u:.2g}, {v:.2g}{': NaN' if pd.isna(nll) else ''}"
+            for u, v, nll in zip(rows["u"], rows["v"], rows["nll"], strict=True)
         ],
         rank=rows["surface"].map(surfaces.index),
         order=rows["merge"].map(merges.index),
@@ -215,6 +215,7 @@ def _draw_dots(axes: Axes, measure: Measure, rows: pd.DataFrame) -> None:
     """Draw one mark per row; a value far from the others stands at the rim, as a number."""
     values = measure.values(rows)
     places = measure.space(values)
+    rows, values, places = (part[~np.isnan(values)] for part in (rows, values, places))
     near = np.abs(places - np.median(places)) < _FAR
     measure.set_axis(axes, "x", values[near])
     low, high = measure.space(np.array(axes.get_xlim()))
@@ -226,7 +227,8 @@ def _draw_dots(axes: Axes, measure: Measure, rows: pd.DataFrame) -> None:
         axes.plot(at[chosen], rows.loc[chosen, "place"], **_pick_mark(pick))
     for index in np.flatnonzero(~near):
         left = places[index] < low
-        note_off_scale(axes, f"{values[index]:.3g}", (at[index], index), (6 if left else -6, 0))
+        place = (at[index], rows["place"].iloc[index])
+        note_off_scale(axes, f"{values[index]:.3g}", place, (6 if left else -6, 0))
 
 
 def _pick_mark(pick: str) -> dict:

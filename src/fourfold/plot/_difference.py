@@ -127,6 +127,7 @@ def _mark(surface: str, surfaces: Sequence[str]) -> dict[str, Any]:
 def _draw_differences(
     axes: Axes, rows: pd.DataFrame, surfaces: Sequence[str], factor: float
 ) -> None:
+    rows = rows[rows["difference"].notna()]  # NaN where a network gave no numbers
     value, low, high = (
         factor * rows[column].to_numpy(float) for column in ("difference", "low", "high")
     )

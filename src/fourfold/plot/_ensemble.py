@@ -147,6 +147,8 @@ def _draw_marks(
         for selection, passes, value in zip(
             part["selection"], part["forward_passes"], measure.values(part), strict=True
         ):
+            if np.isnan(value):  # one of all points gave no numbers
+                continue
             place = measure.space(value)
             x = beside + (_place_of_all(most) if selection == "all" else passes)
             y = float(measure.unspace(np.clip(place, low + rim, high - rim)))

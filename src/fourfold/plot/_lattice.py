@@ -11,10 +11,11 @@ from fourfold.plot._measure import Measure
 def lattice(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray, NDArray]:
     """Return the points of one axis, and the measure at them as an array [v, u].
 
-    Rows of the array are v and columns u: matplotlib then draws u to the right and v upwards.
+    Rows of the array are v and columns u: matplotlib then draws u to the right and v upwards. A
+    network that gives no numbers is NaN, and a gap in the figure.
 
     Raises:
-        InputError: if a point of the lattice is missing, double or not finite.
+        InputError: if a point of the lattice is missing or double, or none has a number.
     """
     rows = rows[rows["surface"] == surface]
     points = np.union1d(rows["u"], rows["v"])
@@ -26,12 +27,8 @@ def lattice(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray
             "from 0 to 1."
         )
     values = measure.values(rows.sort_values(["v", "u"])).reshape(count, count)
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise InputError(
-            f"{measure.column} of surface {surface!r} is {values[row, column]} at "
-            f"(u, v) = ({points[column]:g}, {points[row]:g}); a figure needs finite numbers."
-        )
+    if np.isnan(values).all():
+        raise InputError(f"{measure.column} of surface {surface!r} is NaN at all of its points.")
     return points, values
 
 

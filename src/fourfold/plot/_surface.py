@@ -123,7 +123,9 @@ def plot_surfaces(
             every = rows[rows["surface"] == surface]
             _mark_points(axes, measure, every, best_points.get(surface))
             found = measure.values(every)
-            axes.set_title(f"{measure.column} {found.min():.3g} to {found.max():.3g}")
+            gaps = f", {np.isnan(found).sum()} NaN" if np.isnan(found).any() else ""
+            low, high = np.nanmin(found), np.nanmax(found)
+            axes.set_title(f"{measure.column} {low:.3g} to {high:.3g}{gaps}")
             if has_own_scale:
                 _draw_colourbar(figure, filled, measure, axes, count=5, label="")
             elif surface == surfaces[-1]:
@@ -243,7 +245,8 @@ def _flat_surfaces(rows: pd.DataFrame, surfaces: list[str]) -> list[str]:
     """Return the surfaces that a colour scale shared by all shows in a third of its colours."""
 
     def extent(measure: Measure, part: pd.DataFrame) -> float:
-        return np.ptp(measure.space(measure.values(part)))
+        places = measure.space(measure.values(part))
+        return np.nanmax(places) - np.nanmin(places)
 
     flat = [
         surface
@@ -308,8 +311,9 @@ def _draw_contours(
     )
     filled.set_edgecolor("face")  # closes the hairlines that SVG viewers leave between bands
     filled.set_linewidth(0.2)
-    levels = measure.ticks(values.min(), values.max(), 4)
-    levels = levels[(levels > values.min()) & (levels < values.max())]
+    low, high = np.nanmin(values), np.nanmax(values)
+    levels = measure.ticks(low, high, 4)
+    levels = levels[(levels > low) & (levels < high)]
     if len(levels):
         lines = axes.contour(points, points, values, levels, colors="black", linewidths=0.4)
         for text in axes.clabel(lines, fmt="%g", fontsize=5.5):
