@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from fourfold.models import build_model
-from fourfold.provenance import hardware
-from fourfold.surface import BezierSurface
+from fourfold.networks import build_model
+from fourfold.pipeline.provenance import hardware
+from fourfold.surfaces.surface import BezierSurface
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

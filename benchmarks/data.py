@@ -28,10 +28,10 @@ import pyarrow.parquet as pq  # noqa: E402
 from _timing import print_machine, verdict  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from fourfold.cost import peak_bytes  # noqa: E402
 from fourfold.data.dataset import Dataset  # noqa: E402
 from fourfold.data.sources import load_source  # noqa: E402
 from fourfold.data.splitting import split_source  # noqa: E402
+from fourfold.pipeline.cost import peak_bytes  # noqa: E402
 
 SOURCE = {"name": "parquet", "train": "cifar10/train.parquet", "test": "cifar10/test.parquet"}
 PREPARE_SECONDS, PREPARE_BYTES, LOAD_SECONDS = 60, 2e9, 3  # targets

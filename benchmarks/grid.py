@@ -24,9 +24,9 @@ from _timing import (
     print_times,
 )
 
-from fourfold.batchnorm import batchnorm_layers
 from fourfold.data.batches import iterate_batches
-from fourfold.grid import evaluate_points
+from fourfold.evaluation.batchnorm import batchnorm_layers
+from fourfold.evaluation.grid import evaluate_points
 
 BATCH = 512  # images per forward pass, the default of `evaluate_points`
 TARGET = "at most 1.15"

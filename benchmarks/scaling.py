@@ -28,11 +28,11 @@ from _timing import (
 )
 from torch import nn
 
-from fourfold.atomic import write_text
-from fourfold.cost import describe_device, peak_bytes
-from fourfold.fitting import SAMPLERS, SurfaceStep
-from fourfold.grid import evaluate_points
-from fourfold.provenance import hardware
+from fourfold.evaluation.grid import evaluate_points
+from fourfold.files.atomic import write_text
+from fourfold.pipeline.cost import describe_device, peak_bytes
+from fourfold.pipeline.provenance import hardware
+from fourfold.training.fit import SAMPLERS, SurfaceStep
 
 WIDTHS = (16, 32, 64)
 BATCH = 32  # images per step; few, so that the control points are a visible part

@@ -3,7 +3,7 @@
     python benchmarks/step.py [--quick] [--device cuda] [--threads 2] [--precision bfloat16]
 
 Time: the variants take turns in one process; a ratio is the median of the rounds' own ratios.
-Throughput counts three forward passes' operations for an image (`fourfold.cost`).
+Throughput counts three forward passes' operations for an image (`fourfold.pipeline.cost`).
 Memory: plain training and the surface run in fresh processes, and their peaks are subtracted.
 """
 
@@ -31,12 +31,12 @@ from _timing import (
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fourfold.cost import flop_per_image, peak_bytes
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.batches import Normalize
-from fourfold.fitting import SAMPLERS, SurfaceStep
-from fourfold.loop import Loop
-from fourfold.precision import PRECISIONS, compute_precision
+from fourfold.evaluation.precision import PRECISIONS, compute_precision
+from fourfold.pipeline.cost import flop_per_image, peak_bytes
+from fourfold.training.fit import SAMPLERS, SurfaceStep
+from fourfold.training.loop import Loop
 
 LR = 1e-4  # small: the labels are random
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -84,7 +84,7 @@ CASES = {
 
 
 def plain_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> Callable:
-    """One step of plain training, as `fourfold.training.train` does it."""
+    """One step of plain training, as `fourfold.training.train.train` does it."""
     model.train()
     fused = True if inputs.is_cuda else None
     descent = torch.optim.SGD(
@@ -103,7 +103,7 @@ def plain_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> 
 
 
 def surface_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> Callable:
-    """One step of `fourfold.fitting.fit`, the drawing of the points included."""
+    """One step of `fourfold.training.fit.fit`, the drawing of the points included."""
     descend = SurfaceStep(
         make_surface("resnet18", case.settings), model, case.points, device=inputs.device,
         momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, precision=case.precision,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from blocks import replace_block
 
-from fourfold.atomic import write_text
+from fourfold.files.atomic import write_text
 
 ROOT = Path(__file__).parent.parent
 PAGE, OUTPUTS = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "measured"

@@ -20,9 +20,9 @@ import yaml
 from PIL import Image
 from results_text import render_experiment, render_page
 
-from fourfold.atomic import write_text
 from fourfold.errors import InputError
-from fourfold.table import read_metadata, read_table
+from fourfold.files.atomic import write_text
+from fourfold.files.table import read_metadata, read_table
 
 ROOT = Path(__file__).parent.parent
 GRIDS = ("grid-linear", "grid-bezier", "grid-trajectory")

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from fourfold.points import (
+from fourfold.report.summary import markdown_table, render_headline, summarize
+from fourfold.surfaces.points import (
     CENTER,
     area_mean,
     is_corner,
@@ -13,7 +14,6 @@ from fourfold.points import (
     own_corner_rows,
     surface_rows,
 )
-from fourfold.summary import markdown_table, render_headline, summarize
 
 SELECTION_ROWS = 10  # best candidates of the trajectory surface that tables.md shows
 

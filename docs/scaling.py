@@ -19,13 +19,13 @@ from blocks import replace_block
 from results import published_folders, replicate_folders
 from torch import nn
 
-from fourfold.atomic import write_text
-from fourfold.batchnorm import batchnorm_layers
-from fourfold.cost import flop_per_image
-from fourfold.models import build_model
-from fourfold.models._torchvision import import_torchvision
-from fourfold.summary import markdown_table
-from fourfold.table import read_table
+from fourfold.evaluation.batchnorm import batchnorm_layers
+from fourfold.files.atomic import write_text
+from fourfold.files.table import read_table
+from fourfold.networks import build_model
+from fourfold.networks._torchvision import import_torchvision
+from fourfold.pipeline.cost import flop_per_image
+from fourfold.report.summary import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE, MEASURED = ROOT / "docs" / "scaling.md", ROOT / "docs" / "measured" / "scaling.json"

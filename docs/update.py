@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import yaml
 from blocks import replace_block
 
-from fourfold.atomic import write_text
-from fourfold.summary import render_headline
-from fourfold.table import read_table
+from fourfold.files.atomic import write_text
+from fourfold.files.table import read_table
+from fourfold.report.summary import render_headline
 
 ROOT = Path(__file__).parent.parent
 SHOWN = "digits-resnet18"  # the experiment whose surfaces the README shows

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from fourfold.table import MEASURED_COLUMNS
+from fourfold.files.table import MEASURED_COLUMNS
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fourfold.batchnorm import batchnorm_layers
-from fourfold.models import build_model
-from fourfold.surface import CORNER_COORDINATES, BezierSurface
+from fourfold.evaluation.batchnorm import batchnorm_layers
+from fourfold.networks import build_model
+from fourfold.surfaces.surface import CORNER_COORDINATES, BezierSurface
 
 CLASSES = 3
 SIZE = 8  # pixels

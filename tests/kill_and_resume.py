@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from fourfold.checkpoint import load_tensors, state_hash
-from fourfold.cli import main as fourfold
-from fourfold.table import MEASURED_COLUMNS
+from fourfold.files.table import MEASURED_COLUMNS
+from fourfold.files.tensors import load_tensors, state_hash
+from fourfold.pipeline.cli import main as fourfold
 
 MODEL = {"name": "resnet18", "width": 4, "stem": "3x3"}
 COMMON = {"batch_size": 32, "lr": 0.1, "precision": "float32"}
@@ -97,8 +97,8 @@ def make_inputs(data: Path) -> None:
     """Write the digits and four untrained networks."""
     import torch
 
-    from fourfold.checkpoint import save_checkpoint
-    from fourfold.models import build_model
+    from fourfold.networks import build_model
+    from fourfold.surfaces.checkpoint import save_checkpoint
 
     settings = {"source": {"name": "digits"}, "split": SPLIT}
     arguments = ["prepare-data", "--name", "digits", "--settings", json.dumps(settings)]

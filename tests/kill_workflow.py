@@ -36,8 +36,8 @@ import yaml
 from PIL import Image
 from project import EXPERIMENT, ROOT, edit, new_project
 
-from fourfold.checkpoint import load_tensors, state_hash
-from fourfold.table import MEASURED_COLUMNS
+from fourfold.files.table import MEASURED_COLUMNS
+from fourfold.files.tensors import load_tensors, state_hash
 
 START = "snakemake --cores 2"
 # With --cores N, the command that the README gives for after a kill.

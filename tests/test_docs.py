@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fourfold.table import SCHEMAS
+from fourfold.files.table import SCHEMAS
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -9,9 +9,9 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 import fourfold
-from fourfold.cli import RULES
-from fourfold.summary import render_headline
-from fourfold.table import read_table
+from fourfold.files.table import read_table
+from fourfold.pipeline.cli import RULES
+from fourfold.report.summary import render_headline
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,8 +10,8 @@ import yaml
 from conftest import import_docs_program
 from PIL import Image
 
-from fourfold.points import is_corner, lattice_rows, own_corner_rows
-from fourfold.table import make_table, write_table
+from fourfold.files.table import make_table, write_table
+from fourfold.surfaces.points import is_corner, lattice_rows, own_corner_rows
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "docs" / "results"

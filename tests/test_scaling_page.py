@@ -8,9 +8,9 @@ import torch
 import yaml
 from conftest import import_docs_program, make_images, make_network
 
-from fourfold.fitting import SurfaceStep
-from fourfold.surface import BezierSurface
-from fourfold.table import read_table
+from fourfold.files.table import read_table
+from fourfold.surfaces.surface import BezierSurface
+from fourfold.training.fit import SurfaceStep
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -24,18 +24,26 @@ from PIL import Image
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 
-from fourfold.checkpoint import load_checkpoint, save_checkpoint, state_hash
-from fourfold.cli import main as fourfold
-from fourfold.commands._settings import read_settings
 from fourfold.data.dataset import Dataset, Split
 from fourfold.data.sources import load_source
 from fourfold.errors import FourfoldError
-from fourfold.hashes import compare_hashes, record_hashes
-from fourfold.logits import Examples, SurfaceLogits
-from fourfold.snapshot import Snapshots
-from fourfold.surface import CORNER_COORDINATES, BezierSurface
-from fourfold.table import SCHEMAS, make_table, read_head, read_metadata, read_table, write_table
-from fourfold.yaml_file import check_yaml
+from fourfold.evaluation.logits import Examples, SurfaceLogits
+from fourfold.files.table import (
+    SCHEMAS,
+    make_table,
+    read_head,
+    read_metadata,
+    read_table,
+    write_table,
+)
+from fourfold.files.tensors import state_hash
+from fourfold.pipeline.cli import main as fourfold
+from fourfold.pipeline.commands._settings import read_settings
+from fourfold.pipeline.hashes import compare_hashes, record_hashes
+from fourfold.pipeline.yaml_file import check_yaml
+from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
+from fourfold.surfaces.surface import CORNER_COORDINATES, BezierSurface
+from fourfold.training.snapshots import Snapshots
 
 _PARAMS = Path(__file__).parent / "params.tiny.yaml"
 NAN = float("nan")

@@ -6,34 +6,38 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fourfold.batchnorm import reestimate_batchnorm
-    from fourfold.checkpoint import load_checkpoint, save_checkpoint
-    from fourfold.ensemble import evaluate_ensemble, greedy_ensemble
+    from fourfold.combination.ensemble import evaluate_ensemble, greedy_ensemble
+    from fourfold.combination.merge import average_states, greedy_soup
+    from fourfold.combination.selection import select_corners
     from fourfold.errors import DivergenceError, FourfoldError, InputError
-    from fourfold.fitting import fit
-    from fourfold.geometry import measure_barriers, measure_distances
-    from fourfold.grid import evaluate_grid, evaluate_points, grid_points, predict
-    from fourfold.merge import average_states, greedy_soup
-    from fourfold.metrics import average_predictions, classification_metrics, disagreement
-    from fourfold.snapshot import Snapshots
-    from fourfold.surface import BezierSurface
-    from fourfold.training import train
-    from fourfold.trajectory import select_corners
+    from fourfold.evaluation.batchnorm import reestimate_batchnorm
+    from fourfold.evaluation.geometry import measure_barriers, measure_distances
+    from fourfold.evaluation.grid import evaluate_grid, evaluate_points, grid_points, predict
+    from fourfold.evaluation.metrics import (
+        average_predictions,
+        classification_metrics,
+        disagreement,
+    )
+    from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
+    from fourfold.surfaces.surface import BezierSurface
+    from fourfold.training.fit import fit
+    from fourfold.training.snapshots import Snapshots
+    from fourfold.training.train import train
 
 _MODULES = {
-    "batchnorm": ["reestimate_batchnorm"],
-    "checkpoint": ["load_checkpoint", "save_checkpoint"],
-    "ensemble": ["evaluate_ensemble", "greedy_ensemble"],
+    "evaluation.batchnorm": ["reestimate_batchnorm"],
+    "surfaces.checkpoint": ["load_checkpoint", "save_checkpoint"],
+    "combination.ensemble": ["evaluate_ensemble", "greedy_ensemble"],
     "errors": ["DivergenceError", "FourfoldError", "InputError"],
-    "fitting": ["fit"],
-    "geometry": ["measure_barriers", "measure_distances"],
-    "grid": ["evaluate_grid", "evaluate_points", "grid_points", "predict"],
-    "merge": ["average_states", "greedy_soup"],
-    "metrics": ["average_predictions", "classification_metrics", "disagreement"],
-    "snapshot": ["Snapshots"],
-    "surface": ["BezierSurface"],
-    "training": ["train"],
-    "trajectory": ["select_corners"],
+    "training.fit": ["fit"],
+    "evaluation.geometry": ["measure_barriers", "measure_distances"],
+    "evaluation.grid": ["evaluate_grid", "evaluate_points", "grid_points", "predict"],
+    "combination.merge": ["average_states", "greedy_soup"],
+    "evaluation.metrics": ["average_predictions", "classification_metrics", "disagreement"],
+    "training.snapshots": ["Snapshots"],
+    "surfaces.surface": ["BezierSurface"],
+    "training.train": ["train"],
+    "combination.selection": ["select_corners"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

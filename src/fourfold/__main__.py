@@ -2,7 +2,7 @@
 
 import sys
 
-from fourfold.cli import main
+from fourfold.pipeline.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

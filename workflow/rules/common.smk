@@ -216,19 +216,19 @@ def code(command):
     Snakemake sees rules, not the modules behind a shell command. With the hash among a rule's params
     an edited module reruns what uses it, and a mere touch reruns nothing.
     """
-    found, waiting = set(), {PACKAGE / "commands" / f"{command}.py"}
+    found, waiting = set(), {PACKAGE / "pipeline" / "commands" / f"{command}.py"}
     while waiting:
         path = waiting.pop()
         found.add(path)
         waiting |= imported_modules(path) - found
     # Networks are imported by name, so that no import statement shows which one a job uses.
-    builds_networks = PACKAGE / "models" / "__init__.py" in found
+    builds_networks = PACKAGE / "networks" / "__init__.py" in found
 
     def with_network(wildcards):
         files = set(found)
         if builds_networks:
             network = (
-                PACKAGE / "models" / f"{EXPERIMENTS[wildcards.experiment]['model']['name']}.py"
+                PACKAGE / "networks" / f"{EXPERIMENTS[wildcards.experiment]['model']['name']}.py"
             )
             files |= {network, *imported_modules(network)}
         digest = hashlib.sha256()

@@ -7,7 +7,7 @@ import yaml
 from jsonschema import Draft202012Validator, validators
 
 from fourfold.errors import InputError
-from fourfold.yaml_file import check_yaml
+from fourfold.pipeline.yaml_file import check_yaml
 
 
 def stop(message):

@@ -6,7 +6,7 @@ from types import UnionType
 from typing import Any, get_args
 
 from fourfold.errors import InputError
-from fourfold.untrusted import has_type
+from fourfold.files.reading import has_type
 
 
 def check_settings(

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fourfold.errors import InputError
+from fourfold.surfaces.modules import input_dtype
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Preprocess = Callable[[Tensor], Tensor]
@@ -49,6 +50,19 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 def to_float(images: Tensor) -> Tensor:
     """Map uint8 images to float32 in [0, 1]; leave floating tensors as they are."""
     return images if images.is_floating_point() else images.float().div_(255)
+
+
+def as_input(preprocess: Preprocess, model: nn.Module) -> Preprocess:
+    """Return `preprocess` followed by a cast of floating inputs to the model's dtype."""
+    dtype = input_dtype(model)
+
+    def prepare(images: Tensor) -> Tensor:
+        inputs = preprocess(images)
+        if dtype is None or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            return inputs
+        return inputs.to(dtype)
+
+    return prepare
 
 
 class Normalize:

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fourfold.checkpoint import load_tensors, save_tensors
 from fourfold.data.batches import Normalize
 from fourfold.errors import InputError
-from fourfold.untrusted import check_fields, reading
+from fourfold.files.reading import check_fields, reading
+from fourfold.files.tensors import load_tensors, save_tensors
 
 SPLITS = ("train", "val", "test")
 _HEADER = {

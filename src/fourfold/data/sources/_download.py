@@ -8,8 +8,8 @@ import urllib.request
 from pathlib import Path
 from typing import BinaryIO
 
-from fourfold.atomic import atomic_path
 from fourfold.errors import InputError
+from fourfold.files.atomic import atomic_path
 
 _TIMEOUT = 60  # seconds without an answer
 

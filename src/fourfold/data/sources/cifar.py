@@ -17,7 +17,7 @@ from torch import Tensor
 from fourfold.data.sources._download import download as download_archive
 from fourfold.data.sources._source import Source
 from fourfold.errors import InputError
-from fourfold.models._torchvision import import_torchvision
+from fourfold.networks._torchvision import import_torchvision
 
 
 def read_cifar10(folder: Path, threads: int, *, download: bool) -> Source:

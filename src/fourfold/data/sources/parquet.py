@@ -15,8 +15,8 @@ from torch import Tensor
 from fourfold.data.sources._decode import decode_images
 from fourfold.data.sources._source import Source
 from fourfold.errors import InputError
-from fourfold.parquet_file import parsing, read_batches, read_footer
-from fourfold.untrusted import parse_json, require_file, shortened
+from fourfold.files.parquet import parsing, read_batches, read_footer
+from fourfold.files.reading import parse_json, require_file, shortened
 
 # The first of these that a file has is taken, whatever other columns there are.
 IMAGE_COLUMNS = ("img", "image")

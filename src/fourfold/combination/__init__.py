@@ -1,0 +1,1 @@
+"""One prediction from many networks: soups, ensembles, chosen corners, and their comparison."""

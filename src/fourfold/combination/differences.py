@@ -1,0 +1,119 @@
+"""The differences that the claims are about, each with its paired bootstrap over images.
+
+Positive is good for the surface in every one of them, whatever the metric.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fourfold.combination.ensemble import greedy_ensemble
+from fourfold.evaluation.bootstrap import bootstrap_means, interval
+from fourfold.evaluation.logits import CORNERS, Examples, SurfaceLogits
+from fourfold.evaluation.metrics import average_predictions, best_network, per_image
+
+METRICS = ("accuracy", "nll")
+
+
+def measure_differences(
+    logits: SurfaceLogits, examples: Examples, kept: float
+) -> list[dict[str, Any]]:
+    """Hold one surface against its corners as they were trained.
+
+    - `low-loss`, on each split: the worst point against the level that keeps the share `kept` of
+      what the corners, in the mean, have above guessing. Guessing is the most frequent class for
+      accuracy, and the classes' shares for nll; it is the level itself if the corners are no
+      better. The interval is that of the point that was found worst; finding it among hundreds
+      makes it look worse than it is, never better.
+    - `merge`, on test: the grid point that is best on val against the corner that is best on val.
+    - `ensemble`, on test: four grid points chosen greedily on val against the four corners.
+
+    Args:
+        logits: of the surface's grid and corners.
+        examples: of all its points.
+        kept: a fraction.
+
+    Returns:
+        Rows of the `difference` table: comparison, surface, split, n, metric, value, reference,
+        difference, low, high, draws.
+    """
+    name = logits.surface
+    rows = []
+    for comparison, split, metric, value, reference in (
+        *_low_loss(examples, kept),
+        *_merge(logits),
+        *_ensemble(logits),
+    ):
+        better = value - reference if metric == "accuracy" else reference - value
+        draws = bootstrap_means(better)[0]
+        low, high = interval(draws)
+        rows.append(
+            {"comparison": comparison, "surface": name, "split": split, "n": len(better)}
+            | {"metric": metric, "value": value.mean(), "reference": reference.mean()}
+            | {"difference": better.mean(), "low": low, "high": high, "draws": draws}
+        )
+    return rows
+
+
+# comparison, split, metric, and for each image the surface's value and what it is held against
+_Difference = tuple[str, str, str, NDArray, NDArray]
+
+
+def _low_loss(examples: Examples, kept: float) -> Iterator[_Difference]:
+    is_own = torch.tensor([sample == "own" for sample in examples.samples])
+    for split, labels in examples.labels.items():
+        shares = np.bincount(labels.numpy()) / len(labels)
+        shares = shares[shares > 0]
+        guessing = {"accuracy": shares.max(), "nll": -(shares * np.log(shares)).sum()}
+        of_split = {
+            "accuracy": examples.correct[split].double(),
+            "nll": examples.nll[split].double(),
+        }
+        for metric in METRICS:
+            values = of_split[metric]
+            corners, points = values[is_own].mean(dim=0), values[~is_own]
+            means = points.mean(dim=1)
+            worst = points[means.argmin() if metric == "accuracy" else means.argmax()]
+            guess = np.full(len(labels), guessing[metric])
+            level = kept * corners.numpy() + (1 - kept) * guess
+            sign = 1 if metric == "accuracy" else -1
+            if sign * (corners.mean() - guessing[metric]) <= 0:
+                level = guess  # corners no better than guessing leave nothing to keep
+            yield "low-loss", split, metric, worst.numpy(), level
+
+
+def _merge(logits: SurfaceLogits) -> Iterator[_Difference]:
+    candidates, labels = logits.candidates, logits.labels["val"]
+    point = candidates[best_network(logits.logits["val"][candidates], labels)]
+    corner = best_network(logits.own["val"], labels)
+    for metric, value, reference in zip(
+        METRICS,
+        _of_images(logits.logits["test"][point][None], logits.labels["test"]),
+        _of_images(logits.own["test"][corner][None], logits.labels["test"]),
+        strict=True,
+    ):
+        yield "merge", "test", metric, value, reference
+
+
+def _ensemble(logits: SurfaceLogits) -> Iterator[_Difference]:
+    candidates = logits.candidates
+    val = logits.logits["val"][candidates]
+    chosen = greedy_ensemble(val, logits.labels["val"], CORNERS, stop_early=False)
+    members = logits.logits["test"][[candidates[i] for i in chosen]]
+    for metric, value, reference in zip(
+        METRICS,
+        _of_images(members, logits.labels["test"]),
+        _of_images(logits.own["test"], logits.labels["test"]),
+        strict=True,
+    ):
+        yield "ensemble", "test", metric, value, reference
+
+
+def _of_images(members: Tensor, labels: Tensor) -> tuple[NDArray, NDArray]:
+    """Return whether the members' average is right, and its nll, for each image."""
+    nll, correct = per_image(average_predictions(members), labels)
+    return correct.double().numpy(), nll.double().numpy()

@@ -1,0 +1,110 @@
+"""Ensembles: networks whose predicted probabilities are averaged."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fourfold.data.inputs import as_tensor, class_labels, logits_of
+from fourfold.errors import InputError
+from fourfold.evaluation.metrics import (
+    average_predictions,
+    classification_metrics,
+    mean_disagreement,
+)
+
+
+def evaluate_ensemble(logits: Tensor, members: Sequence[int], labels: Tensor) -> dict[str, Any]:
+    """Evaluate the average of some networks' predictions.
+
+    Args:
+        logits: (networks, n, classes) logits.
+        members: indices of the networks to average.
+        labels: (n,) class indices.
+
+    Returns:
+        n, nll, accuracy, ece, brier, disagreement (mean over pairs of members), forward_passes
+        (networks evaluated per prediction).
+    """
+    logits, labels = as_members(logits, labels)
+    chosen = logits[list(members)]
+    return {
+        "n": len(labels),
+        **classification_metrics(average_predictions(chosen), labels),
+        "disagreement": mean_disagreement(chosen),
+        "forward_passes": len(members),
+    }
+
+
+def greedy_ensemble(
+    logits: Tensor, labels: Tensor, max_members: int, *, stop_early: bool = True
+) -> list[int]:
+    """Choose networks one by one, each the one that lowers the ensemble's nll most.
+
+    It stops when no further network lowers the nll, or at `max_members`. A network is taken once;
+    one with a NaN or an infinity among its logits never.
+    The first k members are what a choice of at most k would have been.
+
+    Args:
+        logits: (networks, n, classes) logits on the split to choose on: val, or test for an oracle.
+        labels: (n,) class indices.
+        max_members: largest number of networks, at least 1.
+        stop_early: whether to stop when the nll no longer falls; else there are `max_members`, for
+            comparison with an ensemble of as many.
+
+    Returns:
+        Indices in the order of their choice.
+
+    Raises:
+        InputError: if `max_members` is below 1, or no network has finite logits.
+
+    Reference: Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004 (here
+    without replacement).
+    """
+    if max_members < 1 or len(logits) == 0:
+        raise InputError(
+            f"max_members is {max_members} and there are {len(logits)} networks; both must be at "
+            "least 1."
+        )
+    logits, labels = as_members(logits, labels)
+    broken = ~logits.isfinite().flatten(1).all(dim=1)
+    if bool(broken.all()):
+        raise InputError(
+            f"each of the {len(logits)} networks has a NaN or an infinity in its logits."
+        )
+    # Only the probability of the true class enters the nll of an average; its logarithm, because a
+    # confident mistake has a probability that single precision rounds to 0.
+    of_label = logits.float().log_softmax(dim=2)[:, torch.arange(len(labels)), labels].double()
+    total = torch.full_like(of_label[0], -math.inf)
+    chosen: list[int] = []
+    best = math.inf
+    while len(chosen) < min(max_members, int((~broken).sum())):
+        nll = math.log(len(chosen) + 1) - torch.logaddexp(total, of_label).mean(dim=1)
+        nll[chosen] = math.inf
+        nll[broken] = math.inf
+        candidate = int(nll.argmin())
+        if stop_early and not nll[candidate] < best:
+            break
+        best = float(nll[candidate])
+        chosen.append(candidate)
+        total = torch.logaddexp(total, of_label[candidate])
+    return chosen
+
+
+def as_members(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Return (networks, n, classes) logits and (n,) class indices, checked.
+
+    Raises:
+        InputError: if they have other shapes, or a label has no column.
+    """
+    logits = as_tensor(logits, "logits")
+    if logits.ndim != 3:
+        raise InputError(
+            f"logits have the shape {tuple(logits.shape)}; give (networks, n, classes)."
+        )
+    labels = class_labels(labels, logits.shape[1])
+    for network in logits[:1]:
+        logits_of(network, len(labels), int(labels.max()) if len(labels) else 0)
+    return logits, labels

@@ -1,0 +1,1 @@
+"""What the networks of a surface are worth: grids, statistics, metrics, barriers, distances."""

@@ -1,0 +1,147 @@
+"""Barriers of a surface and distances between its control points."""
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from fourfold.errors import InputError
+from fourfold.evaluation.metrics import disagreement
+from fourfold.surfaces.points import (
+    CORNER_COORDINATES,
+    area_mean,
+    is_corner,
+    own_corner_rows,
+    surface_rows,
+)
+from fourfold.surfaces.surface import BezierSurface
+
+
+def measure_barriers(grid: pd.DataFrame) -> pd.DataFrame:
+    """Measure the barrier of each surface and split of a `grid` table, in nll and in error.
+
+    barrier = max over (u, v) of L(u, v) minus the bilinear interpolation of the four corners'
+    losses at (u, v): how much worse than a mixture of its corners the surface is at its worst. The
+    corners' losses come from the same procedure as those of the points (BatchNorm re-estimated);
+    the corners themselves are no candidates for the maximum, which would make it at least 0.
+
+    Worst point and barrier are over all points that were evaluated on the whole split: grid, edges
+    and random ones. The mean is over the area, from the grid alone by the trapezoid rule. A point
+    whose network gives no numbers is the worst there is: maximum, mean and barrier are then NaN.
+
+    Returns:
+        One row per surface, split and metric (`nll`, or `error` = 1 - accuracy): corner_mean_own
+        (the corners as trained), corner_mean, min, mean, max, u_at_max, v_at_max, sample_at_max,
+        barrier, u_at_barrier, v_at_barrier.
+
+    Raises:
+        InputError: if a corner is not among the points of a surface, nothing else is, or its grid
+            is incomplete.
+    """
+    rows = []
+    grid = grid.reset_index(drop=True)  # tables that were put together may repeat theirs
+    for (surface, split), every in grid.groupby(["surface", "split"], sort=False):
+        points, own = surface_rows(every), own_corner_rows(every)
+        is_grid = points["sample"] == "grid"
+        between = points[~is_corner(points["u"], points["v"])]
+        if between.empty:
+            raise InputError(
+                f"surface {surface!r} has no points beside its corners in split {split!r}; a "
+                "barrier needs at least one."
+            )
+        for metric in ("nll", "error"):
+            loss, own_loss = _loss(points, metric), _loss(own, metric)
+            corners = [_value_at(points, loss, *corner) for corner in CORNER_COORDINATES]
+            u, v = between["u"], between["v"]
+            mixture = (
+                (1 - u) * (1 - v) * corners[0]
+                + (1 - u) * v * corners[1]
+                + u * (1 - v) * corners[2]
+                + u * v * corners[3]
+            )
+            excess = loss[between.index] - mixture
+            worst, highest = loss.fillna(math.inf).idxmax(), excess.fillna(math.inf).idxmax()
+            rows.append(
+                {
+                    "surface": surface,
+                    "split": split,
+                    "metric": metric,
+                    "corner_mean_own": own_loss.mean(),
+                    "corner_mean": sum(corners) / 4,
+                    "min": loss.min(),
+                    "mean": area_mean(points["u"][is_grid], points["v"][is_grid], loss[is_grid]),
+                    "max": loss[worst],
+                    "u_at_max": points["u"][worst],
+                    "v_at_max": points["v"][worst],
+                    "sample_at_max": points["sample"][worst],
+                    "barrier": excess[highest],
+                    "u_at_barrier": u[highest],
+                    "v_at_barrier": v[highest],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _loss(rows: pd.DataFrame, metric: str) -> pd.Series:
+    return rows["nll"] if metric == "nll" else 1 - rows["accuracy"]
+
+
+def measure_distances(
+    surface: BezierSurface,
+    corner_logits: Mapping[str, Tensor] | None = None,
+    reestimated_logits: Mapping[str, Tensor] | None = None,
+) -> pd.DataFrame:
+    """Measure the distances between all pairs of control points.
+
+    Args:
+        surface: the surface.
+        corner_logits: name of a corner (`corner_00`, ...) -> (n, classes) logits of the network as
+            trained; gives the disagreement of the corners' predictions.
+        reestimated_logits: the same with re-estimated BatchNorm statistics; gives a row for each
+            corner with itself, whose disagreement is what re-estimation alone scatters.
+
+    Returns:
+        One row per pair: surface, a, b, l2 = |a - b|, relative_l2 = l2 over the mean norm of a and
+        b, cosine of the angle between a and b, disagreement (missing where there are no logits).
+    """
+    logits = corner_logits or {}
+    # float64: the distance of near-identical checkpoints is a small difference of large squares.
+    points = surface.control_points.double()
+    gram = points @ points.T
+    norms = gram.diagonal().sqrt()
+    rows: list[dict[str, Any]] = []
+    for (i, a), (j, b) in combinations(enumerate(surface.control_point_names), 2):
+        l2 = (points[i] - points[j]).norm()
+        # Corners that share everything have no coordinates: they are one point.
+        size, product = norms[i] + norms[j], norms[i] * norms[j]
+        known = a in logits and b in logits
+        rows.append(
+            {
+                "surface": surface.name,
+                "a": a,
+                "b": b,
+                "l2": l2.item(),
+                "relative_l2": (2 * l2 / size).item() if size else 0.0,
+                "cosine": (gram[i, j] / product).item() if product else 1.0,
+                "disagreement": disagreement(logits[a], logits[b]) if known else None,
+            }
+        )
+    for name, again in (reestimated_logits or {}).items():
+        rows.append(
+            {"surface": surface.name, "a": name, "b": name, "l2": 0.0, "relative_l2": 0.0}
+            | {"cosine": 1.0, "disagreement": disagreement(logits[name], again)}
+        )
+    return pd.DataFrame(rows).astype({"disagreement": "float64"})
+
+
+def _value_at(points: pd.DataFrame, values: pd.Series, u: float, v: float) -> float:
+    found = values[(points["u"] == u) & (points["v"] == v)]
+    if len(found) != 1:
+        raise InputError(
+            f"surface {points['surface'].iloc[0]!r} has {len(found)} rows at the corner ({u}, {v}) "
+            "in one split; a barrier needs each corner once."
+        )
+    return float(found.iloc[0])

@@ -1,0 +1,120 @@
+"""Metrics of classifiers from predicted log-probabilities and labels (pure functions)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fourfold.data.inputs import as_tensor, class_labels, logits_of
+from fourfold.errors import InputError
+
+ECE_BINS = 15  # equal-width bins of confidence, the usual number since Guo et al., ICML 2017
+
+
+def classification_metrics(log_probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return nll, accuracy, ece and brier of one set of predictions.
+
+    Args:
+        log_probabilities: (n, classes), rows of natural logarithms that sum to 1 after exp.
+        labels: (n,) class indices.
+
+    Returns:
+        nll: mean negative log-likelihood over all n examples, nats per example;
+        accuracy: fraction of correct top-1 predictions;
+        ece: expected calibration error over 15 equal-width confidence bins, a fraction;
+        brier: mean over examples of the squared distance between the predicted distribution and
+        the one-hot label, from 0 to 2.
+
+        All are NaN if a prediction is.
+
+    Raises:
+        InputError: if there are no examples, or the labels are no classes of the predictions.
+    """
+    log_probabilities = as_tensor(log_probabilities, "log_probabilities")
+    labels = class_labels(labels, len(log_probabilities))
+    if len(labels) == 0:
+        raise InputError("metrics of 0 examples don't exist; the split is empty.")
+    logits_of(log_probabilities, len(labels), int(labels.max()))
+    if bool(log_probabilities.isnan().any()):
+        return dict.fromkeys(("nll", "accuracy", "ece", "brier"), math.nan)
+    probabilities = log_probabilities.exp()
+    nll, is_correct = per_image(log_probabilities, labels)
+    correct = is_correct.double()
+    # sum_k (p_k - y_k)^2 = sum_k p_k^2 - 2 p_label + 1 needs no one-hot matrix.
+    brier = probabilities.square().sum(dim=1) - 2 * (-nll).exp() + 1
+    return {
+        "nll": nll.double().mean().item(),
+        "accuracy": correct.mean().item(),
+        "ece": _calibration_error(probabilities.amax(dim=1).double(), correct),
+        "brier": brier.double().mean().item(),
+    }
+
+
+def per_image(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nll (float32, nats) and whether the prediction is right, for each example.
+
+    Args:
+        log_probabilities: (n, classes).
+        labels: (n,) class indices.
+    """
+    of_label = log_probabilities.gather(1, labels[:, None])[:, 0]
+    is_number = ~log_probabilities.isnan().any(dim=1)
+    return -of_label, (log_probabilities.argmax(dim=1) == labels) & is_number
+
+
+def _calibration_error(confidence: Tensor, correct: Tensor) -> float:
+    """Sum over bins of |mean confidence - accuracy| times the share of examples in the bin."""
+    bins = (confidence * ECE_BINS).long().clamp(max=ECE_BINS - 1)
+    gap = torch.zeros(ECE_BINS, dtype=torch.float64, device=bins.device)
+    gap.index_add_(0, bins, confidence - correct)
+    return (gap.abs().sum() / len(correct)).item()
+
+
+def average_predictions(logits: Sequence[Tensor] | Tensor) -> Tensor:
+    """Return the (n, classes) log of the mean probability of an ensemble's members.
+
+    Args:
+        logits: members, each (n, classes); raw outputs of the networks.
+    """
+    stacked = torch.stack([member.float().log_softmax(dim=1) for member in logits])
+    return stacked.logsumexp(dim=0) - torch.log(torch.tensor(float(len(stacked))))
+
+
+def disagreement(a: Tensor, b: Tensor) -> float:
+    """Return the fraction of examples on which two networks predict different classes.
+
+    Args:
+        a: (n, classes) logits or log-probabilities of the one network.
+        b: (n, classes) of the other.
+    """
+    return (a.argmax(dim=1) != b.argmax(dim=1)).double().mean().item()
+
+
+def mean_disagreement(logits: Sequence[Tensor] | Tensor) -> float:
+    """Return the disagreement averaged over all pairs of members, 0 for a single one."""
+    predicted = torch.stack([member.argmax(dim=1) for member in logits])
+    members = len(predicted)
+    if members < 2:
+        return 0.0
+    differs = sum(
+        (predicted[i] != predicted[i + 1 :]).double().mean(dim=1).sum().item()
+        for i in range(members - 1)
+    )
+    return differs / (members * (members - 1) / 2)
+
+
+def best_network(logits: Tensor, labels: Tensor) -> int:
+    """Return the index of the network with the highest accuracy; among equals the lowest nll.
+
+    Args:
+        logits: (networks, n, classes) on the split to choose on.
+        labels: (n,) class indices.
+    """
+
+    def rank(index: int) -> tuple[float, float]:
+        metrics = classification_metrics(logits[index].float().log_softmax(dim=1), labels)
+        is_broken = math.isnan(metrics["nll"])
+        return (math.inf, 0.0) if is_broken else (-metrics["accuracy"], metrics["nll"])
+
+    return min(range(len(logits)), key=rank)

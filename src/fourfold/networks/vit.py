@@ -1,0 +1,69 @@
+"""Vision transformer of any size: torchvision's, with a patch embedding for grey images too."""
+
+import math
+
+from torch import nn
+
+from fourfold.errors import InputError
+from fourfold.networks._torchvision import import_torchvision
+
+VisionTransformer = import_torchvision("models.vision_transformer").VisionTransformer
+
+
+def build(
+    *,
+    channels: int,
+    image_size: int,
+    classes: int,
+    patch_size: int = 4,
+    layers: int = 12,
+    heads: int = 6,
+    hidden: int = 384,
+    mlp: int = 1536,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """Build a vision transformer; the defaults are ViT-S/4 (21.3 M parameters for 32-pixel images).
+
+    Args:
+        channels: image channels.
+        image_size: pixels, a multiple of `patch_size`.
+        classes: number of classes.
+        patch_size: pixels along one side of a patch; tokens = (image_size / patch_size)^2 + 1.
+        layers: number of encoder blocks.
+        heads: attention heads; must divide `hidden`.
+        hidden: width of a token.
+        mlp: hidden width of each block's perceptron.
+        dropout: probability of dropping an activation of the encoder.
+
+    Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021.
+    """
+    for setting, value in (("layers", layers), ("heads", heads), ("hidden", hidden), ("mlp", mlp)):
+        if value < 1:
+            raise InputError(f"model.{setting} is {value}; it must be at least 1.")
+    if not 0 <= dropout < 1:
+        raise InputError(f"model.dropout is {dropout}; it must lie in [0, 1).")
+    if patch_size < 1 or image_size % patch_size:
+        raise InputError(
+            f"model.patch_size is {patch_size}, which does not divide the image size {image_size}; "
+            f"choose one of {[p for p in range(1, image_size + 1) if image_size % p == 0]}."
+        )
+    if hidden % heads:
+        raise InputError(f"model.hidden is {hidden}; it must be a multiple of heads = {heads}.")
+    network = VisionTransformer(
+        image_size=image_size,
+        patch_size=patch_size,
+        num_layers=layers,
+        num_heads=heads,
+        hidden_dim=hidden,
+        mlp_dim=mlp,
+        dropout=dropout,
+        num_classes=classes,
+    )
+    if channels != 3:  # torchvision's patch embedding is for RGB; initialized as there
+        network.conv_proj = nn.Conv2d(channels, hidden, patch_size, stride=patch_size)
+        nn.init.trunc_normal_(
+            network.conv_proj.weight, std=math.sqrt(1 / (channels * patch_size**2))
+        )
+        nn.init.zeros_(network.conv_proj.bias)
+    nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
+    return network

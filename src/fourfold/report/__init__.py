@@ -1,0 +1,1 @@
+"""From tables to text and figures; nothing here needs torch."""

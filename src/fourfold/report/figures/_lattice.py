@@ -1,0 +1,51 @@
+"""The values of one surface on its lattice, and the lines through it that are drawn."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fourfold.errors import InputError
+from fourfold.report.figures._measure import Measure
+
+
+def lattice(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray, NDArray]:
+    """Return the points of one axis, and the measure at them as an array [v, u].
+
+    Rows of the array are v and columns u: matplotlib then draws u to the right and v upwards. A
+    network that gives no numbers is NaN, and a gap in the figure.
+
+    Raises:
+        InputError: if a point of the lattice is missing or double, or none has a number.
+    """
+    rows = rows[rows["surface"] == surface]
+    points = np.union1d(rows["u"], rows["v"])
+    count = len(points)
+    if rows.duplicated(["u", "v"]).any() or len(rows) != count**2 or not {0.0, 1.0} <= set(points):
+        raise InputError(
+            f"surface {surface!r} has {len(rows)} grid points on {count} coordinates "
+            f"{points.round(3).tolist()}; a figure needs each pair (u, v) of them once, "
+            "from 0 to 1."
+        )
+    values = measure.values(rows.sort_values(["v", "u"])).reshape(count, count)
+    if np.isnan(values).all():
+        raise InputError(f"{measure.column} of surface {surface!r} is NaN at all of its points.")
+    return points, values
+
+
+def diagonals(values: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the values [v, u] from corner 00 to 11 and from 01 to 10, with u rising."""
+    return values.diagonal(), values[::-1].diagonal()
+
+
+def perimeter(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray, NDArray]:
+    """Return position (0 to 4) and value along the edges 00, 10, 11, 01 and back to 00.
+
+    All points on an edge are taken, whether or not they belong to the lattice.
+    """
+    rows = rows[rows["surface"] == surface]
+    u, v, values = rows["u"].to_numpy(), rows["v"].to_numpy(), measure.values(rows)
+    sides = [(v == 0, u), (u == 1, 1 + v), (v == 1, 3 - u), (u == 0, 4 - v)]
+    along, first = np.unique(
+        np.concatenate([place[is_on] for is_on, place in sides]), return_index=True
+    )
+    return along, np.concatenate([values[is_on] for is_on, _ in sides])[first]

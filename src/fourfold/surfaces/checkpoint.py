@@ -1,0 +1,103 @@
+"""Checkpoints: state dicts in files of safetensors or torch.save."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fourfold.errors import DivergenceError, InputError
+from fourfold.files.reading import check_fields
+from fourfold.files.tensors import load_tensors, save_tensors, state_hash
+from fourfold.files.torch_file import is_safetensors, load_torch, without_prefixes
+from fourfold.surfaces.layout import StateDict, find_ties
+
+
+def save_checkpoint(
+    state: StateDict, path: str | Path, metadata: Mapping[str, Any] | None = None
+) -> str:
+    """Save a state dict as safetensors, completely or not at all.
+
+    Tied tensors are stored once and named in the header. `metadata` holds JSON values.
+
+    Returns:
+        The `state_hash` of what was saved, which is in the header as well.
+
+    Raises:
+        DivergenceError: if a tensor holds a NaN or an infinity.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DivergenceError(
+                f"not saving {path}: tensor {name!r} holds a NaN or an infinity. "
+                "Training diverged; lower the learning rate or clip the gradient."
+            )
+    tied = find_ties([state], ["the network"])
+    sha256 = state_hash(state)
+    header = {**(metadata or {}), "sha256": sha256, "tied": tied, "order": list(state)}
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in state.items()
+        if name not in tied
+    }
+    # What is left to share memory (buffers of a layer with two names, pieces of one block) is
+    # stored in full: safetensors refuses shared memory.
+    places = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    for name, tensor in tensors.items():
+        if places[tensor.untyped_storage().data_ptr()] > 1:
+            tensors[name] = tensor.clone()
+    save_tensors(tensors, path, header)
+    return sha256
+
+
+def load_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict from a file of safetensors or `torch.save`, whatever its suffix.
+
+    No code in the file is run, and of what is no tensor nothing is made. In a training checkpoint
+    the network is found under the usual names (`state_dict`, `model`, `net`, ..., also nested). If
+    an average of its weights (an EMA) or another version lies beside it, a warning says so. Names
+    in files of other programs lose the prefixes of DataParallel (`module.`) and torch.compile
+    (`_orig_mod.`) if all have them; `_extra_state` without a value is left out.
+
+    Args:
+        path: of the file.
+        key: where in a file of torch.save the state dict is, such as `state_dict_ema`; a dot leads
+            to a key below (`model.ema`).
+
+    Raises:
+        InputError: if the file is missing, damaged, of another kind, not what its own header says,
+            or it can't be told which state dict is meant.
+    """
+    path = Path(path)
+    if not is_safetensors(path):
+        return without_prefixes(load_torch(path, key))
+    if key is not None:
+        raise InputError(f"{path} is a safetensors file, which has no key {key!r:.80}; leave it.")
+    tensors, header = load_tensors(path)
+    if str(header.get("format", "")).startswith("fourfold-"):
+        raise InputError(
+            f"{path} is no checkpoint: its format is {header['format']!r:.80}. A surface is read "
+            "by BezierSurface.load; its networks are surface.state_dict(u, v)."
+        )
+    if not tensors:
+        raise InputError(f"{path} holds no tensors; save model.state_dict().")
+    header = {"order": list(tensors), "tied": {}} | header
+    check_fields(header, {"order": list[str], "tied": dict[str, str]}, f"{path}: the header")
+    tied = header["tied"]
+    try:
+        state = {name: tensors[tied.get(name, name)] for name in header["order"]}
+    except KeyError as error:
+        raise InputError(
+            f"{path}: the header names tensor {str(error)[:80]}, the file lacks it."
+        ) from error
+    if "sha256" not in header:
+        return without_prefixes(state)
+    check_fields(header, {"sha256": str}, f"{path}: the header")
+    if state_hash(state) != header["sha256"]:
+        raise InputError(
+            f"{path}: the contents don't have the hash in the header, {header['sha256'][:64]}; "
+            "the file was changed after it was written. Delete it and build it again."
+        )
+    return state

@@ -1,0 +1,230 @@
+"""Any `nn.Module` as people have it: wrapped, renaming, of half precision; copied and filled."""
+
+import copy
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fourfold.errors import InputError
+from fourfold.surfaces.buffers import check_decided
+from fourfold.surfaces.layout import StateDict, first_names, is_equal
+
+_WRAPPED_AT = ("module", "_orig_mod")  # DataParallel and AveragedModel; torch.compile
+
+
+def copy_module(model: nn.Module) -> nn.Module:
+    """Copy a module, so that the caller's stays as it is.
+
+    Raises:
+        InputError: if it holds something that can't be copied.
+    """
+    # Old weight norm keeps a tensor that was computed from the parameters as an attribute; it is
+    # computed anew in each forward pass, and refuses to be copied.
+    computed = {
+        id(value): value.detach()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        with torch.no_grad():  # a scripted module's parameters are cloned, and must be leaves
+            module = copy.deepcopy(model, computed)
+    except Exception as error:  # whatever the attributes' own methods raise
+        raise InputError(
+            f"the model can't be copied{_culprit(model)}: {type(error).__name__}: {error}. Remove "
+            "what is no part of the network (a lock, a file, a trainer), or give its class a "
+            "__deepcopy__."
+        ) from error
+    for original, parameter in zip(model.parameters(), module.parameters(), strict=True):
+        parameter.requires_grad_(original.requires_grad)
+    return module
+
+
+def module_of(model: nn.Module, state: StateDict, *, rename: bool = False) -> nn.Module:
+    """Return `model`, or the module that it wraps, whichever owns the tensors of `state`.
+
+    Args:
+        model: also a `DataParallel`, an `AveragedModel` or a compiled module.
+        state: a state dict.
+        rename: allow names that the module itself changes on loading.
+
+    Raises:
+        InputError: if neither does, or it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"the model is {type(model).__name__}, no torch.nn.Module; pass the module itself, "
+            "such as build()."
+        )
+    candidates = [model]
+    while inner := [getattr(candidates[-1], name, None) for name in _WRAPPED_AT]:
+        found = next((module for module in inner if isinstance(module, nn.Module)), None)
+        if found is None:
+            break
+        candidates.append(found)
+    for module in candidates:
+        if not _astray(module, state):
+            return module
+    if not rename:
+        _refuse_names(model, state)
+    return candidates[-1]
+
+
+def load_state(model: nn.Module, state: StateDict, *, rename: bool = False) -> None:
+    """Load a state dict into `model`.
+
+    A name that the module ties to another one may be left out, as some writers do.
+
+    Args:
+        model: changed in place.
+        state: a state dict.
+        rename: allow names that the module changes on loading; else they are refused, since what
+            is trained or averaged under the one name would not be found under the other.
+
+    Raises:
+        InputError: if the model is of another architecture, or ties tensors that differ.
+    """
+    if not rename and _astray(model, state):
+        _refuse_names(model, state)
+    groups = tied_names(model)
+    for name, *aliases in groups:
+        for alias in aliases:
+            if name in state and alias in state and not is_equal(state[name], state[alias]):
+                raise InputError(
+                    f"the model ties {alias!r} to {name!r}, but a network holds different values "
+                    "for them; save the networks from the model that ties them."
+                )
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        details = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        raise InputError(
+            "the model is not of the checkpoints' architecture: "
+            f"{'; '.join(details[:3])}{f' and {len(details) - 3} more' if len(details) > 3 else ''}"
+            " Build the model that the corners were trained with."
+        ) from error
+    given = {name for group in groups if any(name in state for name in group) for name in group}
+    missing = [name for name in missing if name not in given]
+    if missing or unexpected:
+        raise InputError(
+            "the model is not of the checkpoints' architecture: they lack "
+            f"{first_names(missing) or 'nothing'} and add {first_names(unexpected) or 'nothing'}. "
+            "Build the model that the corners were trained with."
+        )
+
+
+def check_buffers(model: nn.Module, names: Collection[str]) -> None:
+    """Refuse coordinates of a surface that the module declares as buffers.
+
+    Raises:
+        InputError: naming them, and what the caller can decide.
+    """
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    check_decided(
+        [name for name in names if name in buffers], "which the model declares as buffers"
+    )
+
+
+def tied_names(model: nn.Module) -> list[list[str]]:
+    """Return the names of each tensor that has several."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in _tensors(model).items():
+        groups.setdefault(id(tensor), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def input_dtype(model: nn.Module) -> torch.dtype | None:
+    """Return the dtype of a module's floating parameters, None if they have several or none."""
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return dtypes.pop() if len(dtypes) == 1 else None
+
+
+def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
+    """Return the BatchNorm layers of `model` that keep running statistics."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
+
+
+def other_statistics(model: nn.Module) -> list[str]:
+    """Return the running statistics of layers that are no BatchNorm of PyTorch."""
+    known = {id(layer.running_mean) for layer in batchnorm_layers(model)}
+    return [
+        name
+        for name, buffer in model.named_buffers()
+        if name.endswith("running_mean") and id(buffer) not in known
+    ]
+
+
+def check_trainable(model: nn.Module, images: int, what: str) -> None:
+    """Refuse a model that can't be trained on `images` images at a time.
+
+    Raises:
+        InputError: if no parameter is trainable, or BatchNorm would get one image; `what` says
+            which settings make it so.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("the model has no trainable parameter; set requires_grad of at least one.")
+    if images == 1 and batchnorm_layers(model):
+        raise InputError(
+            f"{what}; BatchNorm needs at least 2 images at a time, so raise batch_size."
+        )
+
+
+def _culprit(model: nn.Module) -> str:
+    """Name the attribute that can't be copied."""
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute in ("_parameters", "_buffers", "_modules"):
+                continue
+            try:
+                copy.deepcopy(value)
+            except Exception:  # as above
+                return f" because of its attribute {f'{name}.{attribute}'.lstrip('.')!r}"
+    return ""
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    named: dict[str, Tensor] = dict(model.named_buffers(remove_duplicate=False))
+    return named | dict(model.named_parameters(remove_duplicate=False))
+
+
+def _astray(model: nn.Module, state: StateDict) -> list[str]:
+    """Return the floating tensors of `state` that the module has no tensor of that name for."""
+    own = _tensors(model)
+    return [
+        name for name, tensor in state.items() if tensor.is_floating_point() and name not in own
+    ]
+
+
+def _refuse_names(model: nn.Module, state: StateDict) -> None:
+    astray = _astray(model, state)
+    lacking = [name for name in _tensors(model) if name not in state]
+    prefixes = _prefixes(astray, lacking)
+    cure = prefixes or (
+        "If the module renames them on loading, pass it as from_corners(..., model=model); else "
+        "build the model that the corners were trained with."
+    )
+    raise InputError(
+        f"the corners hold {first_names(astray)}, which the model doesn't own under "
+        f"{'that name' if len(astray) == 1 else 'those names'}; it has "
+        f"{first_names(lacking) or 'no others'}. {cure}"
+    )
+
+
+def _prefixes(astray: Collection[str], lacking: Collection[str]) -> str:
+    """Say so if names differ by a prefix alone."""
+    for name in astray:
+        for other in lacking:
+            if name.endswith(f".{other}"):
+                prefix = name.removesuffix(other)
+                return f"Their names begin with {prefix!r}: strip it from the corners' names."
+            if other.endswith(f".{name}"):
+                prefix = other.removesuffix(name)
+                return f"The model's names begin with {prefix!r}: pass the module inside."
+        break
+    return ""

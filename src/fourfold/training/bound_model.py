@@ -1,0 +1,167 @@
+"""Run any module with parameters taken from a flat vector, and get the gradient as one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fourfold.errors import InputError
+from fourfold.evaluation.precision import check_precision, compute_precision
+from fourfold.surfaces.modules import (
+    batchnorm_layers,
+    check_buffers,
+    copy_module,
+    load_state,
+    module_of,
+    tied_names,
+)
+from fourfold.surfaces.surface import BezierSurface
+
+# Of spectral norm, in each forward pass: from one point of a step to the next its weights change
+# far more than from one step of a single network to the next.
+_POWER_ITERATIONS = 10
+
+
+class BoundModel:
+    """A training copy of a model whose parameters are pieces of a flat vector of D numbers.
+
+    BatchNorm layers normalize by the batch and keep no running statistics, which mean nothing along
+    a surface. The model given is not touched.
+
+    Attributes:
+        module: the copy, in training mode.
+        constant_columns: pieces of the vector that the model does not train (frozen parameters);
+            their gradient is 0.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        surface: BezierSurface,
+        device: torch.device,
+        *,
+        precision: str = "float32",
+        compile: bool = False,
+    ) -> None:
+        """Copy `model`, check that it is of the surface's architecture, and find its parameters.
+
+        What the corners share and the model trains becomes part of the surface's control points.
+        """
+        corner = surface.state_dict(0.0, 0.0)
+        self.module = copy_module(module_of(model, corner)).to(device)
+        load_state(self.module, corner)
+        parameters = dict(self.module.named_parameters(remove_duplicate=False))
+        check_buffers(self.module, surface.layout.names)
+        surface.arrange(*_coordinates(surface, self.module))
+        self._layout = layout = surface.layout
+        self._trainable: dict[str, Tensor] = {}
+        self._constant: dict[str, Tensor] = {}
+        self.constant_columns: list[slice] = []
+        start = 0
+        for name, size in zip(layout.names, layout.sizes, strict=True):
+            if parameters[name].requires_grad:
+                self._trainable[name] = parameters[name]
+            else:
+                self._constant[name] = parameters[name]
+                self.constant_columns.append(slice(start, start + size))
+            start += size
+        for layer in batchnorm_layers(self.module):
+            layer.track_running_stats = False
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+        self._chosen = surface.buffers.chosen()
+        self._buffers = {
+            name: buffer
+            for name, buffer in self.module.named_buffers(remove_duplicate=False)
+            if name in self._chosen.policies
+        }
+        for module in self.module.modules():
+            for part in (module, *module._forward_pre_hooks.values()):
+                if isinstance(getattr(part, "n_power_iterations", None), int):
+                    part.n_power_iterations = max(part.n_power_iterations, _POWER_ITERATIONS)
+        self.module.train()
+        check_precision(precision)
+        self._precision, self._device = precision, device
+        self._forward = torch.compile(self.module) if compile else self.module
+
+    def gradient(
+        self,
+        theta: Tensor,
+        inputs: Tensor,
+        labels: Tensor,
+        loss_function: Callable[[Tensor, Tensor], Tensor],
+        out: Tensor,
+        mixture: Tensor,
+    ) -> tuple[Tensor, Any]:
+        """Write the gradient of the mean loss at `theta` into `out`.
+
+        Args:
+            theta: (D,) parameters.
+            inputs: a preprocessed batch.
+            labels: its labels.
+            loss_function: maps the model's output and labels to a scalar.
+            out: (D,) receives dL/dtheta.
+            mixture: (4,) weights of the corners at the point, for the buffers between them.
+
+        Returns:
+            The loss, detached, and the model's output.
+        """
+        # The module's tensors become views of `theta`, its gradients views of `out`: the
+        # backward pass adds each gradient to its piece while it is in the cache, and frees it.
+        # (The gradient of one sliced vector would be a sum of as many full vectors as pieces.)
+        pieces, gradients = self._layout.views(theta), self._layout.views(out.zero_())
+        for name, tensor in self._constant.items():
+            tensor.data = pieces[name].to(tensor.dtype)  # the model's own, not the vector's
+        for name, parameter in self._trainable.items():
+            parameter.data = pieces[name].to(parameter.dtype)
+            parameter.grad = gradients[name].to(parameter.dtype)
+        if self._buffers:
+            values = self._chosen.at(mixture, {})
+            for name, buffer in self._buffers.items():
+                buffer.copy_(values[name])
+        with compute_precision(self._precision, self._device):
+            output = self._forward(inputs)
+            loss = loss_function(output, labels)
+        loss.backward(inputs=list(self._trainable.values()))
+        for name, parameter in self._trainable.items():
+            if parameter.dtype != out.dtype:  # its gradient is no view
+                gradients[name].copy_(parameter.grad)
+        return loss.detach(), output
+
+
+def _coordinates(surface: BezierSurface, module: nn.Module) -> tuple[set[str], dict[str, str]]:
+    """Return the names of a surface's coordinates, and the ties, as the module declares them.
+
+    What it trains is a coordinate even where all corners share it; what it ties is one tensor even
+    where files hold it twice, and what it doesn't tie is two, even where the corners do.
+
+    Raises:
+        InputError: if it ties tensors that differ in a corner.
+    """
+    layout, shared = surface.layout, surface.buffers.shared
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    columns = dict(
+        zip(layout.names, surface.control_points.split(layout.sizes, dim=1), strict=True)
+    )
+    tied = {alias: name for alias, name in layout.tied.items() if alias not in parameters}
+    for group in tied_names(module):
+        name, *aliases = (name for name in layout.order if name in group and name in parameters)
+        for alias in aliases:
+            first, second = (layout.tied.get(one, one) for one in (name, alias))
+            is_one = first == second or (first in shared and second in shared)
+            if not is_one and not (
+                {first, second} <= columns.keys() and torch.equal(columns[first], columns[second])
+            ):
+                raise InputError(
+                    f"the model ties {alias!r} to {name!r}, but a corner holds different values "
+                    "for them; save the corners from the model that ties them."
+                )
+            tied[alias] = name
+    names = {
+        name
+        for name in layout.order
+        if name in parameters
+        and name not in tied
+        and (layout.tied.get(name, name) in columns or parameters[name].requires_grad)
+    }
+    return names, tied

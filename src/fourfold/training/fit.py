@@ -1,0 +1,410 @@
+"""Fit the free control points of a surface; the corners stay fixed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fourfold.data.batches import Augment, Preprocess, as_input, to_device, to_float
+from fourfold.data.inputs import Objective, as_tensor
+from fourfold.errors import DivergenceError, InputError
+from fourfold.seeds import make_generator
+from fourfold.surfaces.basis import surface_basis
+from fourfold.surfaces.modules import check_trainable
+from fourfold.surfaces.surface import BezierSurface
+from fourfold.training.bound_model import BoundModel
+from fourfold.training.loop import Loop, OnStep
+from fourfold.training.schedule import check_training_settings, learning_rate
+from fourfold.training.snapshots import Snapshots
+
+# Columns of the control-point matrix that are updated together. On a CPU a block of all rows should
+# fit into the cache, so that momentum and control points cross memory once per step.
+_BLOCK = {"cpu": 1 << 16}
+
+# Names a fit's random streams: a corner trained with the seed of the fit must not share them.
+_PURPOSE = "fit/"
+
+Sampler = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+
+
+def fit(
+    surface: BezierSurface,
+    model: nn.Module,
+    train_images: Tensor,
+    train_labels: Tensor,
+    *,
+    epochs: int = 40,
+    lr: float = 0.4,
+    seed: int = 0,
+    batch_size: int = 128,
+    points_per_step: int = 4,
+    sampler: str = "latin-hypercube",
+    boundary_epochs: int = 0,
+    optimizer: str = "sgd",
+    momentum: float = 0.9,
+    betas: tuple[float, float] = (0.9, 0.98),
+    weight_decay: float = 5e-4,
+    clip_norm: float | None = None,
+    warmup: float = 0.05,
+    schedule: str = "cosine",
+    precision: str = "float32",
+    compile: bool = False,
+    augment: Augment | None = None,
+    preprocess: Preprocess = to_float,
+    loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    device: torch.device | str | None = None,
+    snapshots: Snapshots | None = None,
+    on_step: OnStep | None = None,
+) -> pd.DataFrame:
+    """Minimize the mean loss over the surface, E over (u, v) ~ U(0,1)^2 of L(theta(u, v)).
+
+    A step draws `points_per_step` points, evaluates an equal share of the batch at each, and moves
+    every free control point P_k by what the points' gradients say: dL/dP_k = w_k(u, v) dL/dtheta.
+    Weight decay acts on the point, as for a single network: `sgd` adds weight_decay * theta to
+    dL/dtheta; `adamw` moves each control point against the mean of the step's points, weighted by
+    w_k, so that decay and gradient keep the proportion that they have in a single network.
+
+    Args:
+        surface: its free control points are moved in place. After an error they are where the last
+            step left them.
+        model: any module of the corners' architecture; it is copied, not changed.
+        train_images: (n, ...) images, a tensor or an array.
+        train_labels: (n,) class indices; with a `loss_function` whatever it takes.
+        epochs: passes over the images for the whole surface.
+        lr: peak learning rate. A point of a 3 x 3 surface moves 0.11 times as far as a single
+            network at the same rate under SGD (see `bernstein.gram_matrix`), so take 2 to 8 times
+            the rate of the corners' own training; under AdamW 0.53 times, so take 1 to 3 times.
+        seed: of data order, points, augmentation and dropout.
+        batch_size: images per step, a multiple of `points_per_step`.
+        points_per_step: points of the surface per step; more points lower the gradient's variance,
+            fewer give BatchNorm larger batches.
+        sampler: `latin-hypercube` (one point in each of `points_per_step` strata of u and of v) or
+            `uniform` (independent points).
+        boundary_epochs: passes that train all four boundary curves alone before `epochs` passes
+            over the whole surface, the first of the paper's two phases. Each phase has a learning-
+            rate schedule of its own.
+        optimizer: `sgd` (momentum) or `adamw` on the free control points.
+        momentum: of SGD.
+        betas: of AdamW.
+        weight_decay: of the point.
+        clip_norm: largest norm of a point's gradient, None for no limit.
+        warmup: fraction of the steps of a phase with a linearly rising learning rate.
+        schedule: `cosine` (to 0) or `constant`.
+        precision: `float32`, `tf32` or `bfloat16`, of the passes; control points stay float32.
+        compile: run the network through `torch.compile`; the first steps then take up to minutes.
+        augment: maps a batch of images and a generator to an augmented batch.
+        preprocess: maps a batch of images to the model's input.
+        loss_function: maps the model's output and labels to a mean over the batch. The column
+            accuracy is NaN where the labels are no class indices.
+        device: where to fit; by default where the images are.
+        snapshots: where to save the state at intervals, and to continue from if one is there.
+        on_step: progress report, called with (step, steps, loss, images seen).
+
+    Returns:
+        One row per epoch: epoch, step, split, nll, accuracy, learning_rate, images_seen, wall_s.
+
+    Raises:
+        InputError: if a setting is impossible or the model is of another architecture.
+        DivergenceError: if the loss of an epoch or a control point is not finite.
+    """
+    if not surface.free_rows:
+        raise InputError(
+            f"a surface of degree {surface.degree} has no free control points to fit; "
+            "choose a degree with a component of at least 2, such as (2, 2)."
+        )
+    train_images = as_tensor(train_images, "train_images")
+    objective = Objective(train_labels, len(train_images), loss_function)
+    check_training_settings(
+        n=len(train_images), epochs=epochs, lr=lr, batch_size=batch_size,
+        momentum=momentum, betas=betas, weight_decay=weight_decay, clip_norm=clip_norm,
+        warmup=warmup, schedule=schedule,
+    )  # fmt: skip
+    if boundary_epochs < 0:
+        raise InputError(f"boundary_epochs is {boundary_epochs}; it must be 0 or more.")
+    if points_per_step < 1 or batch_size % points_per_step:
+        raise InputError(
+            f"batch_size is {batch_size} and points_per_step {points_per_step}; "
+            "the batch must be a multiple of the points."
+        )
+    check_trainable(
+        model,
+        batch_size // points_per_step,
+        f"batch_size and points_per_step are both {batch_size}, one image per point",
+    )
+    draw_surface = _choose(SAMPLERS, "sampler", sampler)
+    device = torch.device(device) if device is not None else train_images.device
+    train_images, train_labels = train_images.to(device), objective.labels.to(device)
+    descend = SurfaceStep(
+        surface, model, points_per_step, device=device, optimizer=optimizer, momentum=momentum,
+        betas=betas, weight_decay=weight_decay, clip_norm=clip_norm, objective=objective,
+        precision=precision, compile=compile,
+    )  # fmt: skip
+    drawing = make_generator(seed, f"{_PURPOSE}points")
+    loop = Loop(
+        train_images, train_labels, epochs=boundary_epochs + epochs, batch_size=batch_size,
+        seed=seed, purpose=_PURPOSE, target=descend, streams={"points": drawing},
+        augment=augment, preprocess=as_input(preprocess, model), snapshots=snapshots,
+        on_step=on_step,
+    )  # fmt: skip
+    boundary_steps = boundary_epochs * (len(train_images) // batch_size)
+    for inputs, target in loop.batches():
+        if loop.step < boundary_steps:
+            draw, phase_start, phase_steps = _draw_boundary, 0, boundary_steps
+        else:
+            draw, phase_start, phase_steps = (
+                draw_surface,
+                boundary_steps,
+                loop.steps - boundary_steps,
+            )
+        if loop.step == phase_start:
+            descend.restart()
+        rate = learning_rate(loop.step - phase_start, phase_steps, lr, warmup, schedule)
+        u, v = draw(points_per_step, drawing)
+        loop.finish_step(*descend(u, v, inputs, target, rate), rate)
+    surface.control_points = surface.control_points.cpu()
+    if not bool(torch.isfinite(surface.control_points).all()):  # the last step is in no loss
+        raise DivergenceError(
+            "the fit diverged: a control point holds a NaN or an infinity. Lower lr, lengthen "
+            "warmup, or set clip_norm."
+        )
+    return pd.DataFrame(loop.rows)
+
+
+class SurfaceStep:
+    """One step of `fit`: the gradients at some points of the surface, and what they move.
+
+    Holds the points' parameters and gradients, (points, D) each, and the optimizer's state, as
+    large as the free control points (for AdamW twice that).
+    """
+
+    def __init__(
+        self,
+        surface: BezierSurface,
+        model: nn.Module,
+        points: int,
+        *,
+        device: torch.device,
+        optimizer: str = "sgd",
+        momentum: float = 0.9,
+        betas: tuple[float, float] = (0.9, 0.98),
+        weight_decay: float = 5e-4,
+        clip_norm: float | None = None,
+        objective: Objective | None = None,
+        precision: str = "float32",
+        compile: bool = False,
+    ) -> None:
+        """Move the control points to `device` and bind a copy of `model` to them; see `fit`."""
+        descent_class = _choose(_OPTIMIZERS, "optimizer", optimizer)
+        self._bound = BoundModel(model, surface, device, precision=precision, compile=compile)
+        surface.control_points = surface.control_points.to(device)
+        self._surface, self._device = surface, device
+        self._clip_norm = clip_norm
+        self._objective = objective or Objective((), 0)
+        self._theta = torch.empty(
+            points, surface.dimension, dtype=surface.layout.dtype, device=device
+        )
+        self._gradient = torch.empty_like(self._theta)
+        self._descent = descent_class(
+            surface, momentum, betas, weight_decay, self._bound.constant_columns
+        )
+
+    def restart(self) -> None:
+        """Forget the optimizer's state."""
+        self._descent.restart()
+
+    def __call__(
+        self, u: Tensor, v: Tensor, inputs: Tensor, labels: Tensor, rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """Move the free control points by one step; nothing waits for the device.
+
+        Args:
+            u, v: (points,) coordinates, on the CPU.
+            inputs: a preprocessed batch; each point gets an equal share of it.
+            labels: its labels.
+            rate: learning rate.
+
+        Returns:
+            The mean loss over the points and the number of right predictions, before the step.
+        """
+        theta, gradient = self._theta, self._gradient
+        weights = to_device(self._surface.weights(u, v), self._device)
+        mixtures = surface_basis((1, 1), u, v)
+        torch.mm(weights, self._surface.control_points, out=theta)
+        shares = zip(inputs.chunk(len(theta)), labels.chunk(len(theta)), strict=True)
+        losses, correct = [], []
+        for i, (x, y) in enumerate(shares):
+            loss, output = self._bound.gradient(
+                theta[i], x, y, self._objective.loss, out=gradient[i], mixture=mixtures[i]
+            )
+            losses.append(loss)
+            correct.append(self._objective.correct(output, y))
+        if self._clip_norm is not None:
+            norm = gradient.norm(dim=1, keepdim=True)
+            gradient.mul_((self._clip_norm / (norm + 1e-6)).clamp(max=1))
+        self._descent.step(weights, theta, gradient, rate)
+        return torch.stack(losses).mean(), torch.stack(correct).sum()
+
+    def state(self) -> dict[str, Any]:
+        """Return the free control points and the optimizer's state."""
+        rows = self._surface.control_points
+        state: dict[str, Any] = {f"point/{k}": rows[k] for k in self._surface.free_rows}
+        state |= {f"moment/{i}": moment for i, moment in enumerate(self._descent.states)}
+        return state | {"steps": self._descent.steps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set what `state` returned."""
+        for k in self._surface.free_rows:
+            self._surface.control_points[k].copy_(state[f"point/{k}"])
+        for i, moment in enumerate(self._descent.states):
+            moment.copy_(state[f"moment/{i}"])
+        self._descent.steps = state["steps"]
+
+
+# --- points of a step -----------------------------------------------------------------------------
+
+
+def _draw_uniform(points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    u, v = torch.rand(2, points, generator=generator, dtype=torch.float64)
+    return u, v
+
+
+def _draw_latin_hypercube(points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw one point in each of `points` equal strata of u, and likewise of v."""
+    jitter = torch.rand(2, points, generator=generator, dtype=torch.float64)
+    strata = torch.stack([torch.randperm(points, generator=generator) for _ in range(2)])
+    u, v = (strata + jitter) / points
+    return u, v
+
+
+def _draw_boundary(points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw points on the perimeter, one in each of `points` equal strata of it."""
+    shift = torch.rand(points, generator=generator, dtype=torch.float64)
+    offset = torch.rand(1, generator=generator, dtype=torch.float64)
+    along = 4 * ((torch.arange(points) + shift) / points + offset).remainder(1)
+    edge, t = along.long().clamp(max=3), along.frac()
+    zero, one = torch.zeros_like(t), torch.ones_like(t)
+    u = torch.stack([t, one, t, zero])[edge, torch.arange(points)]
+    v = torch.stack([zero, t, one, t])[edge, torch.arange(points)]
+    return u, v
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "latin-hypercube": _draw_latin_hypercube,
+    "uniform": _draw_uniform,
+}
+
+
+# --- updates of the control points ----------------------------------------------------------------
+
+
+class _Descent(ABC):
+    """Move the free rows of the control points, block by block of columns.
+
+    The gradient of row k over the points of a step is (1/c) sum_c w_ck g_c. It is formed for one
+    block of columns at a time and never stored for all of them.
+    """
+
+    moments: int  # tensors of state, each as large as the free control points
+
+    def __init__(
+        self,
+        surface: BezierSurface,
+        momentum: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        constant_columns: Sequence[slice],
+    ) -> None:
+        self.points = surface.control_points
+        self.free = list(surface.free_rows)
+        self.momentum, self.betas, self.weight_decay = momentum, betas, weight_decay
+        self.constant_columns = constant_columns
+        block = _BLOCK.get(self.points.device.type, surface.dimension)
+        self.blocks = [
+            slice(start, min(start + block, surface.dimension))
+            for start in range(0, surface.dimension, block)
+        ]
+        self.steps = 0
+        self.states = [
+            self.points.new_zeros(len(self.free), surface.dimension) for _ in range(self.moments)
+        ]
+
+    def restart(self) -> None:
+        """Forget all steps so far."""
+        self.steps = 0
+        for state in self.states:
+            state.zero_()
+
+    def step(self, weights: Tensor, theta: Tensor, gradient: Tensor, rate: float) -> None:
+        """Do one step from the points' parameters and gradients, both (c, D)."""
+        self.steps += 1
+        share = (weights[:, self.free] / len(weights)).T.contiguous()  # (free, c)
+        for columns in self.constant_columns:  # no gradient there, and no decay either
+            theta[:, columns] = 0
+        for block in self.blocks:
+            rows = [self.points[k, block] for k in self.free]
+            self.update(rows, block, share, theta[:, block], gradient[:, block], rate)
+
+    @abstractmethod
+    def update(
+        self,
+        rows: list[Tensor],
+        block: slice,
+        share: Tensor,
+        theta: Tensor,
+        gradient: Tensor,
+        rate: float,
+    ) -> None:
+        """Move one block of columns; `rows` are views of the free control points."""
+
+
+class _SGD(_Descent):
+    """M <- momentum M + W^T (G + weight_decay Theta) / c, P <- P - rate M."""
+
+    moments = 1
+
+    def update(self, rows, block, share, theta, gradient, rate) -> None:
+        if self.weight_decay:
+            gradient.add_(theta, alpha=self.weight_decay)
+        velocity = self.states[0][:, block]
+        torch.addmm(velocity, share, gradient, beta=self.momentum, out=velocity)
+        torch._foreach_add_(rows, list(velocity), alpha=-rate)
+
+
+class _AdamW(_Descent):
+    """AdamW on each free control point, with the decoupled decay acting on the point.
+
+    Adam divides by the size of the gradient, and with it by w_k; so the decay of P_k is that of the
+    mean of the step's points weighted by w_k, sum_c w_ck theta_c / sum_c w_ck. (With w_ck theta_c
+    alone, decay relative to movement would be a ninth of a single network's on a 3 x 3 surface.)
+
+    Reference: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+    """
+
+    moments = 2
+
+    def update(self, rows, block, share, theta, gradient, rate) -> None:
+        beta1, beta2 = self.betas
+        direction = share @ gradient
+        mean, square = (state[:, block] for state in self.states)
+        mean.lerp_(direction, 1 - beta1)
+        square.mul_(beta2).addcmul_(direction, direction, value=1 - beta2)
+        denominator = (square / (1 - beta2**self.steps)).sqrt_().add_(1e-8)  # eps as in PyTorch
+        torch.div(mean, denominator, out=direction).div_(1 - beta1**self.steps)
+        if self.weight_decay:
+            total = share.sum(dim=1, keepdim=True)  # 0 for a row that no point of the step touches
+            nearby = share / torch.where(total > 0, total, 1)
+            direction.addmm_(nearby, theta, alpha=self.weight_decay)
+        torch._foreach_add_(rows, list(direction), alpha=-rate)
+
+
+_OPTIMIZERS = {"sgd": _SGD, "adamw": _AdamW}
+
+
+def _choose(options: dict[str, Any], setting: str, value: str) -> Any:
+    if value not in options:
+        raise InputError(f"{setting} is {value!r}; choose one of {', '.join(sorted(options))}.")
+    return options[value]

@@ -1,0 +1,212 @@
+"""What training one network and fitting a surface have in common: the loop over batches."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fourfold.data.batches import Augment, Preprocess, shuffled_batches, to_float
+from fourfold.errors import DivergenceError
+from fourfold.seeds import derive_seed, make_generator
+from fourfold.training.snapshots import Snapshots
+
+# Called after each step with (step, steps, loss of the step, images seen).
+OnStep = Callable[[int, int, Tensor, int], None]
+
+# Of a row of the `training` table.
+_COLUMNS = ["epoch", "step", "split", "nll", "accuracy", "learning_rate", "images_seen", "wall_s"]
+
+
+class Resumable(Protocol):
+    """What a step changes: parameters and the optimizer's state."""
+
+    def state(self) -> dict[str, Any]:
+        """Return it as tensors and JSON values."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set it to what `state` returned."""
+
+
+class Loop:
+    """Batches of all epochs in random order, their running means, and snapshots of all that.
+
+    The random streams are those of one seed: data order, augmentation, and torch's global one for
+    dropout; `purpose` keeps two loops of one seed apart. Nothing in a step waits for the device:
+    the order of an epoch is copied there at once, augmentation draws there, and running means are
+    read at the end of the epoch.
+
+    Attributes:
+        step: steps done.
+        steps: steps of all epochs.
+        epoch: epochs done.
+        rows: one row of the `training` table for each epoch done, split `train`.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        epochs: int,
+        batch_size: int,
+        seed: int,
+        purpose: str = "",
+        target: Resumable,
+        streams: Mapping[str, torch.Generator] | None = None,
+        augment: Augment | None = None,
+        preprocess: Preprocess = to_float,
+        snapshots: Snapshots | None = None,
+        on_step: OnStep | None = None,
+        on_epoch: Callable[[int], None] | None = None,
+    ) -> None:
+        """Take the images, what a step changes (`target`), and further random `streams` to keep."""
+        self._images, self._labels, self._device = images, labels, images.device
+        self._epochs, self._batch_size = epochs, batch_size
+        self._dropout_seed = derive_seed(seed, f"{purpose}dropout")
+        self._target, self._snapshots = target, snapshots
+        self._augment, self._preprocess = augment, preprocess
+        self._on_step, self._on_epoch = on_step, on_epoch
+        self._streams = {
+            "order": make_generator(seed, f"{purpose}order"),
+            "augment": make_generator(seed, f"{purpose}augment", self._device),
+            **(streams or {}),
+        }
+        self._order_before_epoch = self._streams["order"].get_state()
+        self._mean = _RunningMean(self._device)
+        self._steps_per_epoch = len(images) // batch_size
+        self.steps, self.step, self.epoch = epochs * self._steps_per_epoch, 0, 0
+        self.rows: list[dict[str, Any]] = []
+        self._start = time.perf_counter()
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the input and the labels of each step; call `finish_step` before the next.
+
+        It starts where the latest snapshot was taken. When it is done, torch's global random state
+        is what it was before.
+        """
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self._dropout_seed)
+            state = None if self._snapshots is None else self._snapshots.load()
+            if state is not None:
+                self._restore(state)
+            while self.epoch < self._epochs:
+                yield from self._epoch_batches()
+                self._finish_epoch()
+
+    def finish_step(self, loss: Tensor, correct: Tensor, rate: float) -> None:
+        """Count a step.
+
+        Args:
+            loss: mean loss of the batch, on the device.
+            correct: number of right predictions, on the device.
+            rate: learning rate of the step.
+        """
+        self._mean.add(loss, correct, self._batch_size)
+        self.step += 1
+        self._rate = rate
+        if self._on_step is not None:
+            self._on_step(self.step, self.steps, loss, self.step * self._batch_size)
+        if self.step < (self.epoch + 1) * self._steps_per_epoch:
+            self._save_if_due()  # else after the epoch's row is written
+
+    def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = self._streams["order"]
+        done = self.step - self.epoch * self._steps_per_epoch
+        batches = shuffled_batches(len(self._images), self._batch_size, order, self._device)
+        for position, index in enumerate(batches):
+            if position < done:  # before the snapshot
+                continue
+            batch = self._images[index]
+            if self._augment is not None:
+                batch = self._augment(batch, self._streams["augment"])
+            yield self._preprocess(batch), self._labels[index]
+
+    def _finish_epoch(self) -> None:
+        self.epoch += 1
+        loss, accuracy = self._mean.read()
+        if not torch.isfinite(torch.tensor(loss)):
+            raise DivergenceError(
+                f"training diverged in epoch {self.epoch}: the mean loss is {loss} at learning "
+                f"rate {self._rate:.3g}. Lower lr, lengthen warmup, or set clip_norm."
+            )
+        seen, wall_s = self.step * self._batch_size, time.perf_counter() - self._start
+        row = (self.epoch, self.step, "train", loss, accuracy, self._rate, seen, wall_s)
+        self.rows.append(dict(zip(_COLUMNS, row, strict=True)))
+        self._mean = _RunningMean(self._device)
+        if self._on_epoch is not None:
+            self._on_epoch(self.epoch)
+        self._order_before_epoch = self._streams["order"].get_state()
+        self._save_if_due()
+
+    # --- snapshots ---
+
+    def _save_if_due(self) -> None:
+        if self._snapshots is not None and self._snapshots.is_due():
+            self._snapshots.save(self._state())
+
+    def _state(self) -> dict[str, Any]:
+        generators = {f"stream/{k}": stream.get_state() for k, stream in self._streams.items()}
+        generators["stream/order"] = self._order_before_epoch  # the epoch's order is drawn again
+        generators["stream/cpu"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            generators["stream/cuda"] = torch.cuda.get_rng_state(self._device)
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "rows": self.rows,
+            "elapsed": time.perf_counter() - self._start,
+            **self._mean.state(),
+            **generators,
+            **{f"target/{name}": value for name, value in self._target.state().items()},
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.step, self.epoch = state["step"], state["epoch"]
+        self.rows = [{column: row[column] for column in _COLUMNS} for row in state["rows"]]
+        self._start = time.perf_counter() - state["elapsed"]
+        self._mean.restore(state)
+        for name, stream in self._streams.items():
+            stream.set_state(state[f"stream/{name}"])
+        self._order_before_epoch = self._streams["order"].get_state()
+        torch.set_rng_state(state["stream/cpu"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["stream/cuda"], self._device)
+        prefix = "target/"
+        self._target.restore(
+            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        )
+
+
+class _RunningMean:
+    """Mean loss and accuracy over the batches of an epoch, kept on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), device=device)
+        self.correct = torch.zeros((), device=device)
+        self.batches = 0
+        self.images = 0
+
+    def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
+        self.loss += loss
+        self.correct += correct
+        self.batches += 1
+        self.images += images
+
+    def read(self) -> tuple[float, float]:
+        return (self.loss / self.batches).item(), (self.correct / self.images).item()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "mean/loss": self.loss,
+            "mean/correct": self.correct,
+            "mean/batches": self.batches,
+            "mean/images": self.images,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.loss.copy_(state["mean/loss"])
+        self.correct.copy_(state["mean/correct"])
+        self.batches, self.images = state["mean/batches"], state["mean/images"]

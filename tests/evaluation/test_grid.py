@@ -1,0 +1,394 @@
+"""Laws of evaluation: one procedure for every network, in evaluation mode, over all examples."""
+
+import pandas as pd
+import pytest
+import torch
+from conftest import (
+    CLASSES,
+    CORNERS,
+    NETWORKS,
+    SIZE,
+    input_of,
+    logits_of,
+    make_corners,
+    make_images,
+    make_network,
+    make_surface,
+    move_free_points,
+)
+from torch import nn
+
+from fourfold.data.augment import RandomShiftFlip
+from fourfold.errors import InputError
+from fourfold.evaluation.batchnorm import reestimate_batchnorm
+from fourfold.evaluation.grid import evaluate_grid, evaluate_networks, evaluate_points, predict
+from fourfold.evaluation.logits import to_half
+from fourfold.surfaces.points import grid_points
+from fourfold.surfaces.surface import BezierSurface
+
+TRAIN = make_images(24, seed=1)
+TEST = make_images(19, seed=2)
+SPLITS = {"train": TRAIN, "test": TEST}
+METRICS = ["nll", "accuracy", "ece", "brier"]
+SOME_POINTS = [(0.0, 0.0), (0.3, 0.8), (0.5, 0.5), (1.0, 0.0)]
+
+
+SHIFT = RandomShiftFlip(2, flip=False)
+
+
+def reestimated(table):
+    """Return the rows of a table but those of the corners as trained."""
+    return table[table["statistics"] != "own"].reset_index(drop=True)
+
+
+def test_a_grid_has_one_row_per_point_and_split_with_the_columns_of_the_table():
+    surface = make_surface("layernorm", (1, 2))
+    table = evaluate_grid(surface, make_network("layernorm"), SPLITS, points=3)
+    columns = ["surface", "sample", "u", "v", "split", "n", *METRICS]
+    assert list(table.columns) == [*columns, "statistics", "statistics_images"]
+    assert len(table) == 9 * 2
+    assert set(table["surface"]) == {"bezier"}
+    assert set(table["sample"]) == {"grid"}
+    assert set(table["statistics"]) == {"none"}
+    assert set(table["statistics_images"]) == {0}
+    assert table.groupby("split")["n"].unique().explode().to_dict() == {"train": 24, "test": 19}
+    assert [tuple(p) for p in table.loc[table.split == "test", ["u", "v"]].to_numpy()] == (
+        grid_points(3)
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_point_is_the_network_that_the_surface_has_there(name):
+    surface = move_free_points(make_surface(name))
+    network = make_network(name, seed=5)
+    evaluation = evaluate_points(
+        surface, network, SPLITS, SOME_POINTS, preprocess=input_of(network)
+    )
+    for i, (u, v) in enumerate(SOME_POINTS):
+        by_hand = make_network(name, seed=6)
+        by_hand.load_state_dict(surface.state_dict(u, v))
+        reestimate_batchnorm(by_hand, TRAIN[0], preprocess=input_of(by_hand))
+        logits = logits_of(name, by_hand.state_dict(), TEST[0]).float()
+        nll = torch.nn.functional.cross_entropy(logits, TEST[1]).item()
+        row = evaluation.table.query("split == 'test'").iloc[i]
+        assert (row["u"], row["v"]) == (u, v)
+        assert row["nll"] == pytest.approx(nll, rel=1e-3)  # of logits in half precision
+        torch.testing.assert_close(evaluation.logits["test"][i], logits.half(), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["batchnorm", "resnet18", "float64"])
+def test_corners_are_shown_re_estimated_as_any_point_and_as_they_were_trained(name):
+    corners, network = make_corners(name), make_network(name, seed=5)
+    surface = move_free_points(BezierSurface.from_corners(corners))
+    evaluation = evaluate_points(
+        surface, network, SPLITS, [*CORNERS, (0.5, 0.5)], preprocess=input_of(network)
+    )
+    tables = evaluation.table.query("split == 'test'").groupby("statistics")
+    assert {kind: len(table) for kind, table in tables} == {"reestimated": 5, "own": 4}
+    again, own = (tables.get_group(kind).reset_index() for kind in ("reestimated", "own"))
+    for k, corner in enumerate(corners):
+        as_trained = make_network(name, seed=6)
+        as_trained.load_state_dict(corner)
+        logits = to_half(predict(as_trained, TEST[0], preprocess=input_of(as_trained)))
+        assert torch.equal(evaluation.own.logits["test"][k], logits)
+        expected = nn.functional.cross_entropy(logits.float(), TEST[1]).item()
+        assert own["nll"][k] == pytest.approx(expected, rel=1e-6)
+        reestimate_batchnorm(as_trained, TRAIN[0], preprocess=input_of(as_trained))
+        logits = to_half(predict(as_trained, TEST[0], preprocess=input_of(as_trained)))
+        assert torch.equal(evaluation.logits["test"][k], logits)
+        assert again["nll"][k] != pytest.approx(own["nll"][k], rel=1e-3)
+        for table in (again, own):
+            assert (table["u"][k], table["v"][k]) == CORNERS[k]
+
+
+@pytest.mark.parametrize("name", ["layernorm", "vit"])
+def test_a_corner_of_a_network_without_batchnorm_is_the_network_as_trained_and_has_one_row(name):
+    corners, network = make_corners(name), make_network(name, seed=5)
+    evaluation = evaluate_points(BezierSurface.from_corners(corners), network, SPLITS, CORNERS)
+    assert evaluation.own is None
+    assert len(evaluation.table) == 4 * 2
+    for logits, corner in zip(evaluation.logits["test"], corners, strict=True):
+        network.load_state_dict(corner)
+        assert torch.equal(logits, to_half(predict(network, TEST[0])))
+
+
+def test_all_numbers_of_an_evaluation_are_of_the_logits_that_it_returns():
+    surface, network = make_surface("resnet18"), make_network("resnet18")
+    evaluation = evaluate_points(surface, network, SPLITS, SOME_POINTS)
+    for found, table in (
+        (evaluation, reestimated(evaluation.table)),
+        (evaluation.own, evaluation.table.query("statistics == 'own'")),
+    ):
+        for split, (_, labels) in SPLITS.items():
+            rows = table.query("split == @split")
+            logits = found.logits[split].float()
+            nll = torch.stack(
+                [nn.functional.cross_entropy(one, labels, reduction="none") for one in logits]
+            )
+            right = logits.argmax(dim=2) == labels
+            torch.testing.assert_close(found.nll[split], nll, rtol=1e-5, atol=1e-6)
+            assert torch.equal(found.correct[split], right)
+            assert rows["nll"].tolist() == pytest.approx(nll.mean(dim=1).tolist(), rel=1e-5)
+            assert rows["accuracy"].tolist() == pytest.approx(right.double().mean(dim=1).tolist())
+
+
+def test_logits_are_kept_of_the_splits_asked_for_and_the_rest_of_all():
+    surface, network = make_surface("batchnorm"), make_network("batchnorm")
+    whole = evaluate_points(surface, network, SPLITS, SOME_POINTS)
+    part = evaluate_points(surface, network, SPLITS, SOME_POINTS, keep_logits=["test"])
+    assert set(whole.logits) == set(whole.own.logits) == {"train", "test"}
+    assert set(part.logits) == set(part.own.logits) == {"test"}
+    pd.testing.assert_frame_equal(part.table, whole.table, check_exact=True)
+    for split in SPLITS:
+        assert torch.equal(part.nll[split], whole.nll[split])
+        assert torch.equal(part.correct[split], whole.correct[split])
+
+
+@pytest.mark.parametrize("augment", [None, SHIFT])
+def test_statistics_are_those_of_a_re_estimation_by_hand_with_the_same_images(augment):
+    surface, network = move_free_points(make_surface("batchnorm")), make_network("batchnorm")
+    found = evaluate_points(surface, network, SPLITS, SOME_POINTS, augment=augment, seed=7)
+    rows = reestimated(found.table)
+    assert set(rows["statistics_images"]) == {24}
+    for point, logits in zip(SOME_POINTS, found.logits["test"], strict=True):
+        network.load_state_dict(surface.state_dict(*point))
+        reestimate_batchnorm(network, TRAIN[0], augment=augment, seed=7)
+        assert torch.equal(logits, to_half(predict(network, TEST[0])))
+
+
+def test_one_seed_augments_alike_for_every_point_and_another_seed_otherwise():
+    surface, network = move_free_points(make_surface("batchnorm")), make_network("batchnorm")
+
+    def evaluated(points, **settings):
+        table = evaluate_points(surface, network, SPLITS, points, **settings).table
+        return table.query("split == 'test'").set_index(["u", "v", "statistics"])["nll"]
+
+    first = evaluated(SOME_POINTS, augment=SHIFT, seed=3)
+    pd.testing.assert_series_equal(evaluated(SOME_POINTS, augment=SHIFT, seed=3), first)
+    others = (evaluated(SOME_POINTS, augment=SHIFT, seed=4), evaluated(SOME_POINTS, seed=3))
+    for other in others:
+        is_own = first.index.get_level_values("statistics") == "own"
+        assert ((first == other) == is_own).all()
+    for u, v in SOME_POINTS:  # a point alone is what it is among others
+        alone = evaluated([(u, v)], augment=SHIFT, seed=3)
+        assert alone.to_dict().items() <= first.to_dict().items()
+
+
+def test_a_grid_evaluates_its_points_as_they_are_evaluated_alone():
+    surface, network = move_free_points(make_surface("batchnorm")), make_network("batchnorm")
+    settings = {"augment": SHIFT, "seed": 2}
+    table = evaluate_grid(surface, network, SPLITS, points=3, edges=4, random=2, **settings)
+    rows = reestimated(table)
+    for _, row in rows[rows["split"] == "test"].iloc[::4].iterrows():
+        alone = evaluate_points(
+            surface, network, SPLITS, [(row["u"], row["v"])], sample=row["sample"], **settings
+        ).table
+        expected = reestimated(alone).query("split == 'test'").iloc[0]
+        pd.testing.assert_series_equal(row, expected, check_names=False, check_exact=True)
+
+
+def test_beside_the_grid_there_are_points_of_the_edges_and_random_ones_by_the_seed():
+    surface, network = make_surface("no-norm"), make_network("no-norm")
+
+    def evaluated(seed):
+        table = evaluate_grid(
+            surface, network, {"test": TEST}, points=3, edges=7, random=9, seed=seed
+        )
+        return {
+            sample: list(zip(rows["u"], rows["v"], strict=True))
+            for sample, rows in table.groupby("sample")
+        }
+
+    found, again, other = evaluated(1), evaluated(1), evaluated(2)
+    assert set(found["grid"]) == set(grid_points(3))
+    # Seven along each of four edges; corners and midpoints are points of the grid.
+    assert len(found["edge"]) == 4 * (7 - 3)
+    assert set(found["edge"]).isdisjoint(found["grid"])
+    assert all({u, v} & {0.0, 1.0} for u, v in found["edge"])
+    assert len(found["random"]) == 9
+    assert all(0 < u < 1 and 0 < v < 1 for u, v in found["random"])
+    assert again == found
+    assert other["edge"] == found["edge"]
+    assert set(other["random"]).isdisjoint(found["random"])
+
+
+def test_networks_with_their_own_statistics_are_what_they_predict():
+    states, network = make_corners("batchnorm"), make_network("batchnorm")
+    evaluation = evaluate_networks(network, states, {"test": TEST}, batchnorm="own")
+    assert set(evaluation.table["statistics"]) == {"own"}
+    for state, logits in zip(states, evaluation.logits["test"], strict=True):
+        network.load_state_dict(state)
+        assert torch.equal(logits, to_half(predict(network, TEST[0])))
+
+
+def test_interpolated_statistics_are_those_of_the_surface():
+    surface = make_surface("batchnorm")
+    network = make_network("batchnorm", seed=5)
+    table = evaluate_points(
+        surface, network, {"test": TEST}, SOME_POINTS, batchnorm="interpolated"
+    ).table
+    assert set(table["statistics"]) == {"interpolated", "own"}
+    table = reestimated(table)
+    assert set(table["statistics_images"]) == {0}
+    for nll, point in zip(table["nll"], SOME_POINTS, strict=True):
+        logits = logits_of("batchnorm", surface.state_dict(*point), TEST[0]).half().float()
+        assert nll == pytest.approx(nn.functional.cross_entropy(logits, TEST[1]).item(), rel=1e-4)
+
+
+def test_statistics_are_re_estimated_on_the_images_given_for_it():
+    surface, network = make_surface("batchnorm"), make_network("batchnorm")
+    by_default = evaluate_points(surface, network, SPLITS, SOME_POINTS).table
+    given = evaluate_points(
+        surface, network, {"test": TEST}, SOME_POINTS, batchnorm_images=TRAIN[0]
+    ).table
+    other = evaluate_points(
+        surface, network, {"test": TEST}, SOME_POINTS, batchnorm_images=TEST[0]
+    ).table
+    expected = by_default.query("split == 'test'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(given, expected)
+    is_own = given["statistics"] == "own"
+    assert ((other["nll"] == given["nll"]) == is_own).all()
+
+
+@pytest.mark.parametrize("name", ["batchnorm", "dropout", "vit"])
+def test_a_prediction_does_not_depend_on_the_other_images_of_its_batch(name):
+    """It would, were a network left in training mode (batch statistics, dropout)."""
+    surface, network = make_surface(name), make_network(name).train()
+    images, labels = TEST
+    whole = evaluate_points(
+        surface, network, {"test": TEST}, SOME_POINTS, batchnorm_images=TRAIN[0]
+    ).logits["test"]
+    for i in (0, 7, 18):
+        alone = {"test": (images[i : i + 1], labels[i : i + 1])}
+        found = evaluate_points(surface, network, alone, SOME_POINTS, batchnorm_images=TRAIN[0])
+        torch.testing.assert_close(found.logits["test"][:, 0], whole[:, i], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["dropout", "batchnorm", "vgg16"])
+def test_two_evaluations_are_equal_bit_for_bit(name):
+    surface, network = make_surface(name), make_network(name).train()
+    first, second = (evaluate_points(surface, network, SPLITS, SOME_POINTS) for _ in range(2))
+    pd.testing.assert_frame_equal(first.table, second.table, check_exact=True)
+    assert torch.equal(first.logits["test"], second.logits["test"])
+
+
+@pytest.mark.parametrize("name", ["batchnorm", "buffers", "resnet18"])
+def test_the_order_of_points_does_not_matter(name):
+    surface, network = make_surface(name), make_network(name)
+    forward = evaluate_points(surface, network, {"train": TRAIN}, SOME_POINTS).table
+    backward = evaluate_points(surface, network, {"train": TRAIN}, SOME_POINTS[::-1]).table
+    for kind, rows in forward.groupby("statistics"):  # corners as trained are in corner order
+        others = backward[backward["statistics"] == kind]
+        others = others if kind == "own" else others.iloc[::-1]
+        pd.testing.assert_frame_equal(
+            rows.reset_index(drop=True), others.reset_index(drop=True), check_exact=True
+        )
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 18, 19, 1000])
+def test_metrics_are_means_over_all_examples_whatever_the_batch_size(batch_size):
+    surface, network = make_surface("layernorm"), make_network("layernorm")
+    expected = evaluate_points(surface, network, {"test": TEST}, SOME_POINTS, batch_size=7).table
+    table = evaluate_points(
+        surface, network, {"test": TEST}, SOME_POINTS, batch_size=batch_size
+    ).table
+    pd.testing.assert_frame_equal(table, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["batchnorm", "vgg16", "buffers", "frozen"])
+def test_evaluation_leaves_the_callers_model_alone(name, untouched):
+    network = make_network(name).train()
+    check = untouched(network)
+    evaluate_grid(make_surface(name), network, SPLITS, points=2)
+    check()
+
+
+def test_evaluation_leaves_the_surface_and_the_images_alone():
+    surface = make_surface("batchnorm")
+    before = surface.control_points.clone(), TEST[0].clone(), surface.buffers.varying.copy()
+    evaluate_grid(surface, make_network("batchnorm"), SPLITS, points=2)
+    assert torch.equal(surface.control_points, before[0])
+    assert torch.equal(TEST[0], before[1])
+    for name, values in surface.buffers.varying.items():
+        assert torch.equal(values, before[2][name])
+
+
+def test_logits_of_the_largest_networks_stay_finite_in_half_precision():
+    corners = make_corners("no-norm")
+    for corner in corners:
+        corner["3.bias"] += torch.tensor([0.0, 2e5, 0.0])
+    surface = BezierSurface.from_corners(corners)
+    evaluation = evaluate_points(surface, make_network("no-norm"), {"test": TEST}, SOME_POINTS)
+    assert torch.isfinite(evaluation.logits["test"]).all()
+    assert (evaluation.logits["test"].argmax(2) == 1).all()
+
+
+def test_predict_is_in_evaluation_mode_and_gives_float32_logits():
+    for name in ("dropout", "batchnorm", "bfloat16"):
+        network = make_network(name).train()
+        found = predict(network, TEST[0], batch_size=4, preprocess=input_of(network))
+        assert found.dtype == torch.float32
+        expected = logits_of(name, network.state_dict(), TEST[0]).float()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_predict_leaves_every_modules_mode_as_it_was(training):
+    network = make_network("vgg16").train(training)
+    network.classifier.train(not training)
+    modes = [module.training for module in network.modules()]
+    predict(network, TEST[0])
+    assert [module.training for module in network.modules()] == modes
+
+
+def test_progress_is_reported_for_every_point():
+    seen = []
+    evaluate_points(
+        make_surface("no-norm"), make_network("no-norm"), SPLITS, SOME_POINTS,
+        on_point=lambda *progress: seen.append(progress),
+    )  # fmt: skip
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+NO_IMAGES = (torch.empty(0, 1, SIZE, SIZE), torch.empty(0, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("no-norm", {"splits": {}}, "splits is empty"),
+        ("no-norm", {"splits": {"val": NO_IMAGES}}, "'val' has 0 images"),
+        ("no-norm", {"splits": {"val": (TEST[0], TEST[1][:5])}}, "19 images but 5 labels"),
+        ("no-norm", {"points": [(0.5, 1.5)]}, r"\(0.5, 1.5\).*\[0, 1\]"),
+        ("no-norm", {"points": []}, "points is empty"),
+        ("no-norm", {"batch_size": 0}, "batch_size is 0.*at least 1"),
+        ("no-norm", {"batch_size": -4}, "batch_size is -4.*at least 1"),
+        ("batchnorm", {"splits": {"test": TEST}}, "batchnorm_images"),
+        ("batchnorm", {"batchnorm": "none"}, "'none'"),
+        ("batchnorm", {"batchnorm": "averaged"}, "'averaged'.*reestimated, interpolated, own"),
+        ("batchnorm", {"batchnorm": "own"}, "'own'.*reestimated"),
+        ("batchnorm", {"batchnorm_images": TRAIN[0][:1]}, "at least 2 images"),
+    ],
+)
+def test_wrong_settings_are_refused_with_the_value_and_what_is_allowed(name, settings, said):
+    arguments = {"splits": SPLITS, "points": SOME_POINTS} | settings
+    with pytest.raises(InputError, match=said):
+        evaluate_points(make_surface(name), make_network(name), **arguments)
+
+
+def test_a_negative_number_of_random_points_is_refused():
+    with pytest.raises(InputError, match="random points is -1; give 0"):
+        evaluate_grid(make_surface("no-norm"), make_network("no-norm"), SPLITS, 3, random=-1)
+
+
+@pytest.mark.parametrize("other", ["batchnorm", "tied"])
+def test_a_model_of_another_architecture_is_refused(other):
+    with pytest.raises(InputError, match="the model doesn't own"):
+        evaluate_points(make_surface("no-norm"), make_network(other), SPLITS, SOME_POINTS)
+
+
+def test_a_model_with_another_number_of_classes_is_refused():
+    network = make_network("no-norm")
+    network[3] = nn.Linear(6, CLASSES + 1)
+    with pytest.raises(InputError, match=r"3\.weight"):
+        evaluate_points(make_surface("no-norm"), network, SPLITS, SOME_POINTS)

@@ -1,0 +1,548 @@
+"""The workflow as a user runs it: one small experiment from data to headline table."""
+
+import base64
+import io
+import json
+import re
+import shutil
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import CORNERS
+from PIL import Image
+from project import EXPERIMENT, ROOT, edit, new_project, planned, section, snakemake
+
+from fourfold.errors import InputError
+from fourfold.files.table import MEASURED_COLUMNS, SCHEMAS, read_metadata
+from fourfold.files.tensors import read_header
+from fourfold.pipeline.cli import main
+from fourfold.pipeline.yaml_file import check_yaml
+from fourfold.surfaces.surface import BezierSurface
+
+
+def _tables(project):
+    return sorted((project / "results").rglob("*.parquet"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return a project whose run has ended."""
+    project = new_project(tmp_path_factory.mktemp("finished"))
+    run = snakemake(project)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "| surface " in run.stdout, "a finished run prints the headline table"
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """Return a copy of the finished project, to be changed."""
+    copy = tmp_path / "project"
+    shutil.copytree(finished, copy)
+    return copy
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert planned(finished) == {}
+
+
+def test_every_table_has_its_columns_and_types(finished):
+    found = set()
+    for path in _tables(finished):
+        name = path.stem.partition("-")[0]
+        schema = pq.read_schema(path)
+        assert schema.remove_metadata().equals(SCHEMAS[name]), path
+        assert json.loads(schema.metadata[b"fourfold"])["table"] == name
+        assert len(pd.read_parquet(path)) > 0, path
+        found.add(name)
+    assert found == set(SCHEMAS)
+
+
+def test_two_runs_give_equal_tables(finished, tmp_path):
+    again = new_project(tmp_path)
+    assert snakemake(again).returncode == 0
+    assert len(_tables(again)) == len(_tables(finished))
+    for path in _tables(finished):
+        first, second = pd.read_parquet(path), pd.read_parquet(again / path.relative_to(finished))
+        measured = [column for column in first if column in MEASURED_COLUMNS]
+        pd.testing.assert_frame_equal(
+            first.drop(columns=measured), second.drop(columns=measured), check_exact=True
+        )
+
+
+def test_the_corners_of_the_surfaces_are_the_trained_networks(finished):
+    replicate = finished / "results" / EXPERIMENT / "0"
+    endpoints = pd.read_parquet(replicate / "tables" / "endpoints.parquet")
+    final = endpoints[endpoints["checkpoint"].str.startswith("endpoints/")]
+    of_seed = final.drop_duplicates("seed").set_index("seed")["sha256"]
+    for name in ("linear", "bezier"):
+        surface = BezierSurface.load(replicate / "surfaces" / f"{name}.safetensors")
+        assert list(surface.corner_hashes) == of_seed.sort_index().tolist()
+
+
+def test_every_table_is_there_as_csv_with_a_line_for_each_row(finished):
+    folder = finished / "results" / EXPERIMENT / "0" / "tables"
+    paths = sorted(folder.glob("*.parquet"))
+    assert len(paths) == len(list((folder / "csv").iterdir()))
+    for path in paths:
+        table = pd.read_parquet(path)
+        text = (folder / "csv" / f"{path.stem}.csv").read_text()
+        assert text.count("\n") == len(table) + 1, path
+        flat = [column for column in table if column != "draws"]
+        assert text.splitlines()[0].split(",") == flat
+
+
+def _rows(finished, name):
+    """Return a table of the finished run's replicate."""
+    return pd.read_parquet(finished / "results" / EXPERIMENT / "0" / "tables" / f"{name}.parquet")
+
+
+def test_corners_as_trained_are_the_endpoints(finished):
+    """Both come from one network; batches of another size may move one image."""
+    endpoints = _rows(finished, "endpoints")
+    endpoints = endpoints[endpoints["checkpoint"].str.startswith("endpoints/")]
+    for surface in ("linear", "bezier"):
+        grid = _rows(finished, f"grid-{surface}")
+        own = grid[grid["statistics"] == "own"].set_index(["split", "u", "v"])
+        for split in ("val", "test"):
+            trained = endpoints[endpoints["split"] == split].sort_values("seed")
+            assert len(trained) == 4
+            for row, corner in zip(trained.itertuples(), CORNERS, strict=True):
+                found = own.loc[(split, *corner)]
+                assert abs(found["accuracy"] - row.accuracy) <= 1 / row.n + 1e-9
+                assert found["nll"] == pytest.approx(row.nll, rel=1e-3)
+                assert found["n"] == row.n
+        again = grid[(grid["statistics"] == "reestimated") & (grid["sample"] == "grid")]
+        both = own.merge(again, on=["split", "u", "v"], suffixes=("", "_again"))
+        assert len(both) == 4 * 3
+        assert (both["nll"] != both["nll_again"]).all()
+
+
+def test_tables_of_one_network_have_the_same_numbers(finished):
+    """Merges are rows of the grid, and what an ensemble of one network is."""
+    merge, ensemble = _rows(finished, "merge"), _rows(finished, "ensemble")
+    compared = 0
+    for row in merge.itertuples():
+        if row.merge == "greedy-soup":
+            continue
+        grid = _rows(finished, f"grid-{row.surface}")
+        same = grid[
+            (grid["u"] == row.u) & (grid["v"] == row.v) & (grid["split"] == row.split)
+            & (grid["sample"] == "grid") & (grid["statistics"] == row.statistics)
+        ]  # fmt: skip
+        assert len(same) == 1
+        is_corner = (row.u, row.v) in CORNERS
+        assert is_corner == (row.merge == "best-corner") == (row.statistics == "own")
+        names = {"linear": "corners", "trajectory": "trajectory-corners"}
+        name = names[row.surface] if is_corner else row.surface
+        alone = ensemble[
+            (ensemble["ensemble"] == name) & (ensemble["forward_passes"] == 1)
+            & (ensemble["members"] == f"{row.u:.6g},{row.v:.6g}") & (ensemble["split"] == row.split)
+        ]  # fmt: skip
+        if is_corner:
+            assert len(alone) == 1
+            compared += 1
+        for other in (same, alone):
+            assert other["accuracy"].tolist() == [row.accuracy] * len(other)
+            for metric in ("nll", "ece", "brier"):
+                value = getattr(row, metric)
+                assert other[metric].tolist() == pytest.approx([value] * len(other), rel=1e-5)
+    assert compared == 2 * 2  # best corner of both corner sets, on val and test
+
+
+def test_differences_are_of_the_networks_that_the_other_tables_show(finished):
+    difference, merge = _rows(finished, "difference"), _rows(finished, "merge")
+    ensemble, barrier = _rows(finished, "ensemble"), _rows(finished, "barrier")
+    assert set(difference["surface"]) == {"linear", "bezier", "trajectory"}
+    corner_set = {"linear": "linear", "bezier": "linear", "trajectory": "trajectory"}
+    for row in difference[difference["metric"] == "accuracy"].itertuples():
+        if row.comparison == "low-loss":
+            of = barrier.query(f"surface == '{row.surface}' and split == '{row.split}'")
+            assert row.value == pytest.approx(1 - of.set_index("metric").loc["error", "max"])
+            continue
+        if row.comparison == "merge":
+            test = merge[merge["split"] == "test"].set_index(["surface", "merge"])["accuracy"]
+            value = test[row.surface, "best-point"]
+            reference = test[corner_set[row.surface], "best-corner"]
+        else:
+            test = ensemble[(ensemble["split"] == "test") & (ensemble["forward_passes"] == 4)]
+            test = test.set_index(["ensemble", "selection"])["accuracy"]
+            value = test[row.surface, "validation"]
+            names = {"linear": "corners", "trajectory": "trajectory-corners"}
+            reference = test[names[corner_set[row.surface]], "fixed"]
+        assert row.value == pytest.approx(value, abs=1e-12)
+        assert row.reference == pytest.approx(reference, abs=1e-12)
+
+
+def test_what_a_surface_cost_counts_the_pick_of_a_point_on_val(finished):
+    summary = pd.read_parquet(finished / "results" / "summary.parquet")
+    of = summary[summary["kind"] == "surface"].set_index(["method", "metric"])["mean"]
+    cost = _rows(finished, "cost").set_index("stage")["images_forward"]
+    for surface in ("linear", "bezier", "trajectory"):
+        # 3 x 3 points, four of them corners; each takes 50 images of val and 100 for BatchNorm.
+        picked = (9 - 4) * (50 + 100)
+        if surface == "trajectory":
+            picked += cost["select_trajectory_surface"]
+        forward, backward = (of[surface, f"images_{way}"] for way in ("forward", "backward"))
+        assert forward == backward + picked
+
+
+def test_every_job_that_runs_networks_states_its_cost(finished):
+    cost = pd.read_parquet(finished / "results" / EXPERIMENT / "0" / "tables" / "cost.parquet")
+    assert set(cost["stage"]) == {
+        "train_endpoint",
+        "build_linear_surface",
+        "fit_bezier_surface",
+        "select_trajectory_surface",
+        "evaluate_grid",
+        "compare_ensembles",
+        "compare_merges",
+        "measure_geometry",
+        "measure_differences",
+    }
+    assert (cost["wall_s"] > 0).all()
+    trained = cost["images_backward"] > 0
+    assert set(cost.loc[trained, "stage"]) == {"train_endpoint", "fit_bezier_surface"}
+    assert (cost.loc[cost["images_forward"] > 0, "flop"] > 0).all()
+
+
+COMPARISONS = {
+    *("compare_ensembles", "collect_tables", "plot_figures", "summarize", "all"),
+    *("record_hashes", "record_summary_hashes"),
+}
+OF_GRIDS = {"evaluate_grid", "compare_merges", "measure_geometry", "measure_differences"}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "reruns", "grids"),
+    [
+        ("ensemble", "max_members", 5, COMPARISONS, 0),
+        ("grid", "points", 5, COMPARISONS | OF_GRIDS, 3),
+        ("grid", "random_points", 5, COMPARISONS | OF_GRIDS, 3),
+        ("bezier", "epochs", 3, COMPARISONS | OF_GRIDS | {"fit_bezier_surface"}, 1),
+    ],
+)
+def test_a_changed_parameter_reruns_what_depends_on_it(section, key, value, reruns, grids, project):
+    edit(project, lambda p: p["experiments"][EXPERIMENT][section].update({key: value}))
+    jobs = planned(project)
+    assert set(jobs) - {"total"} == reruns
+    assert jobs.get("evaluate_grid", 0) == grids
+
+
+def test_another_share_to_keep_reruns_what_judges_by_it_and_no_network(project):
+    edit(project, lambda p: p["summary"].update(kept=0.8))
+    assert set(planned(project)) - {"total"} == COMPARISONS - {"compare_ensembles"} | {
+        "measure_differences"
+    }
+
+
+def test_a_changed_module_reruns_what_uses_it_and_a_touched_one_nothing(project):
+    module = project / "src" / "fourfold" / "ensemble.py"
+    module.touch()
+    assert planned(project) == {}
+    module.write_text(module.read_text() + "\n# edited\n")
+    assert set(planned(project)) - {"total"} == COMPARISONS | {"measure_differences"}
+    other = project / "src" / "fourfold" / "models" / "vit.py"
+    shutil.copy(ROOT / "src" / "fourfold" / "ensemble.py", module)
+    other.write_text(other.read_text() + "\n# edited\n")
+    assert planned(project) == {}, "a network that the experiment doesn't use changes nothing"
+
+
+def test_a_lost_table_is_built_again_and_equal(project):
+    path = project / "results" / EXPERIMENT / "0" / "tables" / "grid-bezier.parquet"
+    before = pd.read_parquet(path)
+    path.unlink()
+    assert snakemake(project).returncode == 0
+    pd.testing.assert_frame_equal(before, pd.read_parquet(path), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda p: p.update(run=["digits-vgg"]), ["digits-vgg", "tiny-vgg16"]),
+        (lambda p: p.update(replicates=0), ["0 is less than the minimum of 1", "replicates"]),
+        (lambda p: p.update(epochs=3), ["epochs"]),
+        (lambda p: section(p, "endpoint").update(epochs=-1), ["-1", "minimum of 1", "epochs"]),
+        (lambda p: section(p, "endpoint").update(learning_rate=1), ["learning_rate"]),
+        (lambda p: section(p, "bezier").update(degree=[0, 2]), ["0", "minimum of 1", "degree"]),
+        (lambda p: section(p, "bezier").update(degree=[1, 1]), ["[1, 1]", "nothing to fit"]),
+        (lambda p: section(p, "bezier").update(points_per_step=5), ["32", "5", "multiple"]),
+        (lambda p: section(p, "model").update(width=0), ["0", "minimum of 1", "width"]),
+        (lambda p: section(p, "model").update(heads=2), ["heads"]),
+        (lambda p: section(p, "trajectory").update(epochs=[1, 2, 3, 9]), ["[9]", "[1, 2, 3, 4]"]),
+        (lambda p: section(p, "grid").update(points=4), ["4", "points"]),
+        (lambda p: p["datasets"]["digits"]["split"].update(val_images=0), ["0", "val_images"]),
+        (lambda p: _source(p).update(name="mnist"), ["mnist", "tiny-imagenet", "source.name"]),
+        (lambda p: _source(p).update(download=True), ["digits.source", "download"]),
+        (lambda p: _source(p).update(name="cifar10"), ["digits.source", "download", "required"]),
+        (lambda p: _source(p).update(name="parquet", train=3, test=None), ["source.train", "3"]),
+        (lambda p: p.update(data_folder=3), ["data_folder", "3", "FOURFOLD_DATA"]),
+        (lambda p: p["experiments"][EXPERIMENT].update(dataset="mnist"), ["mnist", "digits"]),
+        (lambda p: p["experiments"].update({"../up": p["experiments"][EXPERIMENT]}), ["../up"]),
+        (
+            lambda p: p["experiments"].update({"tiny.resnet18": p["experiments"][EXPERIMENT]}),
+            ["experiments.tiny.resnet18", "experiments.tiny-resnet18", "rename"],
+        ),
+    ],
+)
+def test_an_impossible_parameter_ends_in_one_message(change, said, tmp_path):
+    project = new_project(tmp_path)
+    edit(project, change)
+    run = snakemake(project)
+    assert run.returncode == 1
+    assert _message(run).startswith("error: ")
+    for part in said:
+        assert part in _message(run)
+    assert not (project / "results").exists()
+    assert not (project / "data").exists()
+
+
+def _message(run):
+    """Return what a run says, without what Snakemake says of its configuration."""
+    lines = (run.stdout + run.stderr).splitlines()
+    start = ("Using workflow specific profile", "Config file params.yaml is extended")
+    return "\n".join(line for line in lines if line and not line.startswith(start))
+
+
+def test_numbers_that_do_not_count_are_refused_with_how_to_write_them(tmp_path):
+    """What YAML 1.1 takes for text, whole numbers with a point, booleans, what is not finite."""
+    project = new_project(tmp_path)
+    wrong = {
+        ("endpoint", "lr"): ("1e-3", "; write 1.0e-3"),
+        ("endpoint", "momentum"): ("5E-1", "; write 5.0e-1"),
+        ("endpoint", "weight_decay"): (-0.0, "; write 0.0"),
+        ("endpoint", "clip_norm"): ("None", "; write null"),
+        ("endpoint", "warmup"): ("0.1", "; write 0.1 without quotes"),
+        ("endpoint", "epochs"): (4.0, "; write 4"),
+        ("endpoint", "batch_size"): ("32", "; write 32"),
+        ("endpoint", "checkpoints"): ([1.0, 2, 3, 4], "; write 1"),
+        ("endpoint", "compile"): ("False", "; write false without quotes"),
+        ("bezier", "lr"): ("1.5e3", "; write 1.5e+3"),
+        ("bezier", "momentum"): (True, "not of type 'number'"),
+        ("bezier", "weight_decay"): (float("inf"), "inf is not of type 'number'"),
+        ("bezier", "clip_norm"): (float("nan"), "nan is not of type 'number'"),
+        ("bezier", "warmup"): ("1e400", "'1e400' is not of type 'number'"),
+        ("bezier", "epochs"): (True, "True is not of type 'integer'"),
+        ("bezier", "batch_size"): (10**30, "maximum of 1000000000"),
+        ("bezier", "points_per_step"): ("1e1", "; write 10"),
+        ("bezier", "degree"): ([2, 2.0], "; write 2"),
+        ("grid", "seed"): (-1, "minimum of 0"),
+        ("grid", "points"): (4.5, "4.5 is not of type 'integer'"),
+        ("grid", "search_images"): ("none", "; write null"),
+    }
+
+    def change(params):
+        params.update(replicates=1.0, run=EXPERIMENT)
+        for (part, key), (value, _) in wrong.items():
+            params["experiments"][EXPERIMENT][part] = section(params, part) | {key: value}
+
+    edit(project, change)
+    run = snakemake(project, "--dry-run")
+    assert run.returncode == 1
+    lines = _message(run).splitlines()
+    wrong |= {("replicates",): (1.0, "; write 1"), ("run",): (None, f"; write [{EXPERIMENT}]")}
+    for key, (_, said) in wrong.items():
+        (line,) = [line for line in lines if re.search(rf"\b{'.'.join(key)}(\.\d)?: ", line)]
+        assert said in line
+    assert len(lines) == 1 + len(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("a: 1\nb: 2\na: 3", 3, "the key 'a' stands twice here, first in line 1"),
+        ("a:\n  b: {c: 1, 'c': 2}", 2, "the key 'c' stands twice"),
+        ("a: &a {b: 1}\nc:\n  <<: *a\n  <<: *a", 4, "the key '<<' stands twice"),
+        ('{"a": 1,\n\t"a": 2}', 2, "the key 'a' stands twice"),
+        ("a:\n  1: x", 2, "a key is read as int"),
+        ("no: x", 1, "a key is read as bool"),
+        ("? [a, b]\n: x", 1, "a key is read as seq"),
+        ("a: 1\nseed: 010", 2, "'010' is read to the base 8 or 60"),
+        ("a: 1:30", 1, "'1:30' is read to the base 8 or 60"),
+        ("a:\n\t- b", 2, "cannot start any token"),
+        ("a: [1\nb: 2", 2, "expected ',' or ']'"),
+        ("a: b: c", 1, "mapping values are not allowed here"),
+        ("a: *b", 1, "undefined alias"),
+        ("a: 1\n---\nb: 1", 2, "another document"),
+        ("a: 1\nb: &b [*b]", 2, "contains itself"),
+    ],
+)
+def test_what_misleads_a_reader_of_yaml_is_refused_with_its_line(text, line, said, tmp_path):
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(InputError) as refused:
+        check_yaml(tmp_path / "p.yaml")
+    assert str(refused.value).startswith(f"{tmp_path / 'p.yaml'}, line {line}: ")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: 1\nb: größe".encode("latin-1"), "line 2: byte 0xf6 is no UTF-8"),
+        ("a: 1".encode("utf-16"), "line 1: byte 0xff is no UTF-8"),
+        ("a: 1".encode("utf-16-le"), "no readable YAML"),
+        (b"", "no keys at its top level"),
+        (b"- a", "no keys at its top level"),
+        (b"a: 2026-99-99", "no readable YAML"),
+    ],
+)
+def test_a_file_that_is_no_mapping_in_utf_8_is_refused(content, said, tmp_path):
+    (tmp_path / "p.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(said)):
+        check_yaml(tmp_path / "p.yaml")
+
+
+def test_merges_byte_order_marks_and_json_are_read(tmp_path):
+    for text in (
+        "a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}\ne: {<<: [*a, *a]}\nf: *a",
+        "\ufeffa: größe\r\nb: {a: 1}\r\n",
+        '{"a": 1e-3,\n\t"b": 0}',
+        "a: 0\nb: 0.5\nc: 1_000\nd: '010'\ne: 0x10\nf: no\n'1': x",
+    ):
+        (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
+        check_yaml(tmp_path / "p.yaml")
+
+
+def test_a_key_that_stands_twice_in_a_file_beside_params_is_refused_before_anything_runs(tmp_path):
+    project = new_project(tmp_path)
+    (project / "mine.yaml").write_text("replicates: 1\nreplicates: 2\n")
+    run = snakemake(project, "--dry-run", "--configfile", "params.yaml", "mine.yaml")
+    assert run.returncode == 1
+    (line,) = _message(run).splitlines()
+    assert "mine.yaml, line 2: the key 'replicates' stands twice here, first in line 1" in line
+
+
+def test_without_params_one_message_says_how_to_name_them(tmp_path):
+    project = new_project(tmp_path)
+    (project / "params.yaml").unlink()
+    run = snakemake(project, "--dry-run")
+    assert run.returncode == 1
+    (line,) = _message(run).splitlines()
+    assert f"no params.yaml in {project}" in line
+    assert "--configfile" in line
+
+
+def test_every_impossible_parameter_is_named_with_its_key_and_value(tmp_path):
+    project = new_project(tmp_path)
+
+    def change(params):
+        params["summary"]["kept"] = 1.5
+        params["datasets"]["digits"]["split"]["by"] = "x"
+        section(params, "ensemble").update(max_members=3)
+        section(params, "grid").update(edge_points=2, random_points=-7)
+        other = params["experiments"]["tiny-vit"] = dict(params["experiments"]["tiny-vit"])
+        other["grid"] = other["grid"] | {"edge_points": 1, "search_images": 0, "seed": -8}
+
+    edit(project, change)
+    run = snakemake(project, "--dry-run")
+    assert run.returncode == 1
+    lines = (run.stdout + run.stderr).splitlines()
+    for key, *said in (
+        ("summary.kept", "1.5", "maximum of 1"),
+        ("datasets.digits.split.by", "'x'", "'chance', 'rows'"),
+        (f"{EXPERIMENT}.ensemble.max_members", "3", "minimum of 4", "four corners"),
+        (f"{EXPERIMENT}.grid.edge_points", "2", "0 for none"),
+        (f"{EXPERIMENT}.grid.random_points", "-7", "minimum of 0"),
+        ("tiny-vit.grid.edge_points", "1", "0 for none"),
+        ("tiny-vit.grid.search_images", "0", "minimum of 1"),
+        ("tiny-vit.grid.seed", "-8", "minimum of 0"),
+    ):
+        (line,) = [line for line in lines if f"{key}:" in line]
+        assert [part for part in said if part not in line] == [], line
+
+
+def _source(params):
+    return params["datasets"]["digits"]["source"]
+
+
+def test_where_the_files_lie_reaches_the_job_and_reruns_nothing(tmp_path):
+    project = new_project(tmp_path / "project")
+    edit(project, lambda p: _source(p).update(name="parquet", train="a.parquet", test=None))
+    here, there = tmp_path / "here", tmp_path / "{there}'s $HOME"
+    for folder in (here, there):
+        folder.mkdir()
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "PNG")
+    columns = {"image": [file.getvalue()] * 400, "label": [k % 10 for k in range(400)]}
+    pq.write_table(pa.table(columns), here / "a.parquet")
+    run = snakemake(project, "--config", f"data_folder={there}", "--", "data")
+    assert run.returncode == 1
+    assert str(there / "a.parquet") in run.stdout + run.stderr
+    run = snakemake(project, "--config", f"data_folder={here}", "--", "data")
+    assert run.returncode == 0, run.stderr
+    run = snakemake(project, "--config", f"data_folder={there}", "--", "data")
+    assert "Nothing to be done" in run.stdout + run.stderr
+    record = (project / "data" / "digits" / "train.safetensors").read_bytes()
+    assert str(tmp_path).encode() not in record
+
+
+def test_a_training_that_diverges_stops_with_its_message_and_leaves_no_network(project):
+    edit(project, lambda p: section(p, "endpoint").update(lr=1e9))
+    run = snakemake(project, f"results/{EXPERIMENT}/0/endpoints/seed0.safetensors")
+    assert run.returncode == 1
+    assert "diverged" in run.stdout + run.stderr
+    replicate = project / "results" / EXPERIMENT / "0"
+    assert not (replicate / "endpoints" / "seed0.safetensors").exists()
+    assert not list((replicate / "trajectory").glob("seed0-*"))
+    assert not list((project / "results").rglob(".unfinished-*"))
+
+
+def test_every_file_says_what_made_it(finished):
+    """Settings, seeds, data, versions, device and commit, in every table and tensor file."""
+    facts = {"settings", "seeds", "data_sha256", "versions", "device", "git", "hardware", "threads"}
+    replicate = finished / "results" / EXPERIMENT / "0"
+    tables, tensors = [*replicate.rglob("*.parquet")], [*replicate.rglob("*.safetensors")]
+    assert tables
+    assert tensors
+    for path in tables:
+        assert facts <= read_metadata(path).keys(), path
+    for path in tensors:
+        assert facts <= read_header(path).keys(), path
+    bezier = {"corners": [0, 1, 2, 3], "fit": 1000}
+    assert read_metadata(replicate / "tables" / "grid-bezier.parquet")["seeds"]["bezier"] == bezier
+    seeds = read_metadata(replicate / "tables" / "merge.parquet")["seeds"]
+    assert seeds.keys() == {"linear", "bezier", "trajectory"}
+    assert read_metadata(replicate / "tables" / "training.parquet")["seeds"] == {
+        **{f"seed{k}": k for k in range(4)},
+        "bezier": bezier,
+    }
+    assert read_metadata(replicate / "tables" / "difference.parquet")["kept"] == 0.9
+    of_summary = read_metadata(finished / "results" / "summary.parquet")["experiments"]
+    assert of_summary[EXPERIMENT]["seeds"]["bezier"] == bezier
+
+
+def test_results_are_verified_against_their_recorded_hashes(project, capsys):
+    assert main(["verify", str(project / "results")]) == 0
+    table = project / "results" / EXPERIMENT / "0" / "tables" / "merge.parquet"
+    table.write_bytes(table.read_bytes() + b"\0")
+    assert main(["verify", str(project / "results")]) == 1
+    assert f"differs: {table}" in capsys.readouterr().out
+    table.unlink()
+    run = snakemake(project)
+    assert run.returncode == 0, run.stderr
+    assert main(["verify", str(project / "results")]) == 0
+
+
+def test_an_interrupted_job_is_built_again_and_not_refused(project):
+    """What a killed Snakemake leaves: a file, and a mark that its job was not finished."""
+    file = f"results/{EXPERIMENT}/0/tables/merge.parquet"
+    name = base64.urlsafe_b64encode(file.encode()).decode()
+    (project / ".snakemake" / "metadata" / name).unlink()
+    refused = snakemake(project, "--dry-run")
+    assert refused.returncode == 1
+    assert file in refused.stdout + refused.stderr
+    (project / ".snakemake" / "incomplete" / name).write_text('{"external_jobid": null}')
+    assert "compare_merges" in planned(project)
+
+
+def test_a_strangers_params_run_nothing(tmp_path):
+    project = new_project(tmp_path)
+    trap = """__use_yte__: true\n__variables__:\n  a: "?__import__('os').mkdir('sprung')"\n"""
+    (project / "params.yaml").write_text(trap + (project / "params.yaml").read_text())
+    run = snakemake(project, "--dry-run")
+    assert run.returncode == 1
+    said = run.stdout + run.stderr
+    assert "params.yaml, line 1: __use_yte__ would let the file run Python" in said
+    assert not (project / "sprung").exists()

@@ -1,0 +1,129 @@
+"""What must hold on a GPU as well; skipped where there is none."""
+
+import pytest
+import torch
+from conftest import CORNERS, differing, make_images, make_network
+
+from fourfold.data.augment import RandomShiftFlip
+from fourfold.data.batches import Normalize
+from fourfold.evaluation.grid import evaluate_grid, predict
+from fourfold.surfaces.surface import BezierSurface
+from fourfold.training.fit import fit
+from fourfold.training.snapshots import Snapshots
+from fourfold.training.train import train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU"),
+]
+DEVICE = "cuda"
+NETWORKS = ["batchnorm", "layernorm", "tied", "frozen", "buffers", "resnet18", "vgg16", "vit"]
+COMMON = {"lr": 0.05, "seed": 0, "batch_size": 8}
+
+
+def images_on(device):
+    images, labels = make_images(24)
+    return images.to(device), labels.to(device)
+
+
+def surface_of(name):
+    corners = [make_network(name, seed).state_dict() for seed in range(4)]
+    return BezierSurface.from_corners(corners, degree=(2, 2))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_corners_are_the_checkpoints_after_a_fit(name):
+    surface, (images, labels) = surface_of(name), images_on(DEVICE)
+    fit(surface, make_network(name), images, labels, epochs=1, **COMMON)
+    for seed, corner in enumerate(CORNERS):
+        network, checkpoint = make_network(name).to(DEVICE), make_network(name, seed).to(DEVICE)
+        network.load_state_dict(surface.state_dict(*corner))
+        torch.testing.assert_close(
+            predict(network, images), predict(checkpoint, images), rtol=0, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", ["layernorm", "batchnorm", "resnet18"])
+def test_a_fit_is_the_same_as_on_a_cpu_up_to_rounding(name):
+    surfaces = {}
+    for device in ("cpu", DEVICE):
+        surfaces[device] = surface_of(name)
+        fit(surfaces[device], make_network(name), *images_on(device), epochs=2, **COMMON)
+    torch.testing.assert_close(
+        surfaces["cpu"].control_points, surfaces[DEVICE].control_points, rtol=1e-2, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_no_step_waits_for_the_device(optimizer, precision):
+    """PyTorch raises an error at each synchronization between the first step and the last."""
+
+    def on_step(step, steps, loss, images):
+        torch.cuda.set_sync_debug_mode("default" if step == steps else "error")
+
+    images, labels = make_images(24)
+    images = (255 * torch.rand(24, 1, 8, 8)).to(torch.uint8).to(DEVICE)
+    settings = COMMON | {
+        "epochs": 1, "optimizer": optimizer, "precision": precision, "clip_norm": 1.0,
+        "augment": RandomShiftFlip(1, True), "preprocess": Normalize([0.5], [0.2]),
+        "on_step": on_step,
+    }  # fmt: skip
+    try:
+        train(make_network("batchnorm").to(DEVICE), images, labels.to(DEVICE), **settings)
+        fit(
+            surface_of("batchnorm"),
+            make_network("batchnorm"),
+            images,
+            labels.to(DEVICE),
+            **settings,
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_killed_fit_continues(tmp_path):
+    """Equal up to the order of additions in some kernels."""
+
+    class KilledError(Exception):
+        pass
+
+    def die(step, *_):
+        if step == 5:
+            raise KilledError
+
+    def run(on_step=None, snapshots=None):
+        surface = surface_of("dropout")
+        fit(surface, make_network("dropout"), *images_on(DEVICE), epochs=3, **COMMON,
+            on_step=on_step, snapshots=snapshots)  # fmt: skip
+        return surface.control_points
+
+    undisturbed = run()
+    with pytest.raises(KilledError):
+        run(die, Snapshots(tmp_path, {}, interval=0))
+    continued = run(snapshots=Snapshots(tmp_path, {}, interval=0))
+    torch.testing.assert_close(undisturbed, continued, rtol=1e-4, atol=1e-5)
+
+
+def test_training_repeats_itself_and_leaves_the_global_generators_alone():
+    def run():
+        torch.manual_seed(5)
+        network = make_network("dropout").to(DEVICE)
+        before = torch.cuda.get_rng_state()
+        train(network, *images_on(DEVICE), epochs=2, augment=RandomShiftFlip(1, True), **COMMON)
+        assert torch.equal(before, torch.cuda.get_rng_state())
+        return network.state_dict()
+
+    assert differing(run(), run()) == []
+
+
+def test_a_grid_is_the_same_as_on_a_cpu_up_to_rounding():
+    surface = surface_of("resnet18")
+    tables = [
+        evaluate_grid(surface, make_network("resnet18"), {"train": images_on(device)}, points=3)
+        for device in ("cpu", DEVICE)
+    ]
+    for column in ("nll", "brier"):
+        torch.testing.assert_close(
+            *(torch.tensor(table[column].to_numpy()) for table in tables), rtol=1e-3, atol=1e-4
+        )

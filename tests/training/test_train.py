@@ -1,0 +1,230 @@
+"""Laws of training one network, of its schedule and of its seeds."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import NETWORKS, differing, make_images, make_network, snapshot
+from torch import nn
+
+from fourfold.data.augment import RandomShiftFlip
+from fourfold.errors import DivergenceError, InputError
+from fourfold.seeds import derive_seed, make_generator
+from fourfold.training.schedule import learning_rate
+from fourfold.training.train import train
+
+IMAGES, LABELS = make_images(24)
+SETTINGS = {"epochs": 2, "lr": 0.05, "seed": 0, "batch_size": 8}
+
+
+def trained(name="no-norm", global_seed=0, **settings):
+    network = make_network(name)
+    torch.manual_seed(global_seed)
+    history = train(network, IMAGES, LABELS, **(SETTINGS | settings))
+    return snapshot(network.state_dict()), history
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n not in ("bfloat16", "float64")])
+def test_one_seed_gives_one_network_bit_for_bit_whatever_the_global_generator(name):
+    augment = RandomShiftFlip(1, True)
+    first, second = (trained(name, global_seed=g, augment=augment)[0] for g in (1, 2))
+    assert differing(first, second) == []
+    assert differing(first, make_network(name).state_dict()) != []
+
+
+@pytest.mark.parametrize("name", ["no-norm", "dropout"])
+def test_another_seed_gives_another_network(name):
+    assert differing(trained(name, seed=1)[0], trained(name, seed=2)[0]) != []
+
+
+def test_the_seed_decides_dropout_too():
+    """With one full batch the order does not matter; without dropout nothing else is random."""
+    full = {"batch_size": 24, "epochs": 1}
+    calm = [trained("no-norm", seed=s, **full)[0] for s in (1, 2)]
+    torch.testing.assert_close(*calm, rtol=1e-5, atol=1e-6)
+    dropped = [trained("dropout", seed=s, **full)[0]["1.weight"] for s in (1, 2)]
+    assert (dropped[0] - dropped[1]).abs().max() > 1e-4
+
+
+def test_drawing_for_augmentation_changes_neither_the_order_nor_dropout():
+    def draw_and_forget(batch, generator):
+        torch.rand(100, generator=generator)
+        return batch
+
+    plain, drawn = trained("dropout")[0], trained("dropout", augment=draw_and_forget)[0]
+    assert differing(plain, drawn) == []
+
+
+def test_the_global_generator_is_as_before():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train(make_network("dropout"), IMAGES, LABELS, **SETTINGS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_measuring_during_training_does_not_change_it():
+    """A callback that draws random numbers and leaves the network in evaluation mode."""
+    network = make_network("dropout")
+
+    def on_epoch(_epoch):
+        network.eval()
+        network(IMAGES.float())
+
+    train(network, IMAGES, LABELS, **SETTINGS, on_epoch=on_epoch)
+    assert differing(network.state_dict(), trained("dropout")[0]) == []
+
+
+def test_augmentation_sees_the_images_and_never_the_labels_or_the_stored_images():
+    stored, seen = IMAGES.clone(), []
+
+    def augment(batch, generator):
+        seen.append(batch.clone())
+        batch.zero_()
+        return torch.randint(256, batch.shape, generator=generator, dtype=torch.uint8)
+
+    trained(augment=augment)
+    assert torch.equal(IMAGES, stored)
+    assert torch.cat(seen).shape == (48, 1, 8, 8)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_training_lowers_the_loss(optimizer):
+    lr = 0.1 if optimizer == "sgd" else 0.01
+    _, history = trained("batchnorm", epochs=15, lr=lr, optimizer=optimizer)
+    assert history[-1]["nll"] < history[0]["nll"] / 2
+    assert history[-1]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("clip_norm", [None, 0.01])
+def test_a_step_is_that_of_torchs_own_optimizer(optimizer, clip_norm):
+    reference = make_network("batchnorm").train()
+    if optimizer == "sgd":
+        descent = torch.optim.SGD(
+            reference.parameters(), 0.1, momentum=0.8, nesterov=True, weight_decay=0.01
+        )
+    else:
+        descent = torch.optim.AdamW(
+            reference.parameters(), 0.1, betas=(0.8, 0.9), weight_decay=0.01
+        )
+    for _ in range(2):
+        order = torch.arange(24)  # one full batch: its order changes no mean
+        loss = nn.functional.cross_entropy(reference(IMAGES[order] / 255), LABELS[order])
+        descent.zero_grad()
+        loss.backward()
+        if clip_norm:
+            nn.utils.clip_grad_norm_(reference.parameters(), clip_norm)
+        descent.step()
+    state, _ = trained(
+        "batchnorm", batch_size=24, lr=0.1, optimizer=optimizer, momentum=0.8, betas=(0.8, 0.9),
+        weight_decay=0.01, clip_norm=clip_norm, warmup=0, schedule="constant",
+    )  # fmt: skip
+    torch.testing.assert_close(state, dict(reference.state_dict()), rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_parameters_stay():
+    state, _ = trained("frozen", weight_decay=0.1)
+    assert torch.equal(state["1.weight"], make_network("frozen")[1].weight)
+
+
+def test_the_history_has_one_row_per_epoch_with_the_columns_of_the_table():
+    epochs, steps = [], []
+    _, history = trained(
+        batch_size=10, epochs=3, on_epoch=epochs.append, on_step=lambda *s: steps.append(s)
+    )
+    assert [row["epoch"] for row in history] == epochs == [1, 2, 3]
+    assert [row["step"] for row in history] == [2, 4, 6]
+    assert [row["images_seen"] for row in history] == [20, 40, 60]
+    assert {row["split"] for row in history} == {"train"}
+    assert [step[:2] for step in steps] == [(i, 6) for i in range(1, 7)]
+    assert list(history[0]) == [
+        "epoch", "step", "split", "nll", "accuracy", "learning_rate", "images_seen", "wall_s",
+    ]  # fmt: skip
+
+
+def test_the_reported_loss_is_the_mean_over_the_images():
+    _, history = trained(epochs=1, lr=1e-12)
+    network = make_network("no-norm").eval()
+    expected = nn.functional.cross_entropy(network(IMAGES / 255), LABELS).item()
+    assert history[0]["nll"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_zero_epochs_train_nothing():
+    state, history = trained(epochs=0)
+    assert history == []
+    assert differing(state, make_network("no-norm").state_dict()) == []
+
+
+def test_divergence_is_an_error_that_names_epoch_rate_and_cure():
+    with pytest.raises(DivergenceError, match=r"epoch \d+.*learning rate.*Lower lr"):
+        trained(lr=1e25, epochs=10, warmup=0, schedule="constant")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epochs": -1}, "epochs is -1.*0 or more"),
+        ({"lr": -0.1}, "lr is -0.1.*positive"),
+        ({"lr": math.inf}, "lr is inf"),
+        ({"batch_size": 0}, "batch_size is 0.*from 1 to 24"),
+        ({"batch_size": 25}, "batch_size is 25.*from 1 to 24"),
+        ({"momentum": 1.0}, r"momentum is 1\.0"),
+        ({"betas": (0.9,)}, "betas is"),
+        ({"weight_decay": -1}, "weight_decay is -1"),
+        ({"clip_norm": -1}, "clip_norm is -1"),
+        ({"warmup": -0.1}, "warmup is -0.1"),
+        ({"schedule": "step"}, "schedule is 'step'.*cosine, constant"),
+        ({"optimizer": "lion"}, "optimizer is 'lion'.*sgd or adamw"),
+    ],
+)
+def test_wrong_settings_are_refused_with_the_value_and_what_is_allowed(settings, said):
+    with pytest.raises(InputError, match=said):
+        trained(**settings)
+
+
+@pytest.mark.parametrize(
+    ("n", "labels", "said"), [(0, 0, "no training images"), (24, 5, "5 labels")]
+)
+def test_images_without_labels_are_refused(n, labels, said):
+    with pytest.raises(InputError, match=said):
+        train(make_network("no-norm"), IMAGES[:n], LABELS[:labels], **SETTINGS)
+
+
+# --- schedule and seeds ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 137])
+@pytest.mark.parametrize("warmup", [0, 0.05, 0.5])
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_rate_rises_to_its_peak_and_then_falls_or_stays(schedule, warmup, steps):
+    rates = [learning_rate(step, steps, 0.4, warmup, schedule) for step in range(steps)]
+    top = round(warmup * steps)
+    assert all(0 < rate <= 0.4 for rate in rates)
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[top] == 0.4
+    if schedule == "constant":
+        assert set(rates[top:]) == {0.4}
+    elif steps == 137:
+        assert rates[-1] < 0.002
+        middle = (top + steps) // 2
+        assert rates[middle] == pytest.approx(0.2, rel=0.1)
+
+
+def test_streams_of_one_seed_and_seeds_of_one_stream_are_different():
+    seeds = [derive_seed(s, stream) for s in range(20) for stream in ("order", "points", "dropout")]
+    assert len(set(seeds)) == 60
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    draws = [torch.rand(4, generator=make_generator(1, stream)) for stream in ("order", "points")]
+    assert not torch.equal(*draws)
+
+
+def test_seeds_are_equal_in_every_process():
+    """Python's own hash of strings is salted for each."""
+    code = "from fourfold.seeds import derive_seed; print(derive_seed(3, 'order'))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert int(result.stdout) == derive_seed(3, "order")
