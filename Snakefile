@@ -40,12 +40,4 @@ rule all:
     """Build the tables and figures of every experiment in `run:`, and the headline table."""
     default_target: True
     input:
-        SUMMARY,
-        per_replicate("figures/{figure}.{format}", figure=FIGURES, format=["png", "svg"]),
-        per_replicate("tables/{table}.parquet", table=TABLES),
-        per_replicate("tables/csv/{table}.csv", table=TABLES),
-        per_replicate("surfaces/{surface}.safetensors", surface=SURFACES),
-        per_replicate("logits/{surface}.safetensors", surface=SURFACES),
-        per_replicate("examples/{surface}.safetensors", surface=SURFACES),
-        per_replicate("hashes.json"),
-        "results/hashes.json",
+        TARGETS.all_results(),

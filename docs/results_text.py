@@ -1,10 +1,12 @@
 """The Markdown of docs/results: one page over all published experiments, one for each of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
+from results_before import STAGES
 
+from fourfold.combination.baselines import Surfaces, reference_surfaces
 from fourfold.report.summary import markdown_table, render_headline, summarize
 from fourfold.surfaces.points import (
     CENTER,
@@ -15,7 +17,7 @@ from fourfold.surfaces.points import (
     surface_rows,
 )
 
-SELECTION_ROWS = 10  # best candidates of the trajectory surface that tables.md shows
+SELECTION_ROWS = 10  # best candidates for the corners from a run that tables.md shows
 
 # What summarize() reads.
 _SUMMARIZED = ("grid", "barrier", "ensemble", "merge", "geometry", "cost", "difference")
@@ -30,28 +32,30 @@ _UNITS = {
 }
 _PLAIN = ("", lambda x: f"{x:.4g}" if isinstance(x, float) else str(x))
 
+_NAMED = {"fits", "corners"}  # sections of an experiment with names of the user's
+
 Tables = Mapping[str, pd.DataFrame]
 
 
 # --- one experiment -------------------------------------------------------------------------------
 
 
-def render_experiment(name: str, tables: Tables, kept: float) -> str:
+def render_experiment(name: str, tables: Tables, kept: float, surfaces: Surfaces) -> str:
     """Return tables.md of an experiment: what a reader wants of each of its tables.
 
     Args:
         name: of the experiment.
         tables: by name, all replicates under each other, the grids of all surfaces in `grid`.
         kept: `summary.kept` of params.yaml.
+        surfaces: of the experiment.
     """
     first = {table: rows[rows["replicate"] == 0] for table, rows in tables.items()}
     replicates = tables["grid"]["replicate"].nunique()
     final = first["endpoints"]["checkpoint"].str.startswith("endpoints/")
-    candidates = first["selection"]
     sections = {
         "Surfaces": _grid_rows(first["grid"]),
         "Corners as trained (own), and with re-estimated BatchNorm statistics": _corner_rows(
-            first["grid"]
+            first["grid"], surfaces
         ),
         "Worst points and barriers, in nats (nll) or as a fraction (error)": first["barrier"],
         "Differences, in nats (nll) or as a fraction (accuracy)": first["difference"].drop(
@@ -60,9 +64,7 @@ def render_experiment(name: str, tables: Tables, kept: float) -> str:
         "Ensembles": first["ensemble"].drop(columns=["members", "n"]),
         "Merges": first["merge"].drop(columns="n"),
         "Distances of control points": first["geometry"],
-        f"Trajectory surface: the best {SELECTION_ROWS} candidates at most": candidates[
-            candidates["candidate"] <= SELECTION_ROWS
-        ].drop(columns="n"),
+        **_selections(first),
         "Endpoints, with the BatchNorm statistics of training": first["endpoints"][final].drop(
             columns=["checkpoint", "sha256"]
         ),
@@ -73,9 +75,9 @@ def render_experiment(name: str, tables: Tables, kept: float) -> str:
         f"Written by `python docs/results.py {name}`. The tables themselves are the parquet files "
         "beside this page ([what their columns mean](../../tables.md)); "
         "[environment.json](environment.json) says what made them.",
-        f"![Loss and accuracy over three surfaces, {name}](surfaces.png)",
+        f"![{_figure_text(name, surfaces)}](surfaces.png)",
         "## Headline",
-        render_headline(summarize_tables(tables), kept),
+        render_headline(summarize_tables(name, tables, surfaces), kept, {name: surfaces}),
     ]
     if replicates > 1:
         blocks.append(
@@ -91,9 +93,39 @@ def render_experiment(name: str, tables: Tables, kept: float) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def summarize_tables(tables: Tables) -> pd.DataFrame:
+def describe_surfaces(experiment: Mapping[str, Any]) -> Surfaces:
+    """Return the surfaces of a resolved experiment, with the kind of their corners."""
+    kinds = {name: corners["kind"] for name, corners in experiment["corners"].items()}
+    return {
+        name: {**surface, "kind": kinds[surface["corners"]]}
+        for name, surface in experiment["surfaces"].items()
+    }
+
+
+def summarize_tables(name: str, tables: Tables, surfaces: Surfaces) -> pd.DataFrame:
     """Return the `summary` table of one experiment."""
-    return summarize({name: tables[name] for name in _SUMMARIZED})
+    summarized = {table: tables[table] for table in _SUMMARIZED}
+    summarized["cost"] = tables["cost"].replace({"stage": STAGES})
+    return summarize(summarized, {name: surfaces})
+
+
+def _figure_text(name: str, surfaces: Surfaces) -> str:
+    counts = {1: "one surface", 2: "two surfaces", 3: "three surfaces"}
+    count = counts.get(len(surfaces), f"{len(surfaces)} surfaces")
+    return f"Loss and accuracy over {count}, {name}"
+
+
+def _selections(tables: Tables) -> dict[str, pd.DataFrame]:
+    """Return title -> the best candidates for each set of corners that was chosen from a run."""
+    titles: dict[str, pd.DataFrame] = {}
+    for table, candidates in tables.items():
+        kind, _, corners = table.partition("-")
+        if kind == "selection":
+            which = f"Trajectory surface, corners {corners}" if titles else "Trajectory surface"
+            titles[f"{which}: the best {SELECTION_ROWS} candidates at most"] = candidates[
+                candidates["candidate"] <= SELECTION_ROWS
+            ].drop(columns="n")
+    return titles
 
 
 def _grid_rows(grid: pd.DataFrame) -> pd.DataFrame:
@@ -116,10 +148,14 @@ def _grid_rows(grid: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _corner_rows(grid: pd.DataFrame) -> pd.DataFrame:
-    """One row for each corner and split: as trained, and by the procedure of all other points."""
+def _corner_rows(grid: pd.DataFrame, surfaces: Surfaces) -> pd.DataFrame:
+    """One row for each corner and split: as trained, and by the procedure of all other points.
+
+    Surfaces with the same corners have them once.
+    """
     keys = ["experiment", "replicate", "surface", "split", "u", "v"]
-    grid = grid[(grid["surface"] != "bezier") & is_corner(grid["u"], grid["v"])]
+    shown = grid["surface"].isin(reference_surfaces(surfaces).values())
+    grid = grid[shown & is_corner(grid["u"], grid["v"])]
     own, again = own_corner_rows(grid).set_index(keys), lattice_rows(grid).set_index(keys)
     rows = own[[]].copy()
     for metric in ("accuracy", "nll"):
@@ -149,6 +185,7 @@ def _render_frame(frame: pd.DataFrame) -> str:
 def render_page(
     published: Mapping[str, tuple[Tables, Mapping[str, Any]]],
     params: Mapping[str, Any],
+    defined: Mapping[str, Any],
     in_headline: set[str],
 ) -> str:
     """Return docs/results/README.md.
@@ -156,19 +193,25 @@ def render_page(
     Args:
         published: tables and environment of each published experiment, by name.
         params: all of params.yaml.
+        defined: its experiments, resolved.
         in_headline: experiments whose headline figures the repository's README shows.
     """
-    defined, kept = params["experiments"], params["summary"]["kept"]
-    summaries = {name: summarize_tables(tables) for name, (tables, _) in published.items()}
+    kept = params["summary"]["kept"]
+    surfaces = {name: environment["surfaces"] for name, (_, environment) in published.items()}
+    summaries = {
+        name: summarize_tables(name, tables, surfaces[name])
+        for name, (tables, _) in published.items()
+    }
     blocks = ["# Reference results", _introduction(len(published), len(defined))]
     if published:
-        blocks += ["## Figures and claims", *_headlines(summaries, kept)]
+        blocks += ["## Figures and claims", *_headlines(summaries, kept, surfaces)]
         blocks += ["## Where they were measured", _origin_table(published, summaries, defined)]
         blocks += ["## Published experiments"]
         for name, (tables, environment) in published.items():
-            blocks += [f"### {name}", settings_note(environment, tables, defined.get(name))]
+            note = settings_note(environment, tables, defined.get(name), params["seeds"])
+            blocks += [f"### {name}", note]
             blocks.append(
-                f"![Loss and accuracy over three surfaces, {name}]({name}/surfaces.png)\n\n"
+                f"![{_figure_text(name, surfaces[name])}]({name}/surfaces.png)\n\n"
                 f"[All tables]({name}/tables.md), [environment]({name}/environment.json)"
             )
     blocks += _absent({n: e for n, e in defined.items() if n not in published}, in_headline)
@@ -186,26 +229,49 @@ def render_page(
 
 
 def settings_note(
-    environment: Mapping[str, Any], tables: Tables, experiment: Mapping[str, Any] | None
+    environment: Mapping[str, Any],
+    tables: Tables,
+    experiment: Mapping[str, Any] | None,
+    seeds: Mapping[str, int],
 ) -> str:
-    """Say whether an experiment was run with the settings that params.yaml has for it now."""
+    """Say whether an experiment was run with the settings that params.yaml has for it now.
+
+    Args:
+        environment: of the published experiment.
+        tables: of it.
+        experiment: the same, resolved, as it is now.
+        seeds: that section of params.yaml.
+    """
     if experiment is None:
         return "**Differs from params.yaml**, which no longer defines this experiment."
-    differences = []
-    for section, then in environment["settings"].items():
-        now = experiment.get(section) or {}
-        differences += [
-            f"`{section}.{key}` was {then.get(key, 'absent')}, is {now.get(key, 'absent')}"
-            for key in sorted(then.keys() | now.keys())
-            if key not in then or key not in now or then[key] != now[key]
-        ]
-    seeds = sorted(tables["endpoints"]["seed"].unique().tolist())
-    first = experiment["seeds"]["corner"]
-    if seeds != list(range(first, first + len(seeds))):
-        differences.append(f"the corners' seeds were {seeds}, now start at {first}")
+    settings = environment["settings"]
+    current = {section: experiment[section] for section in settings}
+    for section in _NAMED & settings.keys():  # others may have come that this did not need
+        current[section] = {name: experiment[section].get(name, {}) for name in settings[section]}
+    then = dict(_leaves({**settings, "surfaces": environment["surfaces"]}))
+    now = dict(_leaves({**current, "surfaces": describe_surfaces(experiment)}))
+    differences = [
+        f"`{key}` was {then.get(key, 'absent')}, is {now.get(key, 'absent')}"
+        for key in dict.fromkeys((*then, *now))
+        if key not in then or key not in now or then[key] != now[key]
+    ]
+    for replicate, rows in tables["endpoints"].groupby("replicate"):
+        found = sorted(rows["seed"].unique().tolist())
+        first = seeds["corner"] + seeds["stride"] * replicate
+        if found != list(range(first, first + len(found))):
+            differences.append(f"the corners' seeds were {found}, now start at {first}")
     if differences:
         return f"**Differs from params.yaml**: {'; '.join(differences)}."
     return "Run with the settings that `params.yaml` has now."
+
+
+def _leaves(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of each setting."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def _introduction(published: int, defined: int) -> str:
@@ -221,12 +287,16 @@ def _introduction(published: int, defined: int) -> str:
     )
 
 
-def _headlines(summaries: Mapping[str, pd.DataFrame], kept: float) -> list[str]:
+def _headlines(
+    summaries: Mapping[str, pd.DataFrame], kept: float, surfaces: Mapping[str, Surfaces]
+) -> list[str]:
     """Return one headline for the experiments with one replicate, one for those with two, ..."""
     of_count: dict[int, list[pd.DataFrame]] = {}
     for summary in summaries.values():
         of_count.setdefault(summary["replicates"].max(), []).append(summary)
-    return [render_headline(pd.concat(group), kept) for _, group in sorted(of_count.items())]
+    return [
+        render_headline(pd.concat(group), kept, surfaces) for _, group in sorted(of_count.items())
+    ]
 
 
 def _origin_table(
@@ -239,8 +309,9 @@ def _origin_table(
     head += ["torch", "jobs", "time of all jobs (h)"]
     body = []
     for name, (_, made_by) in published.items():
-        facts = summaries[name].set_index(["kind", "method", "metric"])["mean"]
-        corners = facts[("surface", "linear", "accuracy_corner_mean_own")]
+        # Of the first surface, whose corners the expectation is about.
+        is_corners = summaries[name]["metric"] == "accuracy_corner_mean_own"
+        corners = summaries[name].loc[is_corners, "mean"].iloc[0]
         cost = made_by["cost"]
         body.append(
             [
@@ -274,7 +345,7 @@ def _absent(absent: Mapping[str, Any], in_headline: set[str]) -> list[str]:
     never = {name: settings for name, settings in absent.items() if name not in in_headline}
     if never:
         body = [
-            [name, settings["dataset"], _network(settings["model"]), _expected(settings)]
+            [name, settings["dataset"], _network(settings["network"]), _expected(settings)]
             for name, settings in never.items()
         ]
         blocks += [
@@ -292,8 +363,8 @@ def _expected(settings: Mapping[str, Any]) -> str:
     return "" if accuracy is None else f"{100 * accuracy:g}"
 
 
-def _network(model: Mapping[str, Any]) -> str:
-    return " ".join(str(model[key]) for key in ("name", "architecture") if key in model)
+def _network(network: Mapping[str, Any]) -> str:
+    return " ".join(str(network[key]) for key in ("name", "architecture") if key in network)
 
 
 def _commit(state: Mapping[str, Any]) -> str:

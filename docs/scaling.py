@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from blocks import replace_block
 from results import published_folders, replicate_folders
 from torch import nn
@@ -25,17 +24,18 @@ from fourfold.files.table import read_table
 from fourfold.networks import build_model
 from fourfold.networks._torchvision import import_torchvision
 from fourfold.pipeline.cost import flop_per_image
+from fourfold.pipeline.params import read_params, resolve
 from fourfold.report.summary import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGE, MEASURED = ROOT / "docs" / "scaling.md", ROOT / "docs" / "measured" / "scaling.json"
 ASSUMED_FLOPS = 100e12  # per second, for the column of hours
-CORNERS, SURFACES = 4, 3
+CORNERS = 4  # of a surface
 FLOAT32 = 4  # bytes
 SPLITS, METRICS = 3, 2  # of each, the search's worst point of edges and of random ones
 EXAMPLE = FLOAT32 + 1  # bytes that the nll of an image and whether it was right take
 
-Experiment = Mapping[str, Any]
+Experiment = Mapping[str, Any]  # resolved
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,17 @@ class Images:
 
 
 _CIFAR10 = Images(50_000, 10_000, (3, 32, 32), 10)
+_CIFAR100 = Images(50_000, 10_000, (3, 32, 32), 100)
+_TINY_IMAGENET = Images(100_000, 10_000, (3, 64, 64), 200)
 IMAGES = {
     "digits": Images(1_797, 0, (1, 8, 8), 10),
     "cifar10": _CIFAR10,
     "cifar10-parquet": _CIFAR10,
     "cifar10-small": _CIFAR10,
-    "cifar100": Images(50_000, 10_000, (3, 32, 32), 100),
-    "tiny-imagenet": Images(100_000, 10_000, (3, 64, 64), 200),
+    "cifar100": _CIFAR100,
+    "cifar100-small": _CIFAR100,
+    "tiny-imagenet": _TINY_IMAGENET,
+    "tiny-imagenet-small": _TINY_IMAGENET,
 }
 
 
@@ -160,20 +164,22 @@ def stage_flop(
     `again` says how many points of each surface a finished run evaluated once more; without it, the
     largest possible number.
     """
-    endpoint, bezier = experiment["endpoint"], experiment["bezier"]
+    training = experiment["training"]
 
     def trained(epochs: int, batch_size: int) -> int:
         return epochs * (sizes.train // batch_size) * batch_size
 
-    saved = len(endpoint["checkpoints"]) + 1
-    corner = endpoint["epochs"] * sizes.val + saved * (sizes.train + sizes.val + sizes.test)
-    corner += 3 * trained(endpoint["epochs"], endpoint["batch_size"])
-    fit = 3 * trained(bezier["boundary_epochs"] + bezier["epochs"], bezier["batch_size"])
-    evaluated = Evaluated.of(experiment, network, sizes)
+    saved = len(training["keep"]) + 1
+    run = training["epochs"] * sizes.val + saved * (sizes.train + sizes.val + sizes.test)
+    run += 3 * trained(training["epochs"], training["batch_size"])
+    evaluated, count = Evaluated.of(experiment, network, sizes), len(experiment["surfaces"])
     images = {
-        "train_endpoint": CORNERS * corner,
-        "fit_bezier_surface": fit,
-        "evaluate_grid": sum(evaluated.passed(count) for count in again or [None] * SURFACES),
+        "train_endpoint": runs_of(experiment) * run,
+        "fit_bezier_surface": sum(
+            3 * trained(fit["boundary_epochs"] + fit["epochs"], fit["batch_size"])
+            for _, fit in fits_of(experiment)
+        ),
+        "evaluate_grid": sum(evaluated.passed(points) for points in again or [None] * count),
     }
     return {stage: float(network.flop * count) for stage, count in images.items()}
 
@@ -193,15 +199,38 @@ def step_traffic(control_points: int, points: int) -> int:
     return control_points + points + gradients + 4 * (control_points - CORNERS)
 
 
-def control_points_of(bezier: Mapping[str, Any]) -> int:
+def control_points_of(surface: Mapping[str, Any]) -> int:
     """Return K."""
-    n, m = bezier["degree"]
+    n, m = surface["degree"]
     return (n + 1) * (m + 1)
 
 
-def moments_of(bezier: Mapping[str, Any]) -> int:
+def moments_of(fit: Mapping[str, Any]) -> int:
     """Return how many numbers the optimizer keeps for each free one."""
-    return 2 if bezier["optimizer"] == "adamw" else 1
+    return 2 if fit["optimizer"]["name"] == "adamw" else 1
+
+
+def runs_of(experiment: Experiment) -> int:
+    """Return how many networks are trained: corners chosen from a run take the first one's."""
+    corners = experiment["corners"].values()
+    return max(one["count"] if one["kind"] == "seeds" else 1 for one in corners)
+
+
+def fits_of(experiment: Experiment) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the fitted surfaces, each with the settings of its fit."""
+    fitted = [one for one in experiment["surfaces"].values() if one["fit"] is not None]
+    return [(surface, experiment["fits"][surface["fit"]]) for surface in fitted]
+
+
+def fit_vectors(experiment: Experiment) -> int:
+    """Return how many vectors of D numbers the largest fit keeps, 0 if there is none."""
+    return max(
+        (
+            fit_numbers(control_points_of(surface), fit["points_per_step"], moments_of(fit))
+            for surface, fit in fits_of(experiment)
+        ),
+        default=0,
+    )
 
 
 # --- tables of the page ---------------------------------------------------------------------------
@@ -210,14 +239,14 @@ def moments_of(bezier: Mapping[str, Any]) -> int:
 def networks(params: Mapping[str, Any]) -> Iterator[tuple[str, Experiment, Network, Sizes]]:
     """Yield each experiment with its network and split sizes."""
     cache: dict[str, Network] = {}
-    for name, experiment in params["experiments"].items():
+    for name, experiment in resolve(params).items():
         images = IMAGES[experiment["dataset"]]
-        key = json.dumps([experiment["model"], images.shape, images.classes])
+        key = json.dumps([experiment["network"], images.shape, images.classes])
         if key not in cache:
             channels, size, _ = images.shape
             with torch.device("meta"):
                 model = build_model(
-                    **experiment["model"],
+                    **experiment["network"],
                     channels=channels,
                     image_size=size,
                     classes=images.classes,
@@ -236,15 +265,14 @@ def render_experiments(params: Mapping[str, Any]) -> str:
         flop = stage_flop(experiment, network, sizes)
         images = IMAGES[experiment["dataset"]]
         channels, height, width = images.shape
-        bezier = experiment["bezier"]
-        kept = fit_numbers(control_points_of(bezier), bezier["points_per_step"], moments_of(bezier))
-        saved = len(experiment["endpoint"]["checkpoints"]) + 1
-        # Checkpoints; control points of bezier and the two linear surfaces.
-        vectors = CORNERS * saved + control_points_of(bezier) + 2 * CORNERS
+        surfaces = experiment["surfaces"].values()
+        # Checkpoints, and control points.
+        vectors = runs_of(experiment) * (len(experiment["training"]["keep"]) + 1)
+        vectors += sum(map(control_points_of, surfaces))
         evaluated = Evaluated.of(experiment, network, sizes)
         logits = 2 * (evaluated.lattice + CORNERS) * images.classes * (sizes.val + sizes.test)
         examples = EXAMPLE * evaluated.whole * evaluated.images
-        files = FLOAT32 * network.parameters * vectors + SURFACES * (logits + examples)
+        files = FLOAT32 * network.parameters * vectors + len(surfaces) * (logits + examples)
         minutes = sum(flop.values()) / ASSUMED_FLOPS / 60
         body.append(
             [
@@ -253,7 +281,7 @@ def render_experiments(params: Mapping[str, Any]) -> str:
                 f"{network.flop / 1e9:.3g}",
                 *(f"{value / 1e15:.3g}" for value in flop.values()),
                 f"{minutes:.1f} min" if minutes >= 0.1 else f"{60 * minutes:.2g} s",
-                f"{FLOAT32 * network.parameters * kept / 1e9:.2f}",
+                f"{FLOAT32 * network.parameters * fit_vectors(experiment) / 1e9:.2f}",
                 f"{(sizes.train + sizes.val + sizes.test) * channels * height * width / 1e6:.0f}",
                 f"{files / 1e9:.2f}",
             ]
@@ -412,7 +440,7 @@ def build_page(text: str, params: Mapping[str, Any], measured: Mapping[str, Any]
 
 def main() -> None:
     """Rewrite the tables of the page."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = read_params(ROOT / "params.yaml")
     measured = json.loads(MEASURED.read_text(encoding="utf-8"))
     write_text(PAGE, build_page(PAGE.read_text(encoding="utf-8"), params, measured))
 

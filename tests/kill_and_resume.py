@@ -24,8 +24,9 @@ from fourfold.files.table import MEASURED_COLUMNS
 from fourfold.files.tensors import load_tensors, state_hash
 from fourfold.pipeline.cli import main as fourfold
 
-MODEL = {"name": "resnet18", "width": 4, "stem": "3x3"}
-COMMON = {"batch_size": 32, "lr": 0.1, "precision": "float32"}
+NETWORK = {"name": "resnet18", "width": 4, "stem": "3x3"}
+SGD = {"name": "sgd", "lr": 0.1}
+COMMON = {"batch_size": 32, "optimizer": SGD, "precision": "float32"}
 AUGMENT = {"shift": 1, "flip": True}
 SPLIT = {"by": "chance", "seed": 0, "train_images": 400, "val_images": 50, "test_images": 50}
 CORNERS = range(4)
@@ -73,23 +74,24 @@ class Command:
 
 
 def train_command(data: Path, out: Path) -> Command:
-    """A training run of some seconds that keeps four checkpoints."""
-    endpoint = {**COMMON, "epochs": 12, "checkpoints": [3, 6, 9, 12]}
+    """A training run of some seconds that keeps four networks along the way."""
+    training = {**COMMON, "epochs": 12, "keep": [0.25, 0.5, 0.75, 1.0]}
     arguments = ["--seed", "0", "--checkpoint", str(out / "seed0.safetensors")]
-    arguments += ["--trajectory", str(out / "trajectory")]
+    arguments += ["--trajectory", str(out / "trajectory.safetensors")]
     arguments += ["--training", str(out / "training.parquet")]
     arguments += ["--endpoints", str(out / "endpoints.parquet")]
-    settings = {"model": MODEL, "augment": AUGMENT, "endpoint": endpoint}
+    settings = {"network": NETWORK, "augment": AUGMENT, "training": training}
     return Command("train-endpoint", settings, arguments, data, out)
 
 
 def fit_command(data: Path, out: Path) -> Command:
     """A fit in two phases, of some seconds."""
-    bezier = {**COMMON, "degree": [2, 2], "boundary_epochs": 4, "epochs": 8, "points_per_step": 4}
-    arguments = ["--seed", "0", "--output", str(out / "bezier.safetensors")]
+    of_fit = {**COMMON, "boundary_epochs": 4, "epochs": 8, "points_per_step": 4}
+    arguments = ["--seed", "0", "--name", "bezier", "--degree", "2", "2"]
+    arguments += ["--output", str(out / "bezier.safetensors")]
     arguments += ["--training", str(out / "training.parquet"), "--corners"]
     arguments += [str(data / f"corner{seed}.safetensors") for seed in CORNERS]
-    settings = {"model": MODEL, "augment": AUGMENT, "bezier": bezier}
+    settings = {"network": NETWORK, "augment": AUGMENT, "fit": of_fit}
     return Command("fit-bezier-surface", settings, arguments, data, out)
 
 
@@ -106,7 +108,7 @@ def make_inputs(data: Path) -> None:
         raise SystemExit(1)
     for seed in CORNERS:
         torch.manual_seed(seed)
-        network = build_model(**MODEL, channels=1, image_size=8, classes=10)
+        network = build_model(**NETWORK, channels=1, image_size=8, classes=10)
         save_checkpoint(network.state_dict(), data / f"corner{seed}.safetensors")
 
 

@@ -63,15 +63,10 @@ def make_project(folder: Path, params: Path, experiment: str, longer: int = 1) -
 
     def shape(values: dict) -> None:
         values |= {"run": [experiment], "replicates": 1, "device": "cpu"}
-        chosen = values["experiments"][experiment]
-        for part, key in [
-            *(("endpoint", "epochs"), ("endpoint", "checkpoints")),
-            *(("bezier", "epochs"), ("trajectory", "epochs")),
-        ]:
-            old = chosen[part][key]
-            chosen[part] = chosen[part] | {  # a new section: YAML's anchors share the old one
-                key: [longer * epoch for epoch in old] if isinstance(old, list) else longer * old
-            }
+        for recipe in values["recipes"].values():
+            for part in (recipe.get("training", {}), *recipe.get("fits", {}).values()):
+                if "epochs" in part:
+                    part["epochs"] *= longer
 
     edit(project, shape)
     for name in ("train", "surface"):
@@ -126,9 +121,7 @@ def _contents(path: Path) -> object:
             with Image.open(path) as image:
                 return image.size, image.tobytes()
         case ".json":
-            values = json.loads(path.read_text(encoding="utf-8"))
-            # Hashes of files that hold measured columns differ; the files are the same.
-            return sorted(values["files"]) if path.name == "hashes.json" else values
+            return json.loads(path.read_text(encoding="utf-8"))
         case ".md" | ".svg":
             return _lines(path)
     raise BrokenLawError(f"no file of the workflow ends in {path.suffix!r}")

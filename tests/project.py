@@ -56,4 +56,9 @@ def planned(project):
 
 
 def section(params, name):
-    return params["experiments"][EXPERIMENT][name]
+    """Return what the small experiment has as `network`, `fit`, or a section of its recipe."""
+    experiment = params["experiments"][EXPERIMENT]
+    if name == "network":
+        return params["networks"][experiment["network"]]
+    recipe = params["recipes"][experiment["recipe"]]
+    return recipe["fits"]["standard"] if name == "fit" else recipe[name]

@@ -10,25 +10,32 @@ import yaml
 from conftest import import_docs_program
 from PIL import Image
 
-from fourfold.files.table import make_table, write_table
+from fourfold.files.table import GATHERED, make_table, write_table
 from fourfold.surfaces.points import is_corner, lattice_rows, own_corner_rows
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "docs" / "results"
-SURFACES = ("linear", "bezier", "trajectory")
+SURFACES = {
+    "linear": {"corners": "independent", "shape": "square", "degree": [1, 1], "fit": None},
+    "bezier": {"corners": "independent", "shape": "square", "degree": [2, 2], "fit": "standard"},
+    "trajectory": {"corners": "trajectory", "shape": "square", "degree": [1, 1], "fit": None},
+}
 SPLITS = ("train", "val", "test")
 COMPARISONS = {"low-loss": SPLITS, "merge": ("test",), "ensemble": ("test",)}
 DIFFERENCES = {"linear": -0.5, "bezier": 0.05, "trajectory": 0.0}  # in favour of the surface
 OWN = 0.902  # accuracy of a corner as trained
 SCORES = {"nll": 0.5, "ece": 0.02, "brier": 0.1}
 CORNERS = ("corner_00", "corner_01", "corner_10", "corner_11")
-SETTINGS = {
-    "model": {"name": "vgg16", "width": 2},
+NETWORK = {"name": "vgg16", "width": 2}
+RECIPE = {
+    "threads": 1,
     "augment": {"shift": 1},
-    "endpoint": {"epochs": 4, "lr": 0.1},
-    "bezier": {"degree": [2, 2], "epochs": 2},
+    "training": {"epochs": 4, "optimizer": {"name": "sgd", "lr": 0.1}},
+    "fits": {"standard": {"epochs": 2}, "long": {"epochs": 6}},
     "grid": {"points": 3},
+    "ensembles": {"max_members": 4},
 }
+CHOICE = {"kind": "run", "choose": "validation"}
 MADE_BY = {
     "data_sha256": "d" * 64,
     "device": "cpu",
@@ -71,10 +78,11 @@ def test_what_is_published_is_complete_and_small(program):
 @pytest.mark.parametrize("name", sorted(path.name for path in PUBLISHED.glob("*/")))
 def test_published_corners_are_as_trained_whether_re_estimated_or_not(program, name):
     """`grid` against `endpoints`: what showed that published corners had been weakened."""
-    tables = program.read_tables(program.replicate_folders(PUBLISHED / name))
+    surfaces = program.read_environment(PUBLISHED / name)["surfaces"]
+    tables = program.read_tables(program.replicate_folders(PUBLISHED / name), surfaces)
     grid, endpoints = tables["grid"], tables["endpoints"]
     final = endpoints[endpoints["checkpoint"].str.startswith("endpoints/")]
-    for surface in ("linear", "bezier"):
+    for surface in (s for s, described in surfaces.items() if described["kind"] == "seeds"):
         rows = grid[(grid["surface"] == surface) & grid["split"].isin(["val", "test"])]
         for (replicate, split), corners in own_corner_rows(rows).groupby(["replicate", "split"]):
             trained = final[(final["replicate"] == replicate) & (final["split"] == split)]
@@ -93,9 +101,9 @@ def test_published_corners_are_as_trained_whether_re_estimated_or_not(program, n
 def assert_complete(program, folder):
     for name in ("tables.md", "environment.json", "surfaces.png"):
         assert (folder / name).is_file()
-    for replicate in program.replicate_folders(folder):
-        for table in program.TABLES:
-            assert (replicate / f"{table}.parquet").is_file()
+    surfaces = program.read_environment(folder)["surfaces"]
+    folders = program.replicate_folders(folder)
+    assert set(program.read_tables(folders, surfaces)["grid"]["surface"]) == set(surfaces)
     for figure in folder.glob("*.png"):
         assert figure.stat().st_size <= program.FIGURE_BYTES
     assert not list(folder.glob("replicate-*/*.png"))
@@ -109,15 +117,17 @@ def assert_complete(program, folder):
 @pytest.fixture
 def workplace(tmp_path):
     """Finished results of two experiments, and a params.yaml with a third that was not run."""
-    experiment = {
-        **SETTINGS,
-        "dataset": "digits",
-        "expected_accuracy": 0.875,
-        "seeds": {"corner": 0, "bezier": 1000},
-    }
+    experiment = {"dataset": "digits", "network": "small", "recipe": "sgd"}
+    experiment |= {"surfaces": list(SURFACES), "expected_accuracy": 0.875}
     params = {
+        "seeds": {"corner": 0, "fit": 1000, "stride": 100},
         "summary": {"kept": 0.9},
-        "experiments": dict.fromkeys(("first", "second", "never"), experiment),
+        "datasets": {"digits": {}},
+        "networks": {"small": NETWORK},
+        "corners": {"independent": {"kind": "seeds", "count": 4}, "trajectory": CHOICE},
+        "surfaces": SURFACES | {"cubic": SURFACES["bezier"] | {"degree": [3, 3], "fit": "long"}},
+        "recipes": {"sgd": RECIPE},
+        "experiments": {name: dict(experiment) for name in ("first", "second", "never")},
     }
     write_params(tmp_path, params)
     write_results(tmp_path / "results", "first")
@@ -126,7 +136,8 @@ def workplace(tmp_path):
 
 
 def write_params(folder, params):
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    text = json.dumps(params)  # which is YAML, without anchors
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
 
 
 def change_params(folder, *path, value):
@@ -137,38 +148,41 @@ def change_params(folder, *path, value):
     write_params(folder, params)
 
 
-def write_results(results, name, replicate=0):
+def write_results(results, name, replicate=0, surfaces=SURFACES):
     folder = results / name / str(replicate)
-    seeds = [4 * replicate + k for k in range(4)]
-    rows = {f"grid-{surface}": grid_rows(surface) for surface in SURFACES}
+    seeds = [100 * replicate + k for k in range(4)]
+    fits = {surface: one["fit"] for surface, one in surfaces.items() if one["fit"]}
+    rows = {f"grid-{surface}": grid_rows(surface) for surface in surfaces}
     rows |= {
         "barrier": [
             {"surface": surface, "split": split, "metric": metric, "corner_mean_own": 0.1}
             | {"corner_mean": 0.1, "min": 0.1, "mean": 0.2, "max": 0.3, "u_at_max": 0.5}
             | {"v_at_max": 0.5, "sample_at_max": "grid", "barrier": 0.2, "u_at_barrier": 0.5}
             | {"v_at_barrier": 0.5}
-            for surface, split, metric in itertools.product(SURFACES, SPLITS, ("nll", "error"))
+            for surface, split, metric in itertools.product(surfaces, SPLITS, ("nll", "error"))
         ],
         "ensemble": [
             {"ensemble": ensemble, "selection": selection, "members": "0,0", "statistics": "none"}
+            | {"corners": "independent"}
             | {"split": split, "n": 50, **SCORES, "accuracy": 0.91, "disagreement": 0.1}
             | {"forward_passes": 4}
             for ensemble, selection in [
                 ("corners", "fixed"),
-                *itertools.product(SURFACES, ("validation", "oracle")),
+                *itertools.product(surfaces, ("validation", "oracle")),
             ]
             for split in ("val", "test")
         ],
         "merge": [
             {"merge": merge, "surface": surface, "u": None, "v": None, "selected_on": "val"}
             | {"statistics": "none", "split": split, "n": 50, **SCORES, "accuracy": 0.9}
-            for merge, surface in itertools.product(("best-corner", "best-point"), SURFACES)
+            | {"corners": "independent"}
+            for merge, surface in itertools.product(("best-corner", "best-point"), surfaces)
             for split in ("val", "test")
         ],
         "geometry": [
             {"surface": surface, "a": a, "b": b, "l2": 1.0, "relative_l2": 0.7, "cosine": 0.3}
             | {"disagreement": 0.1 if b in CORNERS and a != b else 0.0 if a == b else None}
-            for surface in SURFACES
+            for surface in surfaces
             for a, b in [
                 *itertools.combinations(CORNERS, 2),
                 *zip(CORNERS, CORNERS, strict=True),
@@ -179,12 +193,13 @@ def write_results(results, name, replicate=0):
             {"comparison": comparison, "surface": surface, "split": split, "n": 50}
             | {"metric": metric, "value": 0.5, "reference": 0.5 - of, "difference": of}
             | {"low": of - 0.01, "high": of + 0.01, "draws": np.linspace(of - 0.01, of + 0.01, 9)}
-            for surface, of in DIFFERENCES.items()
+            for surface in surfaces
+            for of in [DIFFERENCES.get(surface, 0.05)]
             for comparison, splits in COMPARISONS.items()
             for split in splits
             for metric in ("accuracy", "nll")
         ],
-        "selection": [
+        "selection-trajectory": [
             {"candidate": rank, **dict.fromkeys(CORNERS, rank), "split": "val", "n": 20}
             | {"nll_mean": 0.1, "nll_max": 0.2, "accuracy_mean": 0.9, "accuracy_min": 0.8}
             | {"selected": rank == 1}
@@ -207,36 +222,42 @@ def write_results(results, name, replicate=0):
             | {"images_forward": 2000, "images_backward": 1000, "peak_bytes": 2**20}
             for stage, item in [
                 *(("train_endpoint", f"seed{seed}") for seed in seeds),
-                ("fit_bezier_surface", "bezier"),
+                *(("fit_bezier_surface", surface) for surface in fits),
             ]
         ],
     }
     made_by = {**MADE_BY, "experiment": name, "replicate": replicate}
+    known = {"network": NETWORK, "augment": RECIPE["augment"]}
+    of_table = {"grid": RECIPE["grid"], "ensembles": RECIPE["ensembles"], **known}
     for stem, of in rows.items():
         table = stem.partition("-")[0]
-        # Gathered tables have no metadata; those of the jobs behind them have.
-        known = {"settings": {"model": SETTINGS["model"], "grid": SETTINGS["grid"]}, **made_by}
         frame = make_table(table, of, experiment=name, replicate=replicate)
-        write_table(
-            table,
-            frame,
-            folder / "tables" / f"{stem}.parquet",
-            {} if stem in ("endpoints", "training", "cost") else known,
-        )
-        if stem == "training":
-            write_table(
-                table,
-                frame,
-                folder / "jobs" / "training-seed0.parquet",
-                {"settings": SETTINGS, **made_by},
-            )
+        # Gathered tables may have no settings; those of the jobs behind them have.
+        settings = {} if table in GATHERED else {"settings": of_table, **made_by}
+        write_table(table, frame, folder / "tables" / f"{stem}.parquet", settings)
+    jobs = {
+        "seed0": {"training": RECIPE["training"]},
+        **{name: {"fit": RECIPE["fits"][fit]} for name, fit in fits.items()},
+        "trajectory": {"corners": CHOICE},
+    }
+    for item, settings in jobs.items():
+        add_job(folder, item, **made_by, settings={**known, **settings})
     (folder / "figures").mkdir()
     Image.new("RGBA", (60, 40), (200, 0, 0, 128)).save(folder / "figures" / "surfaces.png")
 
 
+def add_job(folder, item, **made_by):
+    """Write the row of a job's cost, with what made it."""
+    row = {"stage": "job", "item": item, "device": "Some GPU", "wall_s": 1.0, "flop": 1.0}
+    row |= {"images_forward": 1, "images_backward": 1, "peak_bytes": 1}
+    made_by = {**MADE_BY, **made_by}
+    table = make_table("cost", [row], experiment="any", replicate=0)
+    write_table("cost", table, folder / "jobs" / f"cost-{item}.parquet", made_by)
+
+
 def grid_rows(surface):
     """Nine grid points and an edge point, corners as trained too; a point seen on few images."""
-    inside = {"linear": 0.2, "bezier": 0.88, "trajectory": 0.89}[surface]
+    inside = {"linear": 0.2, "trajectory": 0.89}.get(surface, 0.88)
     lattice = list(itertools.product((0.0, 0.5, 1.0), repeat=2))
     is_corner = {point: 0.5 not in point for point in lattice}
     rows = [
@@ -282,8 +303,9 @@ def test_a_published_experiment_is_complete_and_its_tables_are_the_same(program,
     publish(program, workplace, "first")
     folder = workplace / "published" / "first"
     assert_complete(program, folder)
-    for table in program.TABLES:
-        source = workplace / "results" / "first" / "0" / "tables" / f"{table}.parquet"
+    sources = list((workplace / "results" / "first" / "0" / "tables").glob("*.parquet"))
+    assert {path.name for path in sources} == {path.name for path in folder.glob("*.parquet")}
+    for source in sources:
         assert (folder / source.name).read_bytes() == source.read_bytes()
 
 
@@ -328,7 +350,15 @@ def test_the_environment_holds_all_settings_and_the_cost(program, workplace):
     publish(program, workplace, "first")
     folder = workplace / "published" / "first"
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    assert environment["settings"] == SETTINGS
+    recipe = {key: RECIPE[key] for key in ("augment", "training", "grid", "ensembles")}
+    assert environment["settings"] == {
+        **recipe,
+        "network": NETWORK,
+        "fits": {"standard": RECIPE["fits"]["standard"]},
+        "corners": {"trajectory": CHOICE},
+    }
+    kinds = {name: surface["kind"] for name, surface in environment["surfaces"].items()}
+    assert kinds == {"linear": "seeds", "bezier": "seeds", "trajectory": "run"}
     assert environment["git"] == [MADE_BY["git"]]
     assert environment["hardware"] == [MADE_BY["hardware"]]
     assert environment["data_sha256"] == MADE_BY["data_sha256"]
@@ -353,14 +383,25 @@ def test_further_replicates_get_their_own_folders(program, workplace):
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (("endpoint", "epochs"), 5, "`endpoint.epochs` was 4, is 5"),
-        (("bezier", "sampler"), "uniform", "`bezier.sampler` was absent, is uniform"),
+        (("recipes", "sgd", "training", "epochs"), 5, "`training.epochs` was 4, is 5"),
+        (
+            ("recipes", "sgd", "training", "optimizer", "lr"),
+            0.2,
+            "`training.optimizer.lr` was 0.1, is 0.2",
+        ),
+        (
+            ("recipes", "sgd", "fits", "standard", "sampler"),
+            "uniform",
+            "`fits.standard.sampler` was absent, is uniform",
+        ),
+        (("surfaces", "bezier", "degree"), [3, 3], "`surfaces.bezier.degree` was [2, 2], is [3,"),
+        (("corners", "trajectory", "choose"), [0.5, 1], "`corners.trajectory.choose` was valid"),
         (("seeds", "corner"), 8, "seeds were [0, 1, 2, 3], now start at 8"),
     ],
 )
 def test_the_page_says_when_params_have_changed_since(program, workplace, path, value, said):
     publish(program, workplace, "first")
-    change_params(workplace, "experiments", "first", *path, value=value)
+    change_params(workplace, *path, value=value)
     page = publish(program, workplace)
     assert "**Differs from params.yaml**" in page
     assert said in page
@@ -372,6 +413,27 @@ def test_an_experiment_that_params_no_longer_define_stays_and_says_so(program, w
     del params["experiments"]["first"]
     write_params(workplace, params)
     assert "no longer defines this experiment" in publish(program, workplace)
+
+
+def test_any_list_of_surfaces_can_be_published(program, workplace):
+    """Two fits on the same corners, whose settings differ; no corners from a run."""
+    surfaces = {"cubic": SURFACES["bezier"] | {"fit": "long"}, "bezier": SURFACES["bezier"]}
+    change_params(workplace, "experiments", "third", value={
+        "dataset": "digits", "network": "small", "recipe": "sgd", "surfaces": list(surfaces),
+    })  # fmt: skip
+    write_results(workplace / "results", "third", surfaces=surfaces)
+    page = publish(program, workplace, "first", "third")
+    assert "Differs from params.yaml" not in page
+    assert "Loss and accuracy over two surfaces, third" in page
+    folder = workplace / "published" / "third"
+    assert_complete(program, folder)
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    assert environment["settings"]["fits"] == RECIPE["fits"]
+    text = (folder / "tables.md").read_text(encoding="utf-8")
+    assert "## Trajectory surface" not in text
+    corners = text.partition("## Corners as trained")[2].partition("## ")[0]
+    assert "| cubic " in corners
+    assert "| bezier " not in corners  # the same
 
 
 def test_publishing_again_replaces_the_whole_folder(program, workplace):
@@ -401,23 +463,13 @@ def have_a_broken_table(results):
     (results / "second" / "0" / "tables" / "merge.parquet").write_bytes(b"no table")
 
 
-def add_job(results, **made_by):
-    """Write the table of a further job, which was made by something else."""
-    rows = [
-        {"stage": "endpoint", "item": "seed1", "epoch": 1, "step": 1, "split": "train"}
-        | {"nll": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "images_seen": 9, "wall_s": 1.0}
-    ]
-    table = make_table("training", rows, experiment="second", replicate=0)
-    path = results / "second" / "0" / "jobs" / "training-seed1.parquet"
-    write_table("training", table, path, {"settings": SETTINGS, **MADE_BY, **made_by})
-
-
 def mix_settings(results):
-    add_job(results, settings={"endpoint": {"epochs": 99}})
+    settings = {"training": {"epochs": 99}}
+    add_job(results / "second" / "0", "seed1", settings=settings)
 
 
 def mix_data(results):
-    add_job(results, data_sha256="e" * 64)
+    add_job(results / "second" / "0", "seed1", settings={}, data_sha256="e" * 64)
 
 
 @pytest.mark.parametrize(
@@ -427,7 +479,7 @@ def mix_data(results):
         (have_an_unfinished_replicate, "second/1 is not finished"),
         (have_a_broken_figure, "surfaces.png"),
         (have_a_broken_table, "merge.parquet"),
-        (mix_settings, "endpoint.epochs = 99"),
+        (mix_settings, "training.epochs = 99"),
         (mix_data, "2 versions of its data"),
     ],
 )
@@ -446,7 +498,7 @@ def test_a_copy_that_fails_leaves_everything_as_it_was(program, workplace, spoil
 
 
 def test_an_unknown_experiment_is_refused_with_those_that_there_are(program, workplace):
-    with pytest.raises(SystemExit, match=r"no experiment is called third; .* first, never, second"):
+    with pytest.raises(SystemExit, match=r"no experiment is called third; .* first, second, never"):
         publish(program, workplace, "third")
     assert not (workplace / "published").exists()
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from conftest import import_docs_program, make_images, make_network
 
 from fourfold.files.table import read_table
+from fourfold.pipeline.params import read_params
 from fourfold.surfaces.surface import BezierSurface
 from fourfold.training.fit import SurfaceStep
 
@@ -23,7 +23,7 @@ def program():
 
 @pytest.fixture(scope="module")
 def params():
-    return yaml.safe_load((DOCS.parent / "params.yaml").read_text())
+    return read_params(DOCS.parent / "params.yaml")
 
 
 def test_the_page_is_what_the_program_makes_of_it(program, params):

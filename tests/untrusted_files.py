@@ -26,7 +26,7 @@ from safetensors.torch import save as save_bytes
 
 from fourfold.data.dataset import Dataset, Split
 from fourfold.data.sources import load_source
-from fourfold.errors import FourfoldError
+from fourfold.errors import FourfoldError, InputError
 from fourfold.evaluation.logits import Examples, SurfaceLogits
 from fourfold.files.table import (
     SCHEMAS,
@@ -39,13 +39,14 @@ from fourfold.files.table import (
 from fourfold.files.tensors import state_hash
 from fourfold.pipeline.cli import main as fourfold
 from fourfold.pipeline.commands._settings import read_settings
-from fourfold.pipeline.hashes import compare_hashes, record_hashes
-from fourfold.pipeline.yaml_file import check_yaml
+from fourfold.pipeline.params import read_params
+from fourfold.pipeline.params_check import check_params
 from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
 from fourfold.surfaces.surface import CORNER_COORDINATES, BezierSurface
 from fourfold.training.snapshots import Snapshots
 
 _PARAMS = Path(__file__).parent / "params.tiny.yaml"
+_SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "params.schema.yaml"
 NAN = float("nan")
 
 Mutator = Callable[[random.Random, bytes], bytes]
@@ -520,36 +521,34 @@ def _read_images(path: Path) -> None:
     assert 0 <= int(source.labels.min()) <= int(source.labels.max()) < len(source.classes)
 
 
-def _make_hashes(path: Path) -> None:
-    (path.parent / "a").mkdir()
-    (path.parent / "a" / "x").write_text("x")
-    record_hashes([path.parent / "a" / "x"], path.parent)
-
-
-def _read_hashes(path: Path) -> None:
-    for state, found in compare_hashes(path):
-        assert state in ("equal", "differs", "missing")
-        assert found.is_relative_to(path.parent)
-
-
 def _make_settings(path: Path) -> None:
     path.write_text(
-        json.dumps({"model": {"name": "vit", "mlp": 4}, "ensemble": {"max_members": 5}})
+        json.dumps(
+            {
+                "network": {"name": "vit", "mlp": 4},
+                "training": {
+                    **{"epochs": 2, "batch_size": 4, "optimizer": {"name": "sgd"}},
+                    "keep": [0.5, 1.0],
+                },
+            }
+        )
     )
 
 
 def _read_settings(path: Path) -> None:
-    settings = read_settings(f"@{path}", "model", "ensemble")
+    settings = read_settings(f"@{path}", "network", "training")
     assert all(isinstance(section, dict) for section in settings.values())
 
 
 def _read_params(path: Path) -> None:
-    check_yaml(path)
+    params = read_params(path)
     from snakemake.common.configfile import load_configfile
     from snakemake_interface_common.exceptions import WorkflowError
 
     with contextlib.suppress(WorkflowError):  # no keys at top level
         load_configfile(path)
+    with contextlib.suppress(InputError):  # its message names keys, not the file
+        check_params(params, _SCHEMA)
 
 
 def _show(path: Path) -> None:
@@ -564,7 +563,7 @@ def _show(path: Path) -> None:
 
 
 def _make_checkpoint(path: Path) -> None:
-    save_checkpoint(_state(0), path, {"seed": 0, "settings": {"model": {"width": 4}}})
+    save_checkpoint(_state(0), path, {"seed": 0, "settings": {"network": {"width": 4}}})
 
 
 KINDS = {
@@ -580,7 +579,6 @@ KINDS = {
     "table": Kind("t.parquet", _make_table, _read_table, PARQUET),
     "show-table": Kind("t.parquet", _make_table, _show, PARQUET),
     "images": Kind("i.parquet", _make_images, _read_images, PARQUET),
-    "hashes": Kind("hashes.json", _make_hashes, _read_hashes, (*BYTES, *[mutate_json_text] * 5)),
     "settings": Kind("s.json", _make_settings, _read_settings, (*BYTES, *[mutate_json_text] * 5)),
     "params": Kind(
         "params.yaml",

@@ -2,12 +2,16 @@
 
 import itertools
 
+import pandas as pd
 import pytest
 import torch
+from conftest import CORNERS
 
-from fourfold.combination.ensemble import evaluate_ensemble, greedy_ensemble
+from fourfold.combination.ensemble import compare_ensembles, evaluate_ensemble, greedy_ensemble
 from fourfold.errors import InputError
+from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.evaluation.metrics import average_predictions, classification_metrics
+from fourfold.surfaces.points import grid_points
 
 
 def members(networks=5, n=40, classes=4, seed=0):
@@ -137,3 +141,106 @@ def test_an_ensemble_of_nothing_is_refused(networks, max_members):
     logits, labels = members()
     with pytest.raises(InputError, match=f"max_members is {max_members}.*{networks} networks"):
         greedy_ensemble(logits[:networks], labels, max_members)
+
+
+# --- of all surfaces of an experiment -------------------------------------------------------------
+
+POINTS = grid_points(5)
+SPLITS = {"val": torch.arange(30) % 10, "test": torch.arange(40) % 10}
+SURFACES = {
+    "plain": {"corners": "four", "kind": "seeds", "fit": None},
+    "along": {"corners": "run", "kind": "run", "fit": None},
+}
+FITTED = {
+    name: {"corners": "four", "kind": "seeds", "fit": name} for name in ("one-fit", "another-fit")
+}
+
+
+def surface_logits(name, corners, statistics="reestimated"):
+    """Return logits of 25 points; every corner is far better than any other point."""
+    draws = {key: torch.Generator().manual_seed(len(key)) for key in (name, corners)}
+    logits = {k: torch.randn(25, len(v), 10, generator=draws[name]) for k, v in SPLITS.items()}
+    own = {k: torch.randn(4, len(v), 10, generator=draws[corners]) for k, v in SPLITS.items()}
+    for split, labels in SPLITS.items():
+        for corner in map(POINTS.index, CORNERS):
+            logits[split][corner] += 9 * torch.nn.functional.one_hot(labels, 10)
+    half = [{split: values.half() for split, values in part.items()} for part in (logits, own)]
+    return SurfaceLogits(name, statistics, POINTS, *half, SPLITS)
+
+
+def compared(surfaces, max_members=5, **logits):
+    found = {name: surface_logits(name, of["corners"]) for name, of in surfaces.items()} | logits
+    return pd.DataFrame(compare_ensembles(found, surfaces, max_members))
+
+
+def of_each(table):
+    """Return (ensemble, corners) -> its rows as they are, but for these two."""
+    keys = ["ensemble", "corners"]
+    rows = table.drop(columns=keys).to_dict("records")
+    found = {}
+    for key, row in zip(table[keys].itertuples(index=False, name=None), rows, strict=True):
+        found.setdefault(key, []).append(row)
+    return found
+
+
+def points_of(members):
+    return [tuple(map(float, member.split(","))) for member in members.split(";")]
+
+
+def test_corners_have_their_ensembles_once_however_many_surfaces_lie_on_them():
+    before, after = of_each(compared(SURFACES)), of_each(compared(SURFACES | FITTED))
+    assert list(before) == [
+        *(("corners", "four"), ("plain", "four"), ("run-corners", "run"), ("along", "run"))
+    ]
+    assert after.keys() - before.keys() == {(name, "four") for name in FITTED}
+    assert {key: after[key] for key in before} == before
+    assert after["one-fit", "four"] != after["another-fit", "four"]
+
+
+def test_corners_have_the_same_ensembles_whether_or_not_a_surface_on_them_is_unfitted():
+    corners = of_each(compared(FITTED))["corners", "four"]
+    assert corners == of_each(compared(SURFACES))["corners", "four"]
+
+
+def test_nothing_depends_on_the_names_of_surfaces():
+    names = {"plain": "bezier", "along": "linear"}
+    logits = {new: surface_logits(old, SURFACES[old]["corners"]) for old, new in names.items()}
+    renamed = compared({new: SURFACES[old] for old, new in names.items()}, **logits)
+    expected = compared(SURFACES)
+    expected["ensemble"] = expected["ensemble"].replace(names)
+    pd.testing.assert_frame_equal(renamed, expected)
+
+
+def test_members_are_as_many_on_both_sides_and_each_number_is_there():
+    table = compared(SURFACES)
+    sizes = table["members"].map(points_of).map(len)
+    assert sizes.tolist() == table["forward_passes"].tolist()
+    test = table[table["split"] == "test"]
+    found = {
+        key: sorted(rows["forward_passes"])
+        for key, rows in test.groupby(["ensemble", "selection"])
+        if key[0] in ("corners", "plain")
+    }
+    assert found == {
+        ("corners", "fixed"): [4],
+        ("corners", "subset"): [1] * 4 + [2] * 6 + [3] * 4,
+        ("plain", "fixed"): [4],
+        ("plain", "oracle"): [4],
+        ("plain", "all"): [21],  # 25 points, four of them corners
+        ("plain", "validation"): [1, 2, 3, 4, 5],
+    }
+
+
+def test_corners_are_the_networks_as_trained_and_no_members_of_ensembles_of_points():
+    table = compared(SURFACES)
+    is_corners = table["ensemble"].str.contains("corners")
+    assert set(table.loc[is_corners, "statistics"]) == {"own"}
+    assert set(table.loc[~is_corners, "statistics"]) == {"reestimated"}
+    for is_of_corners, members in zip(is_corners, table["members"], strict=True):
+        members = set(points_of(members))
+        assert members <= set(CORNERS) if is_of_corners else members.isdisjoint(CORNERS)
+
+
+def test_logits_of_other_surfaces_are_refused():
+    with pytest.raises(InputError, match=r"'plain', 'along', 'more'.*has \['plain', 'along'\]"):
+        compared(SURFACES, more=surface_logits("more", "four"))

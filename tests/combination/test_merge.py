@@ -5,8 +5,9 @@ import pytest
 import torch
 from conftest import CHOSEN, CORNERS, NETWORKS, differing, make_corners, make_network, snapshot
 
-from fourfold.combination.merge import average_states, best_point, greedy_soup
+from fourfold.combination.merge import average_states, best_point, compare_merges, greedy_soup
 from fourfold.errors import InputError
+from fourfold.surfaces.points import CENTER, grid_points
 from fourfold.surfaces.surface import BezierSurface
 
 
@@ -135,3 +136,134 @@ def test_among_equally_accurate_points_the_lowest_nll_and_then_the_first_wins():
 def test_a_split_that_was_not_evaluated_has_no_best_point():
     with pytest.raises(InputError, match=r"'val'.*\['test'\]"):
         best_point(grid([("test", 0.0, 0.5, 0.9, 0.5)]), "val")
+
+
+# --- of all surfaces of an experiment -------------------------------------------------------------
+
+SPLITS = ("train", "val", "test")
+SURFACES = {
+    "plain": {"corners": "four", "kind": "seeds", "fit": None},
+    "along": {"corners": "run", "kind": "run", "fit": None},
+}
+FITTED = {
+    name: {"corners": "four", "kind": "seeds", "fit": name} for name in ("one-fit", "another-fit")
+}
+
+
+def evaluated(accuracy, split):
+    values = {"nll": 1 - accuracy, "accuracy": accuracy, "ece": 0.1, "brier": 0.2}
+    return {"split": split, "n": 10, "statistics": "reestimated"} | values
+
+
+def surface_grid(name, corners):
+    """Return a grid of nine points that are the better the later, and of corners as trained."""
+    rows = []
+    for split in SPLITS:
+        for k, (u, v) in enumerate(grid_points(3)):
+            at = {"surface": name, "u": u, "v": v, "sample": "grid"}
+            rows.append(at | evaluated((len(name) + k) / 100, split))
+            if (u, v) in CORNERS:
+                trained = evaluated((len(corners) - k) / 100 + 0.5, split)
+                rows.append(at | trained | {"statistics": "own"})
+    return pd.DataFrame(rows)
+
+
+def soup(mean, splits):
+    """Evaluate a network of one weight: the mean of 0, 1, 2 and 3 is the best one."""
+    accuracy = 0.9 - abs(float(mean["w"]) - 1.5) / 10
+    return pd.DataFrame([evaluated(accuracy, split) for split in splits])
+
+
+def compared(surfaces, evaluate=soup, grids=()):
+    grids = [*(surface_grid(name, of["corners"]) for name, of in surfaces.items()), *grids]
+    corners = [{"w": torch.tensor([float(k)])} for k in range(4)]
+    grid = pd.concat(grids, ignore_index=True)
+    return pd.DataFrame(compare_merges(grid, surfaces, lambda _: corners, evaluate))
+
+
+def ordered(table):
+    return table.sort_values(["merge", "surface", "split"], ignore_index=True)
+
+
+def test_corners_have_their_baselines_once_however_many_surfaces_lie_on_them():
+    before, after = compared(SURFACES), compared(SURFACES | FITTED)
+    sizes = after.groupby(["corners", "merge"]).size()  # each on val and on test
+    assert (sizes["run"] == 2).all()
+    for merge, size in sizes["four"].items():
+        assert size == (2 if merge in ("best-corner", "uniform-soup", "greedy-soup") else 6)
+    of_fits = after["surface"].isin(FITTED)
+    assert set(after.loc[of_fits, "merge"]) == {"center", "best-point", "oracle"}
+    pd.testing.assert_frame_equal(ordered(after[~of_fits]), ordered(before))
+    assert set(after["split"]) == {"val", "test"}
+
+
+def test_the_order_of_surfaces_changes_no_row():
+    surfaces = SURFACES | FITTED
+    reverse = compared(dict(reversed(surfaces.items())))
+    pd.testing.assert_frame_equal(ordered(reverse), ordered(compared(surfaces)))
+
+
+def test_nothing_depends_on_the_names_of_surfaces():
+    names = {"plain": "curve", "along": "plain"}  # as long: the grids are of their lengths
+    renamed = compared({new: SURFACES[old] for old, new in names.items()})
+    expected = compared(SURFACES).assign(surface=lambda table: table["surface"].replace(names))
+    pd.testing.assert_frame_equal(renamed, expected)
+
+
+def test_a_uniform_soup_is_the_center_of_an_unfitted_surface():
+    table = compared(SURFACES).set_index(["merge", "surface", "split"])
+    for surface in SURFACES:
+        for split in ("val", "test"):
+            rows = [table.loc[(merge, surface, split)] for merge in ("uniform-soup", "center")]
+            pd.testing.assert_series_equal(*rows, check_names=False)
+            assert (rows[0]["u"], rows[0]["v"]) == CENTER
+
+
+def test_without_an_unfitted_surface_a_uniform_soup_is_the_evaluated_mean_of_the_corners():
+    table = compared(FITTED)
+    uniform = table[table["merge"] == "uniform-soup"]
+    assert uniform["split"].tolist() == ["val", "test"]
+    assert set(uniform["surface"]) == {"one-fit"}
+    assert uniform[["u", "v"]].isna().all(axis=None)
+    assert uniform["accuracy"].tolist() == [0.9, 0.9]
+    pd.testing.assert_frame_equal(
+        table[table["merge"] == "best-corner"].drop(columns="surface").reset_index(drop=True),
+        compared(SURFACES)[:2].drop(columns="surface"),
+    )
+
+
+def test_the_best_corner_is_the_best_one_as_trained():
+    best = compared(SURFACES).query("merge == 'best-corner' and surface == 'plain'")
+    assert set(zip(best["u"], best["v"], strict=True)) == {(0.0, 0.0)}  # re-estimated: (1, 1)
+    assert set(best["statistics"]) == {"own"}
+    assert best["accuracy"].tolist() == pytest.approx([0.54] * 2)
+
+
+def test_a_greedy_soup_is_evaluated_on_test_once_it_is_chosen():
+    asked = []
+
+    def remember(network, splits):
+        asked.append((float(network["w"]), list(splits)))
+        return soup(network, splits)
+
+    table = compared({"plain": SURFACES["plain"]}, evaluate=remember)
+    # Corners as trained are best first; each further one makes the soup better.
+    assert asked == [(0.5, ["val"]), (1.0, ["val"]), (1.5, ["val"]), (1.5, ["val", "test"])]
+    assert table.loc[table["merge"] == "greedy-soup", "accuracy"].tolist() == [0.9, 0.9]
+
+
+def test_a_greedy_soup_of_one_corner_is_that_corner_as_trained():
+    def worse(network, splits):
+        return pd.DataFrame([evaluated(0.2, split) for split in splits])
+
+    rows = compared(SURFACES, evaluate=worse).query("surface == 'plain'").set_index("merge")
+    shown = ["split", "statistics", "accuracy", "nll"]
+    pd.testing.assert_frame_equal(
+        rows.loc[["greedy-soup"], shown].reset_index(drop=True),
+        rows.loc[["best-corner"], shown].reset_index(drop=True),
+    )
+
+
+def test_grids_of_other_surfaces_are_refused():
+    with pytest.raises(InputError, match="'more'"):
+        compared(SURFACES, grids=[surface_grid("more", "four")])

@@ -23,10 +23,12 @@ from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
 from fourfold.surfaces.points import CORNER_COORDINATES, grid_points, surface_rows
 from fourfold.training.fit import fit
 
-MODEL = {"name": "resnet18", "width": 2, "stem": "3x3"}
+NETWORK = {"name": "resnet18", "width": 2, "stem": "3x3"}
 AUGMENT = {"shift": 1, "flip": False}
-ENDPOINT = {"epochs": 2, "batch_size": 32, "lr": 0.1, "checkpoints": [1, 2]}
-BEZIER = {"degree": [2, 2], "epochs": 1, "batch_size": 32, "points_per_step": 4, "lr": 0.1}
+SGD = {"name": "sgd", "lr": 0.1}
+TRAINING = {"epochs": 2, "batch_size": 32, "optimizer": SGD, "keep": [0.5, 1.0]}
+FIT = {"epochs": 1, "batch_size": 32, "points_per_step": 4, "optimizer": SGD}
+LINEAR = {"linear": {"corners": "independent", "kind": "seeds", "fit": None}}
 SPLIT = {"by": "chance", "seed": 0, "train_images": 100, "val_images": 30, "test_images": 40}
 
 
@@ -55,26 +57,30 @@ def _network(path, seed=0, width=2):
     return path
 
 
-def _job(data, folder, settings):
+def _job(folder):
+    cost = str(folder / "out" / "cost.parquet")
+    return ["--experiment", "e", "--replicate", "0", "--cost", cost]
+
+
+def _network_job(data, folder, **settings):
     return [
-        *("--experiment", "e", "--replicate", "0", "--data", str(data), "--device", "cpu"),
-        *("--settings", json.dumps(settings), "--cost", str(folder / "out" / "cost.parquet")),
+        *_job(folder),
+        *("--data", str(data), "--device", "cpu", "--settings", json.dumps(settings)),
     ]
 
 
-def _train(data, folder, endpoint):
+def _train(data, folder, training):
     out = folder / "out"
-    settings = {"model": MODEL, "augment": AUGMENT, "endpoint": endpoint}
     return main(
         [
             "train-endpoint",
-            *_job(data, folder, settings),
+            *_network_job(data, folder, network=NETWORK, augment=AUGMENT, training=training),
             "--seed",
             "0",
             "--checkpoint",
             str(out / "seed0.safetensors"),
             "--trajectory",
-            str(out / "trajectory"),
+            str(out / "trajectory.safetensors"),
             "--training",
             str(out / "t.parquet"),
             "--endpoints",
@@ -85,25 +91,21 @@ def _train(data, folder, endpoint):
     )
 
 
-def _linear(data, folder, corners):
+def _linear(folder, corners):
     return main(
         [
-            "build-linear-surface",
-            *_job(data, folder, {"model": MODEL}),
-            "--corners",
-            *corners,
-            "--output",
-            str(folder / "out" / "linear.safetensors"),
+            *("build-linear-surface", *_job(folder), "--name", "linear", "--degree", "1", "1"),
+            *("--corners", *corners, "--output", str(folder / "out" / "linear.safetensors")),
         ]
     )
 
 
-def _fit(data, folder, corners, bezier):
-    settings = {"model": MODEL, "augment": AUGMENT, "bezier": bezier}
+def _fit(data, folder, corners, settings, degree=(2, 2)):
     return main(
         [
             "fit-bezier-surface",
-            *_job(data, folder, settings),
+            *_network_job(data, folder, network=NETWORK, augment=AUGMENT, fit=settings),
+            *("--name", "bezier", "--degree", *map(str, degree)),
             "--corners",
             *corners,
             "--seed",
@@ -158,53 +160,61 @@ def test_figures_are_drawn_without_torch():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"epochz": 3}, ["endpoint.epochz", "epochs"]),
-        ({"epochs": -1}, ["-1", "checkpoints"]),
-        ({"checkpoints": [1, 9]}, ["[1, 9]", "1 to 2"]),
-        ({"lr": 0}, ["lr is 0", "positive"]),
-        ({"optimizer": "sdg"}, ["'sdg'", "sgd"]),
+        ({"epochz": 3}, ["training.epochz", "epochs"]),
+        ({"epochs": -2}, ["epochs is -2", "0 or more"]),
+        ({"keep": [0.5, 1.5]}, ["[0.5, 1.5]", "(0, 1]"]),
+        ({"keep": [0.9, 1.0]}, ["[0.9, 1.0]", "the same"]),
+        ({"optimizer": SGD | {"lr": 0}}, ["lr is 0", "positive"]),
+        ({"optimizer": SGD | {"name": "sdg"}}, ["'sdg'", "sgd"]),
+        ({"optimizer": SGD | {"rate": 1.0}}, ["training.optimizer", "'rate'", "momentum"]),
         ({"schedule": "cosin"}, ["'cosin'", "cosine"]),
         ({"batch_size": 101}, ["101", "1 to 100"]),
-        ({"batch_size": 32.0}, ["endpoint.batch_size is 32.0", "an integer"]),
-        ({"epochs": True}, ["endpoint.epochs is True", "an integer"]),
-        ({"checkpoints": [1.0, 2]}, ["endpoint.checkpoints is [1.0, 2]", "a list of integers"]),
-        ({"lr": "1e-3"}, ["endpoint.lr is '1e-3'", "a finite number"]),
-        ({"lr": False}, ["endpoint.lr is False", "a finite number"]),
-        ({"clip_norm": "none"}, ["endpoint.clip_norm is 'none'", "a finite number or null"]),
-        ({"warmup": float("nan")}, ["endpoint.warmup is nan", "a finite number"]),
-        ({"lr": 1e9}, ["diverged", "lr"]),
+        ({"batch_size": 32.0}, ["training.batch_size is 32.0", "an integer"]),
+        ({"epochs": True}, ["training.epochs is True", "an integer"]),
+        ({"keep": ["half", 1.0]}, ["training.keep is ['half', 1.0]", "a list of finite numbers"]),
+        ({"optimizer": SGD | {"lr": "1e-3"}}, ["lr is '1e-3'", "a finite number"]),
+        ({"optimizer": SGD | {"lr": False}}, ["lr is False", "a finite number"]),
+        ({"clip_norm": "none"}, ["training.clip_norm is 'none'", "a finite number or null"]),
+        ({"warmup": float("nan")}, ["training.warmup is nan", "a finite number"]),
+        ({"optimizer": SGD | {"lr": 1e9}}, ["diverged", "lr"]),
     ],
 )
 def test_impossible_training_ends_in_one_message(change, said, data, tmp_path, capsys):
-    _refused(capsys, tmp_path, _train(data, tmp_path, ENDPOINT | change), *said)
+    _refused(capsys, tmp_path, _train(data, tmp_path, TRAINING | change), *said)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"degree": [0, 2]}, ["[0, 2]", "1 to 20"]),
-        ({"degree": [1, 1]}, ["(1, 1)", "no free control points", "(2, 2)"]),
         ({"epochs": -2}, ["epochs is -2", "0 or more"]),
         ({"points_per_step": 5}, ["32", "5", "multiple"]),
         ({"sampler": "grid"}, ["'grid'", "latin-hypercube"]),
-        ({"lr": 1e9}, ["diverged"]),
+        ({"optimizer": SGD | {"lr": 1e9}}, ["diverged"]),
     ],
 )
 def test_impossible_fits_end_in_one_message(change, said, data, tmp_path, corners, capsys):
-    _refused(capsys, tmp_path, _fit(data, tmp_path, corners, BEZIER | change), *said)
+    _refused(capsys, tmp_path, _fit(data, tmp_path, corners, FIT | change), *said)
 
 
-def test_three_corners_are_refused(data, tmp_path, corners, capsys):
-    _refused(capsys, tmp_path, _linear(data, tmp_path, corners[:3]), "4 corners", "got 3")
+@pytest.mark.parametrize(
+    ("degree", "said"),
+    [((0, 2), ["(0, 2)", "1 to 20"]), ((1, 1), ["(1, 1)", "no free control points", "(2, 2)"])],
+)
+def test_impossible_degrees_end_in_one_message(degree, said, data, tmp_path, corners, capsys):
+    _refused(capsys, tmp_path, _fit(data, tmp_path, corners, FIT, degree), *said)
 
 
-def test_corners_of_different_architectures_are_refused(data, tmp_path, corners, capsys):
+def test_three_corners_are_refused(tmp_path, corners, capsys):
+    _refused(capsys, tmp_path, _linear(tmp_path, corners[:3]), "4 corners", "got 3")
+
+
+def test_corners_of_different_architectures_are_refused(tmp_path, corners, capsys):
     corners[2] = str(_network(tmp_path / "wide.safetensors", width=3))
-    _refused(capsys, tmp_path, _linear(data, tmp_path, corners), "corner_10", "conv1.weight")
+    _refused(capsys, tmp_path, _linear(tmp_path, corners), "corner_10", "conv1.weight")
 
 
 @pytest.mark.parametrize("tamper", ["missing", "extra", "nan"])
-def test_damaged_corners_are_refused(tamper, data, tmp_path, corners, capsys):
+def test_damaged_corners_are_refused(tamper, tmp_path, corners, capsys):
     torch.manual_seed(0)
     state = build_model("resnet18", channels=1, image_size=8, classes=10, width=2).state_dict()
     if tamper == "missing":
@@ -216,20 +226,20 @@ def test_damaged_corners_are_refused(tamper, data, tmp_path, corners, capsys):
     corners[3] = str(tmp_path / "tampered.safetensors")
     save_file(state, corners[3])
     name = "fc.scale" if tamper == "extra" else "fc.bias"
-    _refused(capsys, tmp_path, _linear(data, tmp_path, corners), "corner_11", name)
+    _refused(capsys, tmp_path, _linear(tmp_path, corners), "corner_11", name)
 
 
-def test_a_missing_or_foreign_file_is_refused(data, tmp_path, corners, capsys):
+def test_a_missing_or_foreign_file_is_refused(tmp_path, corners, capsys):
     missing = str(tmp_path / "nowhere.safetensors")
-    _refused(capsys, tmp_path, _linear(data, tmp_path, [*corners[:3], missing]), "no file at")
+    _refused(capsys, tmp_path, _linear(tmp_path, [*corners[:3], missing]), "no file at")
     garbage = tmp_path / "garbage.safetensors"
     garbage.write_bytes(b"no safetensors")
-    _refused(capsys, tmp_path, _linear(data, tmp_path, [*corners[:3], str(garbage)]), "garbage")
+    _refused(capsys, tmp_path, _linear(tmp_path, [*corners[:3], str(garbage)]), "garbage")
 
 
 def test_a_model_of_another_architecture_is_refused(data, tmp_path, capsys):
     wide = [str(_network(tmp_path / f"{seed}.safetensors", seed, width=3)) for seed in range(4)]
-    _refused(capsys, tmp_path, _fit(data, tmp_path, wide, BEZIER), "architecture")
+    _refused(capsys, tmp_path, _fit(data, tmp_path, wide, FIT), "architecture")
 
 
 @pytest.mark.parametrize(
@@ -254,11 +264,11 @@ def test_settings_that_are_no_json_are_refused(tmp_path, capsys):
     _refused(capsys, tmp_path, status, "no JSON", "{source")
 
 
-@pytest.mark.parametrize("key", ["epochs", "lr", "batch_size", "checkpoints"])
+@pytest.mark.parametrize("key", ["epochs", "optimizer", "batch_size", "keep"])
 def test_a_setting_that_is_not_there_is_named(key, data, tmp_path, capsys):
-    endpoint = {k: v for k, v in ENDPOINT.items() if k != key}
+    training = {k: v for k, v in TRAINING.items() if k != key}
     _refused(
-        capsys, tmp_path, _train(data, tmp_path, endpoint), f"endpoint lacks the setting {key}"
+        capsys, tmp_path, _train(data, tmp_path, training), f"training lacks the setting {key}"
     )
 
 
@@ -284,7 +294,7 @@ def test_a_lack_of_memory_ends_in_one_message(error, data, tmp_path, corners, ca
         raise error
 
     monkeypatch.setattr("fourfold.pipeline.commands.fit_bezier_surface.fit", wraps(fit)(fail))
-    status = _fit(data, tmp_path, corners, BEZIER)
+    status = _fit(data, tmp_path, corners, FIT)
     _refused(capsys, tmp_path, status, "out of memory (", "batch_size", "--resources gpu=1")
 
 
@@ -306,16 +316,12 @@ def test_an_error_that_is_no_lack_of_memory_stays_a_traceback(monkeypatch):
         main(["show", "x"])
 
 
-def test_a_gpu_that_is_not_there_is_refused(data, tmp_path, corners, capsys, monkeypatch):
+def test_a_gpu_that_is_not_there_is_refused(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    arguments = _job(data, tmp_path, {"model": MODEL})
+    arguments = _network_job(data, tmp_path, network=NETWORK, augment=AUGMENT, grid=GRID)
     arguments[arguments.index("cpu")] = "cuda"
-    status = main(
-        [
-            *("build-linear-surface", *arguments, "--corners", *corners),
-            *("--output", str(tmp_path / "out" / "linear.safetensors")),
-        ]
-    )
+    arguments += ["--surface", "s", "--output", "o", "--logits", "l", "--examples", "e"]
+    status = main(["evaluate-grid", *arguments])
     _refused(capsys, tmp_path, status, "'cuda'", "no GPU")
 
 
@@ -329,11 +335,11 @@ GRID = {
 
 
 def _evaluate(data, folder, surface, **grid):
-    settings = {"model": MODEL, "augment": AUGMENT, "grid": GRID | grid}
     out = folder / "out"
+    job = _network_job(data, folder, network=NETWORK, augment=AUGMENT, grid=GRID | grid)
     return main(
         [
-            *("evaluate-grid", *_job(data, folder, settings), "--surface", str(surface)),
+            *("evaluate-grid", *job, "--surface", str(surface)),
             *("--output", str(out / "grid.parquet"), "--logits", str(out / "logits.safetensors")),
             *("--examples", str(out / "examples.safetensors")),
         ]
@@ -345,7 +351,7 @@ def evaluated(data, tmp_path_factory):
     """Return a folder with a linear surface through four networks, and its evaluation."""
     folder = tmp_path_factory.mktemp("evaluated")
     corners = [str(_network(folder / f"corner{seed}.safetensors", seed)) for seed in range(4)]
-    assert _linear(data, folder, corners) == 0
+    assert _linear(folder, corners) == 0
     assert _evaluate(data, folder, folder / "out" / "linear.safetensors") == 0
     return folder
 
@@ -462,11 +468,12 @@ def test_corners_as_trained_are_the_checkpoints(evaluated, data):
             )
 
 
-def _ensembles(data, folder, logits, max_members=4):
+def _ensembles(folder, logits, max_members=4, surfaces=LINEAR):
     output = folder / "ensemble.parquet"
-    settings = {"model": MODEL, "ensemble": {"max_members": max_members}}
-    arguments = ["--logits", *map(str, logits), "--output", str(output)]
-    assert main(["compare-ensembles", *_job(data, folder, settings), *arguments]) == 0
+    settings = json.dumps({"ensembles": {"max_members": max_members}})
+    arguments = ["--settings", settings, "--surfaces", json.dumps(surfaces)]
+    arguments += ["--logits", *map(str, logits), "--output", str(output)]
+    assert main(["compare-ensembles", *_job(folder), *arguments]) == 0
     return read_table("ensemble", output)
 
 
@@ -490,14 +497,14 @@ def _points(members):
     return [tuple(map(float, member.split(","))) for member in members.split(";")]
 
 
-def test_no_ensemble_but_the_oracle_is_chosen_on_test(data, tmp_path):
+def test_no_ensemble_but_the_oracle_is_chosen_on_test(tmp_path):
     labels = _logits(tmp_path / "linear.safetensors")
     members = []
     for order in (torch.arange(40), torch.arange(39, -1, -1)):
         shuffled = {"val": labels["val"], "test": labels["test"][order]}
         logits = SurfaceLogits.load(tmp_path / "linear.safetensors")
         replace(logits, labels=shuffled).save(tmp_path / "other.safetensors", {})
-        table = _ensembles(data, tmp_path, [tmp_path / "other.safetensors"])
+        table = _ensembles(tmp_path, [tmp_path / "other.safetensors"])
         keys = ["ensemble", "selection", "forward_passes", "split"]
         members.append(table.sort_values([*keys, "members"]).set_index(keys)["members"])
     same = members[0] == members[1]
@@ -505,11 +512,15 @@ def test_no_ensemble_but_the_oracle_is_chosen_on_test(data, tmp_path):
     assert not same.xs("oracle", level="selection").all()
 
 
-def test_no_corner_is_a_member_of_an_ensemble_of_points_however_good_it_is(data, tmp_path):
+def test_no_corner_is_a_member_of_an_ensemble_of_points_however_good_it_is(tmp_path):
     paths = [tmp_path / f"{name}.safetensors" for name in ("linear", "bezier", "trajectory")]
     for path in paths:
         _logits(path, path.stem)
-    table = _ensembles(data, tmp_path, paths, max_members=5)
+    surfaces = LINEAR | {
+        "bezier": LINEAR["linear"] | {"fit": "standard"},
+        "trajectory": {"corners": "trajectory", "kind": "run", "fit": None},
+    }
+    table = _ensembles(tmp_path, paths, max_members=5, surfaces=surfaces)
     of_corners = table["ensemble"].str.contains("corners")
     assert set(table.loc[of_corners, "ensemble"]) == {"corners", "trajectory-corners"}
     assert set(table.loc[of_corners, "statistics"]) == {"own"}
@@ -521,9 +532,9 @@ def test_no_corner_is_a_member_of_an_ensemble_of_points_however_good_it_is(data,
         assert set(_points(members)).isdisjoint(CORNER_COORDINATES)
 
 
-def test_members_are_as_many_on_both_sides_and_each_number_is_shown(data, tmp_path):
+def test_members_are_as_many_on_both_sides_and_each_number_is_shown(tmp_path):
     _logits(tmp_path / "linear.safetensors")
-    table = _ensembles(data, tmp_path, [tmp_path / "linear.safetensors"], max_members=5)
+    table = _ensembles(tmp_path, [tmp_path / "linear.safetensors"], max_members=5)
     members = table["members"].map(_points).map(len)
     assert members.tolist() == table["forward_passes"].tolist()
     found = table[table["split"] == "test"].groupby(["ensemble", "selection"])["forward_passes"]
@@ -539,9 +550,9 @@ def test_members_are_as_many_on_both_sides_and_each_number_is_shown(data, tmp_pa
     assert all(more.startswith(fewer + ";") for fewer, more in pairwise(chosen))
 
 
-def test_an_ensemble_of_one_corner_is_the_corner_as_trained(evaluated, data, tmp_path):
+def test_an_ensemble_of_one_corner_is_the_corner_as_trained(evaluated, tmp_path):
     grid = read_table("grid", evaluated / "out" / "grid.parquet")
-    table = _ensembles(data, tmp_path, [evaluated / "out" / "logits.safetensors"])
+    table = _ensembles(tmp_path, [evaluated / "out" / "logits.safetensors"])
     alone = table[(table["ensemble"] == "corners") & (table["forward_passes"] == 1)]
     assert len(alone) == 4 * 2
     own = grid[grid["statistics"] == "own"].set_index(["u", "v", "split"]).sort_index()
@@ -552,10 +563,10 @@ def test_an_ensemble_of_one_corner_is_the_corner_as_trained(evaluated, data, tmp
         assert row.nll == pytest.approx(expected["nll"], rel=1e-6)
 
 
-def _differences(data, folder, logits, examples, kept="0.9"):
+def _differences(folder, logits, examples, kept="0.9"):
     return main(
         [
-            *("measure-differences", *_job(data, folder, {"model": MODEL}), "--kept", kept),
+            *("measure-differences", *_job(folder), "--kept", kept),
             *("--logits", *map(str, logits), "--examples", *map(str, examples)),
             *("--output", str(folder / "out" / "difference.parquet")),
         ]
@@ -563,15 +574,13 @@ def _differences(data, folder, logits, examples, kept="0.9"):
 
 
 @pytest.mark.parametrize("kept", ["1.5", "-0.1", "nan"])
-def test_a_share_that_is_none_is_refused(kept, evaluated, data, tmp_path, capsys):
+def test_a_share_that_is_none_is_refused(kept, evaluated, tmp_path, capsys):
     files = [[evaluated / "out" / f"{name}.safetensors"] for name in ("logits", "examples")]
-    _refused(
-        capsys, tmp_path, _differences(data, tmp_path, *files, kept=kept), "--kept is", "[0, 1]"
-    )
+    _refused(capsys, tmp_path, _differences(tmp_path, *files, kept=kept), "--kept is", "[0, 1]")
 
 
-def test_logits_and_examples_of_different_surfaces_are_refused(evaluated, data, tmp_path, capsys):
+def test_logits_and_examples_of_different_surfaces_are_refused(evaluated, tmp_path, capsys):
     _logits(tmp_path / "bezier.safetensors", "bezier")
     files = [tmp_path / "bezier.safetensors"], [evaluated / "out" / "examples.safetensors"]
-    status = _differences(data, tmp_path, *files)
-    _refused(capsys, tmp_path, status, "'bezier'", "'linear'", "the same order")
+    status = _differences(tmp_path, *files)
+    _refused(capsys, tmp_path, status, "'bezier'", "one file of each")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from compare_results import differences
-from project import EXPERIMENT, ROOT, edit, new_project, snakemake
+from project import ROOT, edit, new_project, section, snakemake
 
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
 
@@ -26,11 +26,7 @@ def rules():
     """Return every rule of the workflow with the text of its definition."""
     text = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     blocks = re.split(r"^rule (\w+):$", text, flags=re.M)
-    found = dict(zip(blocks[1::2], blocks[2::2], strict=True))
-    (training,) = re.findall(r"^ {4}rule:\n(?: {8}.*\n|\n)+", text, flags=re.M)
-    for experiment in yaml.safe_load((ROOT / "params.yaml").read_text())["experiments"]:
-        found[f"train_endpoint_{re.sub('[-.]', '_', experiment)}"] = training
-    return found
+    return dict(zip(blocks[1::2], blocks[2::2], strict=True))
 
 
 def test_every_rule_that_runs_a_command_states_memory_and_time(rules):
@@ -42,9 +38,7 @@ def test_every_rule_that_runs_a_command_states_memory_and_time(rules):
 
 
 def test_the_slurm_profile_names_rules_and_groups_that_exist(rules):
-    groups = _pairs("groups")
-    assert set(groups) - set(rules) == set()
-    assert set(_pairs("group-components")) - set(groups.values()) == set()
+    assert set(_pairs("groups")) - set(rules) == set()
 
 
 def test_the_slurm_profile_repeats_the_default_one():
@@ -56,7 +50,7 @@ def test_the_slurm_profile_repeats_the_default_one():
 def _planned_groups(project, *arguments):
     """Return the log of a dry run with the profile's groups and resources, without its executor."""
     entries = _entries()
-    keys = ("groups", "group-components", "default-resources", "resources", "set-resource-scopes")
+    keys = ("groups", "default-resources", "resources", "set-resource-scopes")
     options = [option for key in keys for option in (f"--{key}", *map(str, entries[key]))]
     run = snakemake(project, "--dry-run", *options, *arguments)
     assert run.returncode == 0, run.stderr
@@ -79,18 +73,17 @@ def test_larger_networks_and_longer_trainings_ask_for_more(tmp_path):
     small = _planned_groups(project)
 
     def enlarge(params):
-        params["experiments"][EXPERIMENT]["model"]["width"] = 256
-        params["experiments"][EXPERIMENT]["endpoint"]["epochs"] = 1000
+        section(params, "network")["width"] = 256
+        section(params, "training")["epochs"] = 1000
 
     edit(project, enlarge)
     large = _planned_groups(project)
     memory = _asked(small, "mem_mb"), _asked(large, "mem_mb")
     runtime = _asked(small, "runtime"), _asked(large, "runtime")
-    training = f"train_endpoint_{EXPERIMENT.replace('-', '_')}"
-    for rule in (training, "fit_bezier_surface", "evaluate_grid"):
+    for rule in ("train_endpoint", "fit_bezier_surface", "evaluate_grid"):
         assert memory[0][rule] < memory[1][rule]
     assert memory[0]["plot_figures"] == memory[1]["plot_figures"]
-    assert runtime[0][training] < runtime[1][training]
+    assert runtime[0]["train_endpoint"] < runtime[1]["train_endpoint"]
     assert runtime[0]["evaluate_grid"] == runtime[1]["evaluate_grid"]
 
 

@@ -235,7 +235,7 @@ def test_a_job_killed_for_lack_of_memory_is_named_and_continued(fresh, trained):
                 process.kill()
     with pytest.raises(BrokenLawError, match="ended with 1:"):
         run.wait(300)
-    for part in (f"Error in rule train_endpoint_{EXPERIMENT.replace('-', '_')}", "lack of memory"):
+    for part in ("Error in rule train_endpoint", "lack of memory"):
         assert part in run.text
     assert state.exists()
     assert not (fresh / CORNER).exists()
@@ -305,4 +305,4 @@ def test_a_half_written_record_is_built_again_after_a_kill_and_otherwise_refused
         assert snakemake(project, "--unlock").returncode == 0
         plan = snakemake(project, "--dry-run", "--quiet", "rules", "--", CORNER)
         assert plan.returncode == 0, plan.stderr
-        assert "train_endpoint_tiny_resnet18" in plan.stdout + plan.stderr
+        assert "train_endpoint" in plan.stdout + plan.stderr

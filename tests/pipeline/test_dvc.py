@@ -93,7 +93,7 @@ def test_a_clone_that_pulled_has_nothing_to_do(origin, clone):
 
 def test_a_changed_parameter_rebuilds_in_a_clone_what_it_would_at_home(origin, clone):
     before = contents(clone)
-    edit(clone, lambda p: section(p, "ensemble").update(max_members=5))
+    edit(clone, lambda p: section(p, "ensembles").update(max_members=5))
     jobs = planned(clone)
     assert "compare_ensembles" in jobs
     assert not {"fit_bezier_surface", "evaluate_grid", "prepare_data"} & set(jobs)

@@ -4,11 +4,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_differences import IS_CORNER, make_examples, make_logits
+from combination.test_differences import IS_CORNER, make_examples, make_logits
 
 from fourfold.combination.differences import measure_differences
 from fourfold.evaluation.bootstrap import student_interval
-from fourfold.report.claims import CLAIMS, NO, TRIVIAL, UNDECIDED, YES, Comparison, compare, judge
+from fourfold.report.claims import (
+    CLAIMS,
+    NO,
+    TRIVIAL,
+    UNDECIDED,
+    YES,
+    Comparison,
+    compare,
+    in_claim_order,
+    judge,
+)
 
 LOW_LOSS = "Bezier surface is low-loss everywhere"
 FAILS = "linear surface fails"
@@ -16,6 +26,11 @@ FREE = "trajectory surface is low-loss without training"
 MERGE = "merge: Bezier point picked on val is more accurate than the best corner"
 MERGE_NLL = "merge: Bezier point picked on val has lower nll than the best corner"
 ENSEMBLE = "ensemble: four Bezier points picked on val are more accurate than the four corners"
+SURFACES = {
+    "linear": {"corners": "independent", "kind": "seeds", "fit": None},
+    "bezier": {"corners": "independent", "kind": "seeds", "fit": "standard"},
+    "trajectory": {"corners": "trajectory", "kind": "run", "fit": None},
+}
 GOOD, OPEN, BAD = 0.05, 0.001, -0.05  # differences; the draws' deviation is 0.01
 
 
@@ -36,14 +51,14 @@ def low_loss(surface="bezier", base=GOOD, **changes):
     ]
 
 
-def verdicts(rows, coincident=()):
+def verdicts(rows, coincident=(), surfaces=SURFACES):
     """Return (claim, surface) -> verdict."""
-    judged = judge(compare(pd.DataFrame(rows)), coincident)
-    return {(verdict.claim.text, verdict.surface): verdict for verdict in judged}
+    judged = judge(compare(pd.DataFrame(rows)), coincident, surfaces)
+    return {(verdict.text, verdict.surface): verdict for verdict in judged}
 
 
-def words(rows, coincident=()):
-    return {key: verdict.word for key, verdict in verdicts(rows, coincident).items()}
+def words(rows, coincident=(), surfaces=SURFACES):
+    return {key: verdict.word for key, verdict in verdicts(rows, coincident, surfaces).items()}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +108,7 @@ def test_the_comparison_that_is_shown_is_one_that_decided():
         Comparison("test", "nll", difference=-0.9, low=-1.0, high=0.001),
     ]
     for order in (comparisons, comparisons[::-1]):
-        (verdict,) = judge({("bezier", "low-loss"): order}, [])
+        (verdict,) = judge({("bezier", "low-loss"): order}, [], SURFACES)
         assert (verdict.word, verdict.decided_by) == (NO, comparisons[0])
 
 
@@ -143,21 +158,27 @@ def test_accuracy_and_nll_of_merges_and_ensembles_are_claims_of_their_own():
     assert found[MERGE_NLL, "bezier"] == NO
 
 
+def about(claim):
+    """Return the one surface that a claim is about."""
+    (surface,) = claim.texts(SURFACES)
+    return surface
+
+
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.text)
 def test_an_exact_tie_can_not_be_told(claim):
     rows = [
-        row(claim.comparison, split, metric, 0.0, claim.surface, width=0.0)
+        row(claim.comparison, split, metric, 0.0, about(claim), width=0.0)
         for split in ("train", "val", "test")
         for metric in claim.metrics
     ]
-    assert words(rows)[claim.text, claim.surface] == UNDECIDED
+    assert words(rows)[claim.text, about(claim)] == UNDECIDED
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.text)
 def test_every_claim_can_hold_and_can_fail(claim):
     found = {
-        words([row(claim.comparison, "test", m, base, claim.surface) for m in claim.metrics])[
-            claim.text, claim.surface
+        words([row(claim.comparison, "test", m, base, about(claim)) for m in claim.metrics])[
+            claim.text, about(claim)
         ]
         for base in (GOOD, OPEN, BAD)
     }
@@ -176,6 +197,58 @@ def test_replicates_that_disagree_leave_a_claim_open_and_their_mean_is_shown():
         row("merge", "test", "accuracy", v, seed=k) for k, v in enumerate([0.05, 0.045, 0.055])
     ]
     assert words(agreed)[MERGE, "bezier"] == YES
+
+
+# --- any list of surfaces -------------------------------------------------------------------------
+
+
+def test_claims_are_about_corners_and_fits_and_not_about_names():
+    names = {"linear": "bezier", "bezier": "trajectory", "trajectory": "linear"}
+    renamed = {names[name]: surface for name, surface in SURFACES.items()}
+    rows = [*low_loss(), *low_loss("linear", base=BAD), *low_loss("trajectory", base=OPEN)]
+    moved = [one | {"surface": names[one["surface"]]} for one in rows]
+    expected = {(text, names[surface]): word for (text, surface), word in words(rows).items()}
+    assert words(moved, surfaces=renamed) == expected
+
+
+def test_further_surfaces_of_a_kind_have_the_claim_with_their_names_beside_the_same_control():
+    surfaces = SURFACES | {
+        "cubic": {"corners": "independent", "kind": "seeds", "fit": "long"},
+        "middle": {"corners": "others", "kind": "seeds", "fit": None},
+        "late": {"corners": "end", "kind": "run", "fit": None},
+    }
+    rows = [one for name in surfaces for one in low_loss(name)]
+    rows += [row("merge", "test", "accuracy", BAD, name) for name in ("bezier", "cubic")]
+    found = words(rows, ["late"], surfaces)
+    assert list(found) == [
+        (FAILS, "linear"),
+        (f"{FAILS} (surface middle)", "middle"),
+        (LOW_LOSS, "bezier"),
+        (LOW_LOSS, "linear"),
+        (f"{LOW_LOSS} (surface cubic)", "cubic"),
+        (f"{LOW_LOSS} (surface cubic)", "linear"),
+        (FREE, "trajectory"),
+        (FREE, "linear"),
+        (f"{FREE} (surface late)", "late"),
+        (f"{FREE} (surface late)", "linear"),
+        (MERGE, "bezier"),  # for which the control has no comparison
+        (f"{MERGE} (surface cubic)", "cubic"),
+    ]
+    assert found[f"{FREE} (surface late)", "late"] == TRIVIAL
+    # The name stays with a surface though the first of its kind is not in the tables.
+    without = [one for one in rows if one["surface"] not in ("linear", "bezier")]
+    assert (f"{LOW_LOSS} (surface cubic)", "cubic") in words(without, surfaces=surfaces)
+
+
+def test_a_fit_on_the_corners_of_one_run_is_what_no_claim_is_about():
+    mine = {"mine": {"corners": "trajectory", "kind": "run", "fit": "standard"}}
+    assert words(low_loss("mine"), surfaces=mine) == {}
+
+
+def test_texts_are_ordered_by_claim_then_as_they_occur():
+    cubic = f"{LOW_LOSS} (surface cubic)"
+    texts = [MERGE, cubic, LOW_LOSS, FAILS, cubic]
+    assert in_claim_order(texts) == [FAILS, cubic, LOW_LOSS, MERGE]
 
 
 # --- from networks to words -----------------------------------------------------------------------

@@ -18,11 +18,16 @@ from fourfold.files.table import make_table
 from fourfold.report import figures as plot
 from fourfold.report.figures._lattice import diagonals, lattice, perimeter
 from fourfold.report.figures._measure import ACCURACY, NLL
-from fourfold.report.figures._style import BLUE
+from fourfold.report.figures._style import BLACK, BLUE, GREEN, VERMILLION, surface_style
 from fourfold.surfaces.points import lattice_rows
 
 # Highest nll inside, the corners' nll, and the slope along u that makes every surface asymmetric.
 SURFACES = {"linear": (3.1, 0.10, 0.03), "bezier": (0.13, 0.10, 0.03), "trajectory": (0.1, 0.11, 0)}
+DESCRIBED = {
+    "linear": {"corners": "independent", "kind": "seeds", "fit": None},
+    "bezier": {"corners": "independent", "kind": "seeds", "fit": "standard"},
+    "trajectory": {"corners": "end-of-run", "kind": "run", "fit": None},
+}
 SPLITS = {"train": 0.15, "val": 1.1, "test": 1.0}
 N = 360
 
@@ -84,7 +89,7 @@ def merge_table() -> pd.DataFrame:
         "merge",
         [
             {"merge": m, "surface": s, "u": u, "v": v, "selected_on": on, "split": split}
-            | {"statistics": statistics}
+            | {"corners": DESCRIBED[s]["corners"], "statistics": statistics}
             | scores(factor * nll)
             for (m, s, u, v, on, nll, statistics), (split, factor) in itertools.product(
                 methods, SPLITS.items()
@@ -95,7 +100,7 @@ def merge_table() -> pd.DataFrame:
 
 def ensemble_table() -> pd.DataFrame:
     methods = []
-    for name, gain in (("corners", 0.03), ("trajectory-corners", 0.01)):
+    for name, gain in (("corners", 0.03), ("end-of-run-corners", 0.01)):
         for size in range(1, 5):
             for members in itertools.combinations(range(4), size):
                 nll = 0.11 - gain * (1 - 1 / size) + 0.004 * np.mean(members)
@@ -111,13 +116,23 @@ def ensemble_table() -> pd.DataFrame:
         "ensemble",
         [
             {"ensemble": e, "selection": s, "members": "0,0;0,1", "split": split}
-            | {"statistics": statistics, "disagreement": 0.02, "forward_passes": passes}
+            | {
+                "corners": corners_of(e),
+                "statistics": statistics,
+                "disagreement": 0.02,
+                "forward_passes": passes,
+            }
             | scores(factor * nll)
             for (e, s, passes, nll, statistics), (split, factor) in itertools.product(
                 methods, SPLITS.items()
             )
         ],
     )
+
+
+def corners_of(ensemble: str) -> str:
+    named = {"corners": "independent", "end-of-run-corners": "end-of-run"}
+    return named.get(ensemble) or DESCRIBED[ensemble]["corners"]
 
 
 def difference_table() -> pd.DataFrame:
@@ -208,15 +223,15 @@ def summary_table(experiments: int = 3, replicates: int = 1) -> pd.DataFrame:
 
 
 FIGURES = {
-    "surfaces": lambda: plot.plot_surfaces(grid_table(), merge_table()),
-    "surfaces_3d": lambda: plot.plot_surfaces_3d(grid_table()),
-    "profiles": lambda: plot.plot_profiles(grid_table()),
-    "ensembles": lambda: plot.plot_ensembles(ensemble_table()),
-    "merges": lambda: plot.plot_merges(merge_table()),
-    "differences": lambda: plot.plot_differences(difference_table()),
-    "training": lambda: plot.plot_training(training_table()),
-    "geometry": lambda: plot.plot_geometry(geometry_table()),
-    "summary": lambda: plot.plot_summary(summary_table(4, 3)),
+    "surfaces": lambda of=DESCRIBED: plot.plot_surfaces(grid_table(), merge_table(), of),
+    "surfaces_3d": lambda of=DESCRIBED: plot.plot_surfaces_3d(grid_table(), of),
+    "profiles": lambda of=DESCRIBED: plot.plot_profiles(grid_table(), of),
+    "ensembles": lambda of=DESCRIBED: plot.plot_ensembles(ensemble_table(), of),
+    "merges": lambda of=DESCRIBED: plot.plot_merges(merge_table(), of),
+    "differences": lambda of=DESCRIBED: plot.plot_differences(difference_table(), of),
+    "training": lambda of=DESCRIBED: plot.plot_training(training_table(), of),
+    "geometry": lambda of=DESCRIBED: plot.plot_geometry(geometry_table(), of),
+    "summary": lambda of=DESCRIBED: plot.plot_summary(summary_table(4, 3), of),
 }
 
 
@@ -264,8 +279,8 @@ def test_u_runs_to_the_right_and_v_upwards(monkeypatch):
     monkeypatch.setattr(Axes3D, "plot_surface", catch_plot_surface)
     # The order of the rows of a table says nothing.
     grid = tilted_grid().sample(frac=1, random_state=0)
-    plot.plot_surfaces(grid, merge_table())
-    plot.plot_surfaces_3d(grid)
+    plot.plot_surfaces(grid, merge_table(), DESCRIBED)
+    plot.plot_surfaces_3d(grid, DESCRIBED)
 
     axes, x, y, values = drawn["flat"]
     np.testing.assert_allclose(values, 1 + x[None, :] + 10 * y[:, None])
@@ -303,8 +318,8 @@ def test_colour_and_height_are_of_the_lattice_alone(monkeypatch):
 
     def draw(grid: pd.DataFrame) -> list:
         drawn.clear()
-        plot.plot_surfaces(grid, merge_table())
-        plot.plot_surfaces_3d(grid)
+        plot.plot_surfaces(grid, merge_table(), DESCRIBED)
+        plot.plot_surfaces_3d(grid, DESCRIBED)
         return list(drawn)
 
     grid = grid_table()
@@ -314,7 +329,7 @@ def test_colour_and_height_are_of_the_lattice_alone(monkeypatch):
 
 
 def test_surfaces_share_one_colour_scale_and_flat_ones_get_their_own_beside_it():
-    figure = plot.plot_surfaces(grid_table(), merge_table())
+    figure = plot.plot_surfaces(grid_table(), merge_table(), DESCRIBED)
     panels = contour_axes(figure)
     lattices = lattice_rows(grid_table().query("split == 'test'"))
     for row, measure in zip(np.array(panels).reshape(2, 5), (NLL, ACCURACY), strict=True):
@@ -328,26 +343,26 @@ def test_surfaces_share_one_colour_scale_and_flat_ones_get_their_own_beside_it()
             assert low <= values.min() and high >= values.max()
             assert np.ptp(measure.space([low, high])) < np.ptp(measure.space(values)) + 0.01
     titles = [axes.get_title().split("\n")[0] for axes in panels[:5]]
-    assert titles[3:] == ["Bézier, own scale", "trajectory, own scale"]
+    assert titles[3:] == ["bezier, own scale", "trajectory, own scale"]
 
 
 def test_surfaces_of_equal_range_get_no_scales_of_their_own():
     alike = grid_table(surfaces=dict.fromkeys(SURFACES, SURFACES["bezier"]))
-    assert len(contour_axes(plot.plot_surfaces(alike, merge_table()))) == 6
+    assert len(contour_axes(plot.plot_surfaces(alike, merge_table(), DESCRIBED))) == 6
 
 
 def test_reliefs_share_one_height_scale():
-    panels = plot.plot_surfaces_3d(grid_table()).axes[:3]
+    panels = plot.plot_surfaces_3d(grid_table(), DESCRIBED).axes[:3]
     assert len({axes.get_zlim() for axes in panels}) == 1
 
 
 def test_star_stands_at_the_point_chosen_on_val():
-    axes = plot.plot_surfaces(grid_table(), merge_table()).axes[0]
+    axes = plot.plot_surfaces(grid_table(), merge_table(), DESCRIBED).axes[0]
     assert marked(axes, "*") == (0.3, 0.9)
 
 
 def test_triangle_stands_at_the_worst_point_evaluated_on_all_images():
-    for axes in contour_axes(plot.plot_surfaces(grid_table(), merge_table())):
+    for axes in contour_axes(plot.plot_surfaces(grid_table(), merge_table(), DESCRIBED)):
         assert marked(axes, "v") == (0.4, 0)
     # The points of the table that are worse still were seen on half of the images.
     worst = grid_table().query("split == 'test'").nlargest(1, "nll")
@@ -357,13 +372,13 @@ def test_triangle_stands_at_the_worst_point_evaluated_on_all_images():
 def test_band_of_a_profile_is_that_of_the_corners_as_trained():
     grid = grid_table()
     is_own = grid["statistics"] == "own"
-    figure = plot.plot_profiles(grid.assign(nll=grid["nll"].mask(is_own, 0.7)))
+    figure = plot.plot_profiles(grid.assign(nll=grid["nll"].mask(is_own, 0.7)), DESCRIBED)
     for axes in figure.axes:
         assert [line.get_ydata()[0] for line in axes.get_lines()][-1] == pytest.approx(0.7)
 
 
 def test_edges_of_a_profile_go_through_all_their_points():
-    bottom = plot.plot_profiles(grid_table()).axes[3]
+    bottom = plot.plot_profiles(grid_table(), DESCRIBED).axes[3]
     solid = bottom.get_lines()[0]
     assert 0.4 in solid.get_xdata()
     assert 0.6 not in solid.get_xdata()  # on half of the images
@@ -371,7 +386,7 @@ def test_edges_of_a_profile_go_through_all_their_points():
 
 def test_networks_without_batchnorm_are_their_own_corners():
     grid = grid_table().query("statistics != 'own'").assign(statistics="none", statistics_images=0)
-    assert "no BatchNorm" in plot.plot_profiles(grid).get_suptitle()
+    assert "no BatchNorm" in plot.plot_profiles(grid, DESCRIBED).get_suptitle()
 
 
 def curve(axes: Axes, **style: str) -> tuple[list, list]:
@@ -386,7 +401,7 @@ def curve(axes: Axes, **style: str) -> tuple[list, list]:
 def test_curve_of_the_corners_goes_through_the_mean_over_all_choices():
     ensemble = ensemble_table()
     corners = ensemble.query("ensemble == 'corners' and split == 'test'")
-    accuracy, nll = plot.plot_ensembles(ensemble).axes
+    accuracy, nll = plot.plot_ensembles(ensemble, DESCRIBED).axes
     for axes, column, factor in ((accuracy, "accuracy", 100), (nll, "nll", 1)):
         members, values = curve(axes, linestyle="--", color="#000000")
         assert members == [1, 2, 3, 4]
@@ -398,13 +413,15 @@ def test_curve_of_the_corners_goes_through_the_mean_over_all_choices():
 def test_curve_of_a_surface_has_one_value_per_number_of_members():
     ensemble = ensemble_table()
     chosen = ensemble.query("ensemble == 'bezier' and selection == 'validation'")
-    members, values = curve(plot.plot_ensembles(ensemble).axes[1], linestyle="-", color=BLUE)
+    members, values = curve(
+        plot.plot_ensembles(ensemble, DESCRIBED).axes[1], linestyle="-", color=BLUE
+    )
     assert members == list(range(1, 7))
     np.testing.assert_allclose(values, chosen.query("split == 'test'")["nll"])
 
 
 def test_far_ensemble_stands_at_the_rim_as_a_number():
-    axes = plot.plot_ensembles(ensemble_table()).axes[1]
+    axes = plot.plot_ensembles(ensemble_table(), DESCRIBED).axes[1]
     assert [text.get_text() for text in axes.texts] == ["2.5 (off scale)"]
     low, high = axes.get_ylim()
     assert all(low <= value <= high for line in axes.get_lines()[:-1] for value in line.get_ydata())
@@ -423,7 +440,7 @@ def intervals(axes: Axes) -> list[np.ndarray]:
 def test_each_difference_has_its_interval_on_a_line_of_its_own():
     table = difference_table()
     for metric, factor, axes in zip(
-        ("accuracy", "nll"), (100, 1), plot.plot_differences(table).axes, strict=True
+        ("accuracy", "nll"), (100, 1), plot.plot_differences(table, DESCRIBED).axes, strict=True
     ):
         rows = table[table["metric"] == metric]
         drawn = intervals(axes)
@@ -439,7 +456,7 @@ def test_each_difference_has_its_interval_on_a_line_of_its_own():
 
 def test_lines_of_differences_bear_the_names_of_their_rows():
     table = difference_table().sample(frac=1, random_state=0)
-    axes = plot.plot_differences(table).axes[0]
+    axes = plot.plot_differences(table, DESCRIBED).axes[0]
     labels = [text.get_text() for text in axes.get_yticklabels()]
     names = dict(zip(axes.get_yticks(), labels, strict=True))
     row = table.query("surface == 'bezier' and comparison == 'low-loss' and metric == 'accuracy'")
@@ -449,20 +466,20 @@ def test_lines_of_differences_bear_the_names_of_their_rows():
             for segment in intervals(axes)
             if segment[0, 0] == pytest.approx(100 * one["low"])
         )
-        assert names[place] == f"Bézier, {one['split']}"
+        assert names[place] == f"bezier, {one['split']}"
 
 
 def test_a_corner_with_itself_is_a_line_and_no_pair():
     geometry = geometry_table()
     alone = geometry["a"] == geometry["b"]
-    top = plot.plot_geometry(geometry).axes[0]
+    top = plot.plot_geometry(geometry, DESCRIBED).axes[0]
     pairs = [line for line in top.get_lines() if line.get_linestyle() == "None"]
     assert sum(len(line.get_xdata()) for line in pairs) == 3 * math.comb(4, 2)
     levels = sorted(line.get_ydata()[0] for line in top.get_lines() if line not in pairs)
     means = 100 * geometry[alone].groupby("surface")["disagreement"].mean()
     np.testing.assert_allclose(levels, sorted(means))
     without_batchnorm = geometry.assign(disagreement=geometry["disagreement"].mask(alone, 0.0))
-    lines = plot.plot_geometry(without_batchnorm).axes[0].get_lines()
+    lines = plot.plot_geometry(without_batchnorm, DESCRIBED).axes[0].get_lines()
     assert all(line.get_linestyle() == "None" for line in lines)
 
 
@@ -487,16 +504,16 @@ def test_only_what_was_chosen_on_test_is_hollow(draw):
 def test_reestimated_statistics_are_drawn_where_interpolated_ones_are_in_the_table_too():
     ablation = tilted_grid().replace({"statistics": {"reestimated": "interpolated"}})
     for draw in (plot.plot_surfaces_3d, plot.plot_profiles):
-        both = draw(pd.concat([ablation, tilted_grid()]))
+        both = draw(pd.concat([ablation, tilted_grid()]), DESCRIBED)
         assert "BatchNorm re-estimated" in both.get_suptitle()
-        assert "BatchNorm interpolated" in draw(ablation).get_suptitle()
+        assert "BatchNorm interpolated" in draw(ablation, DESCRIBED).get_suptitle()
 
 
 def test_equal_values_everywhere_can_be_drawn(tmp_path):
     grid = grid_table(3).assign(nll=0.0, accuracy=1.0)
-    plot.save_figure(plot.plot_surfaces(grid, merge_table()), tmp_path / "surfaces")
-    plot.save_figure(plot.plot_surfaces_3d(grid), tmp_path / "surfaces_3d")
-    plot.save_figure(plot.plot_profiles(grid), tmp_path / "profiles")
+    plot.save_figure(plot.plot_surfaces(grid, merge_table(), DESCRIBED), tmp_path / "surfaces")
+    plot.save_figure(plot.plot_surfaces_3d(grid, DESCRIBED), tmp_path / "surfaces_3d")
+    plot.save_figure(plot.plot_profiles(grid, DESCRIBED), tmp_path / "profiles")
 
 
 def test_networks_without_numbers_are_gaps(tmp_path):
@@ -510,12 +527,12 @@ def test_networks_without_numbers_are_gaps(tmp_path):
     is_worst = (difference["surface"] == "linear") & (difference["comparison"] == "low-loss")
     difference.loc[is_worst, ["difference", "low", "high"]] = float("nan")
     figures = [
-        plot.plot_surfaces(grid, merge),
-        plot.plot_surfaces_3d(grid),
-        plot.plot_profiles(grid),
-        plot.plot_merges(merge),
-        plot.plot_ensembles(ensemble),
-        plot.plot_differences(difference),
+        plot.plot_surfaces(grid, merge, DESCRIBED),
+        plot.plot_surfaces_3d(grid, DESCRIBED),
+        plot.plot_profiles(grid, DESCRIBED),
+        plot.plot_merges(merge, DESCRIBED),
+        plot.plot_ensembles(ensemble, DESCRIBED),
+        plot.plot_differences(difference, DESCRIBED),
     ]
     for number, figure in enumerate(figures):
         plot.save_figure(figure, tmp_path / f"{number}.png")
@@ -523,13 +540,80 @@ def test_networks_without_numbers_are_gaps(tmp_path):
     assert sum("NaN" in title for title in titles) >= 2
 
 
-def test_foreign_surfaces_and_a_single_split_can_be_drawn(tmp_path):
-    test_only = grid_table(3).query("split == 'test'")
-    grid = test_only.replace({"surface": {"linear": "aligned", "bezier": "cubic"}})
-    plot.save_figure(plot.plot_profiles(grid), tmp_path / "profiles")
-    plot.save_figure(plot.plot_surfaces(grid, merge_table()), tmp_path / "surfaces")
-    geometry = geometry_table().replace({"surface": {"linear": "aligned", "bezier": "cubic"}})
-    plot.save_figure(plot.plot_geometry(geometry), tmp_path / "geometry")
+def test_a_single_split_can_be_drawn():
+    grid = grid_table(3).query("split == 'test'")
+    plot.plot_profiles(grid, DESCRIBED).draw_without_rendering()
+    plot.plot_surfaces(grid, merge_table(), DESCRIBED).draw_without_rendering()
+
+
+def drawn_texts(figure: Figure) -> list[str]:
+    """Return titles, tick labels and legend of a figure in their order."""
+    labels = [text for axes in figure.axes for text in (axes.title, *axes.get_yticklabels())]
+    labels += [text for legend in figure.legends for text in legend.get_texts()]
+    return [text.get_text() for text in labels]
+
+
+@pytest.mark.parametrize("name", sorted(set(FIGURES) - {"training"}))
+def test_surfaces_stand_in_their_order(name):
+    """Of each text that names a surface the first one comes earlier than that of a later one."""
+    for surfaces in (DESCRIBED, dict(reversed(DESCRIBED.items()))):
+        texts = drawn_texts(FIGURES[name](surfaces))
+        first = [next(i for i, t in enumerate(texts) if surface in t) for surface in surfaces]
+        assert first == sorted(first)
+
+
+def only(frame: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
+    return frame[frame[column].isin(names)]
+
+
+@pytest.mark.parametrize("surface", DESCRIBED)
+def test_one_surface_can_be_drawn(surface):
+    described = {surface: DESCRIBED[surface]}
+    ensembles = [surface, "end-of-run-corners" if surface == "trajectory" else "corners"]
+    grid, merge = (only(t, "surface", [surface]) for t in (grid_table(3), merge_table()))
+    training = only(training_table(), "item", [surface, "seed0"])
+    figures = [
+        plot.plot_surfaces(grid, merge, described),
+        plot.plot_surfaces_3d(grid, described),
+        plot.plot_profiles(grid, described),
+        plot.plot_ensembles(only(ensemble_table(), "ensemble", ensembles), described),
+        plot.plot_merges(merge, described),
+        plot.plot_differences(only(difference_table(), "surface", [surface]), described),
+        plot.plot_training(training, described),
+        plot.plot_geometry(only(geometry_table(), "surface", [surface]), described),
+        plot.plot_summary(only(summary_table(), "method", [surface]), described),
+    ]
+    assert len(figures) == len(FIGURES)
+    for figure in figures:
+        figure.draw_without_rendering()
+
+
+def test_the_control_is_the_first_surface_between_independent_corners_without_a_fit():
+    names = {"linear": "a", "bezier": "linear", "trajectory": "c"}
+    described = {names[name]: surface for name, surface in DESCRIBED.items()}
+    figure = plot.plot_differences(difference_table().replace({"surface": names}), described)
+    handles = dict(zip(drawn_texts(figure)[-3:], figure.legends[0].legend_handles, strict=True))
+    assert list(handles) == ["a surface (control)", "linear surface", "c surface"]
+    hollow = [text for text, mark in handles.items() if mark.get_markerfacecolor() == "white"]
+    assert hollow == ["a surface (control)"]
+
+
+def test_corners_have_the_colour_of_the_surface_that_stands_for_them():
+    styles = {
+        line.get_label(): (line.get_linestyle(), line.get_color())
+        for line in plot.plot_ensembles(ensemble_table(), DESCRIBED).axes[0].get_lines()
+    }
+    assert styles["corners, mean over all choices"] == ("--", BLACK)
+    of_run = "corners of the trajectory surface, mean over all choices"
+    points = "trajectory surface, points chosen on val"
+    assert styles[of_run] == ("--", styles[points][1])
+
+
+def test_colours_and_markers_follow_from_the_place_of_a_surface():
+    names = [f"s{k}" for k in range(20)]
+    styles = [surface_style(name, names) for name in names]
+    assert styles[:3] == [(VERMILLION, "o"), (BLUE, "s"), (GREEN, "^")]
+    assert len(set(styles)) == len(names)
 
 
 @pytest.mark.parametrize("measure", [NLL, ACCURACY])
@@ -551,35 +635,56 @@ def test_ticks_lie_inside_and_are_few(measure, low, high):
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: plot.plot_profiles(grid_table(), split="tset"), "'tset'; it has .*'train'"),
-        (lambda: plot.plot_ensembles(ensemble_table().head(0)), "'ensemble' has no rows"),
-        (lambda: plot.plot_surfaces_3d(without_center(tilted_grid())), "24 grid points on 5 coord"),
-        (lambda: plot.plot_surfaces_3d(tilted_grid().query("u > 0")), "'bezier' has 20 grid"),
         (
-            lambda: plot.plot_profiles(tilted_grid().assign(nll=float("nan"))),
+            lambda: plot.plot_profiles(grid_table(), DESCRIBED, split="tset"),
+            "'tset'; it has .*'train'",
+        ),
+        (
+            lambda: plot.plot_ensembles(ensemble_table().head(0), DESCRIBED),
+            "'ensemble' has no rows",
+        ),
+        (
+            lambda: plot.plot_surfaces_3d(without_center(tilted_grid()), DESCRIBED),
+            "24 grid points on 5 coord",
+        ),
+        (
+            lambda: plot.plot_surfaces_3d(tilted_grid().query("u > 0"), DESCRIBED),
+            "'bezier' has 20 grid",
+        ),
+        (
+            lambda: plot.plot_profiles(tilted_grid().assign(nll=float("nan")), DESCRIBED),
             "nll of surface 'bezier' is NaN at all",
         ),
         (
-            lambda: plot.plot_profiles(grid_table().query("statistics != 'own'")),
+            lambda: plot.plot_profiles(grid_table().query("statistics != 'own'"), DESCRIBED),
             "'linear' has 0 rows of corners as trained",
         ),
-        (lambda: plot.plot_differences(difference_table().head(0)), "'difference' has no rows"),
         (
-            lambda: plot.plot_merges(merge_table().drop(columns=["nll"])),
+            lambda: plot.plot_differences(difference_table().head(0), DESCRIBED),
+            "'difference' has no rows",
+        ),
+        *(
+            (lambda draw=draw: draw({"mine": DESCRIBED["linear"]}), "not among those to draw")
+            for draw in FIGURES.values()
+        ),
+        (
+            lambda: plot.plot_merges(merge_table().drop(columns=["nll"]), DESCRIBED),
             r"lacks the columns \['nll'\]",
         ),
         (
             lambda: plot.plot_training(
-                pd.concat([training_table(), training_table().assign(replicate=1)])
+                pd.concat([training_table(), training_table().assign(replicate=1)]), DESCRIBED
             ),
             r"replicates \[0, 1\]",
         ),
         (
-            lambda: plot.plot_geometry(geometry_table().assign(disagreement=float("nan"))),
+            lambda: plot.plot_geometry(
+                geometry_table().assign(disagreement=float("nan")), DESCRIBED
+            ),
             "no disagreement",
         ),
         (
-            lambda: plot.plot_summary(summary_table().query("kind == 'ensemble'")),
+            lambda: plot.plot_summary(summary_table().query("kind == 'ensemble'"), DESCRIBED),
             r"its kinds are \['ensemble'\]",
         ),
     ],

@@ -1,22 +1,33 @@
 """The headline figures: means over replicates, and the paper's claims held against them."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CORNERS
+from conftest import CORNERS, import_docs_program
 
+from fourfold.combination.baselines import corner_ensembles
+from fourfold.errors import InputError
 from fourfold.evaluation.geometry import measure_barriers
 from fourfold.files.table import SCHEMAS
 from fourfold.report.claims import CLAIMS
 from fourfold.report.summary import render_headline, render_markdown, render_metrics, summarize
 from fourfold.surfaces.points import grid_points
 
-SURFACES = ("linear", "bezier", "trajectory")
+SURFACES = {
+    "linear": {"corners": "independent", "kind": "seeds", "fit": None},
+    "bezier": {"corners": "independent", "kind": "seeds", "fit": "standard"},
+    "trajectory": {"corners": "trajectory", "kind": "run", "fit": None},
+}
 SPLITS = {"train": 500, "val": 50, "test": 100}
 NLL, SCORES = 1.0, {"ece": 0.1, "brier": 0.2}
-SELECTION = 700  # images that the selection of the trajectory's corners passed
+SELECTION = 700  # images that the selection of corners from a run passed
 EDGE = (0.0, 0.175)
 FLAT = {"linear": [0.2] * 3, "bezier": [0.88] * 3, "trajectory": [0.9] * 3}
+PUBLISHED = sorted(
+    path.parent for path in (Path(__file__).parents[2] / "docs/results").glob("*/tables.md")
+)
 
 
 def _grid(surface, inside, shifted):
@@ -41,17 +52,24 @@ def _grid(surface, inside, shifted):
             }  # fmt: skip
 
 
+def _summarize(tables, surfaces=SURFACES):
+    """Return the summary of tables of one experiment."""
+    return summarize(tables, {"e": surfaces})
+
+
 def _tables(
-    inside=FLAT, replicates=1, differences=None, shifted=(0.0, 0.0), distance=0.7, scatter=0.0
-):
+    inside=FLAT, replicates=1, differences=None, shifted=(0.0, 0.0), distance=0.7, scatter=0.0,
+    surfaces=SURFACES,
+):  # fmt: skip
     """Return tables in which every corner has accuracy 0.9 and the rest of a surface `inside`.
 
     Args:
         inside: surface -> one accuracy per replicate.
         differences: (surface, comparison) -> difference of all metrics and splits.
         shifted: what re-estimation adds to the corners' accuracy and nll.
-        distance: of the trajectory's corners; those of the others are 0.7 apart.
+        distance: of corners from one run; those of the others are 0.7 apart.
         scatter: disagreement of a corner with itself re-estimated; corners disagree on 0.1.
+        surfaces: with their corners and fits.
     """
     rows = {name: [] for name in (
         "grid", "ensemble", "merge", "geometry", "cost", "difference"
@@ -60,13 +78,14 @@ def _tables(
     for replicate in range(replicates):
         here = {"experiment": "e", "replicate": replicate}
         scores = SCORES | {"nll": NLL, "split": "test", "n": 100}
-        for surface in SURFACES:
-            value = inside[surface][replicate]
+        for surface, described in surfaces.items():
+            value = inside.get(surface, [0.5] * 3)[replicate]
+            corners = {"corners": described["corners"]}
             grid = [here | row for row in _grid(surface, value, shifted)]
             rows["grid"] += grid
             barriers.append(measure_barriers(pd.DataFrame(grid)).assign(**here))
             for a, b, l2, disagreement in (
-                ("corner_00", "corner_11", distance if surface == "trajectory" else 0.7, 0.1),
+                ("corner_00", "corner_11", distance if described["kind"] == "run" else 0.7, 0.1),
                 ("corner_00", "free_11", 9.9, None),
                 ("corner_00", "corner_00", 0.0, scatter),
             ):
@@ -80,12 +99,14 @@ def _tables(
                 ("oracle", 4),
             ):
                 rows["ensemble"].append(
-                    here | scores | members | {"ensemble": surface, "selection": selection}
+                    here | scores | members | corners
+                    | {"ensemble": surface, "selection": selection}
                     | {"accuracy": value + 0.001 * passes, "forward_passes": passes}
                 )  # fmt: skip
             for merge in ("best-point", "best-corner"):
                 rows["merge"].append(
-                    here | scores | {"merge": merge, "surface": surface, "u": 0.0, "v": 0.5}
+                    here | scores | corners
+                    | {"merge": merge, "surface": surface, "u": 0.0, "v": 0.5}
                     | {"accuracy": 0.9 if merge == "best-corner" else value}
                     | {"selected_on": "val", "statistics": "reestimated"}
                 )  # fmt: skip
@@ -102,22 +123,30 @@ def _tables(
                         | {"n": 100, "metric": metric, "value": 0.5, "reference": 0.5}
                         | {"difference": of, "low": 0.0, "high": 0.0, "draws": of + noise}
                     )  # fmt: skip
-        own = {"statistics": "own", "disagreement": 0.1, "ensemble": "corners"}
-        for passes, accuracies in ((1, (0.89, 0.91)), (4, (0.95,))):
-            for accuracy in accuracies:
-                rows["ensemble"].append(
-                    here | scores | own | {"accuracy": accuracy, "forward_passes": passes}
-                    | {"members": "", "selection": "fixed" if passes == 4 else "subset"}
-                )  # fmt: skip
-        for stage, forward, backward in (
-            ("train_endpoint", 13, 10),
-            ("train_endpoint", 13, 10),
-            ("fit_bezier_surface", 5, 5),
-            ("select_trajectory_surface", SELECTION, 0),
-            ("evaluate_grid", 10_000, 0),
+        for corners, ensemble in corner_ensembles(surfaces).items():
+            own = {"statistics": "own", "disagreement": 0.1}
+            own |= {"ensemble": ensemble, "corners": corners}
+            for passes, accuracies in ((1, (0.89, 0.91)), (4, (0.95,))):
+                for accuracy in accuracies:
+                    rows["ensemble"].append(
+                        here | scores | own | {"accuracy": accuracy, "forward_passes": passes}
+                        | {"members": "", "selection": "fixed" if passes == 4 else "subset"}
+                    )  # fmt: skip
+        fits = [name for name, described in surfaces.items() if described["fit"]]
+        kinds = {described["corners"]: described["kind"] for described in surfaces.values()}
+        for stage, item, forward, backward in (
+            ("train_endpoint", "seed0", 13, 10),
+            ("train_endpoint", "seed1", 13, 10),
+            *(("fit_bezier_surface", name, 0, 5 + place) for place, name in enumerate(fits)),
+            *(
+                ("select_trajectory_corners", name, SELECTION, 0)
+                for name, kind in kinds.items()
+                if kind == "run"
+            ),
+            ("evaluate_grid", "linear", 10_000, 0),
         ):
             rows["cost"].append(
-                here | {"stage": stage, "item": "", "device": "cpu", "wall_s": 1.0, "flop": 1.0}
+                here | {"stage": stage, "item": item, "device": "cpu", "wall_s": 1.0, "flop": 1.0}
                 | {"images_forward": forward, "images_backward": backward, "peak_bytes": 1}
             )  # fmt: skip
     tables = {name: pd.DataFrame(of)[SCHEMAS[name].names] for name, of in rows.items()}
@@ -141,7 +170,7 @@ def _cells(text, start):
 
 
 def test_figures_are_those_of_the_test_split_over_all_points_evaluated_on_it():
-    summary = summarize(_tables())
+    summary = _summarize(_tables())
     assert set(summary.columns) == set(SCHEMAS["summary"].names)
     assert set(summary["n"]) == {100}
     assert _mean(summary, "linear", "accuracy_min") == pytest.approx(0.19)  # at the edge
@@ -158,7 +187,7 @@ def test_figures_are_those_of_the_test_split_over_all_points_evaluated_on_it():
 
 
 def test_corners_are_shown_as_trained_and_what_re_estimation_changes_beside_them():
-    summary = summarize(_tables(shifted=(0.02, 0.3)))
+    summary = _summarize(_tables(shifted=(0.02, 0.3)))
     assert _mean(summary, "bezier", "accuracy_corner_mean_own") == pytest.approx(0.88)
     assert _mean(summary, "bezier", "accuracy_corner_mean") == pytest.approx(0.9)
     for split in SPLITS:
@@ -179,7 +208,7 @@ def test_corners_are_shown_as_trained_and_what_re_estimation_changes_beside_them
     ],
 )
 def test_corners_that_re_estimation_changes_by_more_than_noise_are_warned_of(shifted, warned):
-    text = render_headline(summarize(_tables(shifted=shifted)), 0.9)
+    text = render_headline(_summarize(_tables(shifted=shifted)), 0.9)
     lines = [line for line in text.splitlines() if line.startswith("**Warning**")]
     assert len(lines) == warned  # one line, since all three surfaces change alike
     for line in lines:
@@ -190,11 +219,11 @@ def test_corners_that_re_estimation_changes_by_more_than_noise_are_warned_of(shi
 
 def test_one_replicate_has_no_interval_and_three_have_students():
     kinds = ["surface", "statistics", "ensemble", "merge"]
-    alone = summarize(_tables())
+    alone = _summarize(_tables())
     assert alone.loc[alone["kind"].isin(kinds), ["low", "high"]].isna().all(axis=None)
     assert alone.loc[~alone["kind"].isin(kinds), ["low", "high"]].notna().all(axis=None)
     spread = FLAT | {"bezier": [0.86, 0.88, 0.90]}
-    summary = summarize(_tables(spread, replicates=3))
+    summary = _summarize(_tables(spread, replicates=3))
     mean, low, high = _value(summary, "surface", "bezier", "accuracy_center")
     assert mean == pytest.approx(0.88)
     # t(0.975, 2) = 4.3027 and a standard error of 0.02 / sqrt(3)
@@ -206,7 +235,7 @@ def test_one_replicate_has_no_interval_and_three_have_students():
 
 def test_choosing_is_part_of_what_a_surface_cost():
     """A pick on val takes all points of the grid but the corners; edges and test are no choices."""
-    summary = summarize(_tables())
+    summary = _summarize(_tables())
     backward = {s: _mean(summary, s, "images_backward") for s in SURFACES}
     assert backward == {"linear": 20, "bezier": 25, "trajectory": 10}
     picks = (9 - 4) * (SPLITS["val"] + 40)
@@ -219,7 +248,7 @@ def test_choosing_is_part_of_what_a_surface_cost():
 
 
 def test_ensembles_of_one_size_are_averaged_and_of_others_are_apart():
-    summary = summarize(_tables())
+    summary = _summarize(_tables())
     assert _value(summary, "ensemble", "corners/fixed", "accuracy")[0] == pytest.approx(0.95)
     assert _value(summary, "ensemble", "corners/subset-1", "accuracy")[0] == pytest.approx(0.9)
     for size in (1, 2, 3, 4):
@@ -238,7 +267,7 @@ CLAIM = "Bezier surface is low-loss everywhere"
 
 def _said(differences, **settings):
     """Return how the claim of low loss comes out in the table of claims."""
-    text = render_headline(summarize(_tables(differences=differences, **settings)), 0.9)
+    text = render_headline(_summarize(_tables(differences=differences, **settings)), 0.9)
     return _cells(text, CLAIM)[1]
 
 
@@ -250,23 +279,23 @@ def test_a_claim_ends_in_one_of_four_words_and_says_where_the_control_passes_too
     assert _said({LOW_LOSS: -0.05}) == "no"  # the control's success is none of a failed claim
     assert _said({LOW_LOSS: 0.001}) == "can't tell"
     for nearly in ({"distance": 0.04}, {"scatter": 0.1}, {"scatter": 0.2}):
-        text = render_headline(summarize(_tables(differences=failed, **nearly)), 0.9)
+        text = render_headline(_summarize(_tables(differences=failed, **nearly)), 0.9)
         found = _cells(text, "trajectory surface is low-loss")[1]
         assert found == "trivial", nearly
-    text = render_headline(summarize(_tables(differences=failed, distance=0.06)), 0.9)
+    text = render_headline(_summarize(_tables(differences=failed, distance=0.06)), 0.9)
     assert _cells(text, "trajectory surface is low-loss")[1] == "yes"
     failed |= {("trajectory", "low-loss"): -0.05}
-    text = render_headline(summarize(_tables(differences=failed, distance=0.04)), 0.9)
+    text = render_headline(_summarize(_tables(differences=failed, distance=0.04)), 0.9)
     assert _cells(text, "trajectory surface is low-loss")[1] == "no"
 
 
 def test_every_claim_stands_beside_its_difference_its_interval_and_those_of_its_control():
     differences = {("linear", "low-loss"): -0.03, ("linear", "merge"): 0.001}
-    summary = summarize(_tables(differences=differences))
+    summary = _summarize(_tables(differences=differences))
     for claim in CLAIMS:
         rows = summary[summary["method"] == claim.text].set_index("kind")
-        assert list(rows.index) == ["claim"] + ["control"] * (claim.control is not None)
-        sign = -0.03 if claim.surface == "linear" else 0.05
+        assert list(rows.index) == ["claim"] + ["control"] * (not claim.fails)
+        sign = -0.03 if claim.fails else 0.05
         assert rows.loc["claim", "mean"] == pytest.approx(sign)
         assert rows.loc["claim", "low"] < sign < rows.loc["claim", "high"]
     text = render_headline(summary, 0.9)
@@ -285,7 +314,7 @@ def test_every_claim_stands_beside_its_difference_its_interval_and_those_of_its_
 def test_a_claim_of_a_surface_that_is_not_there_is_left_out_of_the_text():
     tables = _tables()
     tables["difference"] = tables["difference"].query("surface != 'bezier'")
-    text = render_headline(summarize(tables), 0.9)
+    text = render_headline(_summarize(tables), 0.9)
     assert "Bezier surface is low-loss" not in text
     assert "linear surface fails" in text
 
@@ -298,17 +327,17 @@ def test_replicates_that_disagree_leave_a_claim_open():
         here = is_it & (moved["replicate"] == replicate)
         moved.loc[here, "draws"] = moved.loc[here, "draws"].map(lambda d, v=value: d - 0.05 + v)
         moved.loc[here, "difference"] = value
-    text = render_headline(summarize(tables | {"difference": moved}), 0.9)
+    text = render_headline(_summarize(tables | {"difference": moved}), 0.9)
     assert _cells(text, CLAIM)[1] == "can't tell"
     assert "and replicates" in text
-    assert "and replicates" not in render_headline(summarize(_tables()), 0.9)
+    assert "and replicates" not in render_headline(_summarize(_tables()), 0.9)
 
 
 # --- text -----------------------------------------------------------------------------------------
 
 
 def test_the_headline_shows_each_surface_and_the_four_corners():
-    text = render_headline(summarize(_tables(shifted=(0.02, 0.0))), 0.85)
+    text = render_headline(_summarize(_tables(shifted=(0.02, 0.0))), 0.85)
     cells = [cell.strip() for cell in text[text.index("| e ") :].splitlines()[1].split("|")[1:-1]]
     assert cells[:2] == ["e", "bezier"]
     assert cells[2] == "88.00"  # corners as trained
@@ -321,20 +350,20 @@ def test_the_headline_shows_each_surface_and_the_four_corners():
 
 
 def test_with_replicates_the_worst_point_has_an_interval_in_place_of_its_place():
-    text = render_headline(summarize(_tables(replicates=3)), 0.9)
+    text = render_headline(_summarize(_tables(replicates=3)), 0.9)
     assert "edge)" not in text
     assert "87.00 [87.00, 87.00]" in text
 
 
 def test_oracles_are_marked_in_the_text():
-    text = render_markdown(summarize(_tables()), 0.9)
+    text = render_markdown(_summarize(_tables()), 0.9)
     oracles = [line for line in text.splitlines() if "/oracle" in line]
     assert len(oracles) == 3
     assert all("*" in line for line in oracles)
 
 
 def test_the_text_shows_what_re_estimation_changes_on_every_split():
-    text = render_markdown(summarize(_tables(shifted=(0.003, 0.004))), 0.9)
+    text = render_markdown(_summarize(_tables(shifted=(0.003, 0.004))), 0.9)
     part = text[text.index("## Corners as trained") :]
     for split in SPLITS:
         (line,) = [line for line in part.splitlines() if f"| {split} " in line]
@@ -343,8 +372,115 @@ def test_the_text_shows_what_re_estimation_changes_on_every_split():
 
 
 def test_metrics_are_the_means_by_experiment_kind_method_and_metric():
-    summary = summarize(_tables())
+    summary = _summarize(_tables())
     metrics = render_metrics(summary)
     for _, row in summary.iterrows():
         found = metrics["e"][row["kind"]][row["method"].replace("/", " ")][row["metric"]]
         assert found == pytest.approx(row["mean"], abs=1e-6)
+
+
+# --- any list of surfaces -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_published_tables_give_the_published_text(folder):
+    """Their pages were written when linear, bezier and trajectory were all that there was."""
+    program = import_docs_program("results")
+    surfaces = program.read_environment(folder)["surfaces"]
+    tables = program.read_tables(program.replicate_folders(folder), surfaces)
+    text = program.render_experiment(folder.name, tables, 0.9, surfaces)
+    assert text == (folder / "tables.md").read_text(encoding="utf-8")
+
+
+def _cost(summary, kind):
+    surfaces = summary.loc[summary["kind"] == "surface", "method"].unique()
+    return {name: _mean(summary, name, f"images_{kind}") for name in surfaces}
+
+
+def test_two_fits_on_the_same_corners_stand_side_by_side_with_their_own_costs():
+    surfaces = {
+        "bezier": SURFACES["bezier"],
+        "linear": SURFACES["linear"],
+        "cubic": {"corners": "independent", "kind": "seeds", "fit": "long"},
+    }
+    summary = _summarize(_tables(surfaces=surfaces), surfaces)
+    assert _cost(summary, "backward") == {"bezier": 25, "linear": 20, "cubic": 26}
+    picks = (9 - 4) * (SPLITS["val"] + 40)
+    assert _cost(summary, "forward") == {
+        k: v + picks for k, v in _cost(summary, "backward").items()
+    }
+    text = render_headline(summary, 0.9, {"e": surfaces})
+    shown = [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("| e ")]
+    assert shown[:4] == ["bezier", "linear", "cubic", "four corners"]  # in their order
+    assert _cells(text, f"{CLAIM} (surface cubic)")[1] == "yes, control too"
+    assert "the first is meant" in text
+    assert "the first is meant" not in render_headline(_summarize(_tables()), 0.9)
+
+
+def test_each_choice_of_corners_from_a_run_counts_for_its_own_surfaces():
+    late = {"corners": "late", "kind": "run", "fit": None}
+    surfaces = SURFACES | {"late": late, "late-fit": late | {"fit": "standard"}}
+    tables = _tables(surfaces=surfaces)
+    cost = tables["cost"]
+    is_late = (cost["stage"] == "select_trajectory_corners") & (cost["item"] == "late")
+    cost.loc[is_late, "images_forward"] = 40
+    summary = _summarize(tables, surfaces)
+    backward, forward = _cost(summary, "backward"), _cost(summary, "forward")
+    assert backward["late"] == backward["trajectory"] == 10
+    assert backward["late-fit"] == 10 + 6
+    chosen = {name: forward[name] - backward[name] for name in surfaces}
+    assert chosen["trajectory"] - chosen["linear"] == SELECTION
+    assert chosen["late"] - chosen["linear"] == chosen["late-fit"] - chosen["linear"] == 40
+
+
+@pytest.mark.parametrize(
+    ("surfaces", "label", "claims"),
+    [
+        ({"mine": SURFACES["linear"]}, "four corners", 1),
+        ({"mine": SURFACES["bezier"]}, "four corners", 5),
+        ({"mine": SURFACES["trajectory"]}, "four corners (trajectory)", 1),
+        ({"mine": SURFACES["trajectory"] | {"fit": "standard"}}, "four corners (trajectory)", 0),
+    ],
+)
+def test_one_surface_is_a_list_too(surfaces, label, claims):
+    summary = _summarize(_tables(surfaces=surfaces), surfaces)
+    assert (summary["kind"] == "claim").sum() == claims
+    assert "control" not in set(summary["kind"])
+    text = render_markdown(summary, 0.9, {"e": surfaces})
+    shown = [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("| e ")]
+    assert shown[:2] == ["mine", label]
+    assert ("claim holds here?" in text) == (claims > 0)
+    assert "is the control" not in text
+
+
+def test_each_set_of_independent_corners_has_its_ensemble_in_the_headline():
+    surfaces = SURFACES | {"other": {"corners": "others", "kind": "seeds", "fit": None}}
+    summary = _summarize(_tables(surfaces=surfaces), surfaces)
+    text = render_headline(summary, 0.9, {"e": surfaces})
+    assert "| four corners (others) |" in text
+    assert "four corners (trajectory)" not in text
+
+
+def test_experiments_with_other_surfaces_share_the_tables_of_claims():
+    cubic = {"cubic": {"corners": "independent", "kind": "seeds", "fit": "long"}}
+    surfaces = {"e": SURFACES, "f": {"trajectory": SURFACES["trajectory"]} | SURFACES | cubic}
+    first, second = _tables(), _tables(surfaces=surfaces["f"])
+    tables = {
+        name: pd.concat([first[name], second[name].assign(experiment="f")], ignore_index=True)
+        for name in first
+    }
+    text = render_headline(summarize(tables, surfaces), 0.9, surfaces)
+    claims = text.partition("claim holds here?")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in claims]
+    assert [row[0] for row in rows[:4]] == [
+        "linear surface fails", CLAIM, f"{CLAIM} (surface cubic)",
+        "trajectory surface is low-loss without training",
+    ]  # fmt: skip
+    assert rows[2][1] == ""
+    assert len(rows) == len(CLAIMS) + 5
+
+
+@pytest.mark.parametrize("described", [{}, SURFACES | {"cubic": SURFACES["bezier"]}])
+def test_grids_of_other_surfaces_than_described_are_refused(described):
+    with pytest.raises(InputError, match="grids of e"):
+        _summarize(_tables(), described)

@@ -1,164 +1,109 @@
-# Target lists, and what rules take from params.yaml.
-import ast
-import hashlib
+# What the rules share: names of files, what a job takes from params.yaml, and hooks.
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
-SURFACES = ["linear", "bezier", "trajectory"]
-LINEAR_SURFACES = ["linear", "trajectory"]
-# What evaluating a few networks takes from the section `grid`.
-EVALUATION = ["batchnorm", "batchnorm_images", "seed", "batch_size", "precision"]
-CORNERS_PER_SURFACE = 4
-SEEDS_PER_REPLICATE = 100  # more corners in one replicate don't shift the seeds of the next
-FIGURES = [
-    "surfaces",
-    "surfaces_3d",
-    "profiles",
-    "ensembles",
-    "merges",
-    "differences",
-    "training",
-    "geometry",
-]
-TABLES = [
-    *(f"grid-{surface}" for surface in SURFACES),
-    "barrier",
-    "ensemble",
-    "merge",
-    "geometry",
-    "difference",
-    "selection",
-    "endpoints",
-    "training",
-    "cost",
-]
-GATHERED_TABLES = ["endpoints", "training", "cost"]
-SUMMARY = [
-    "results/summary.parquet",
-    "results/summary.csv",
-    "results/summary.md",
-    "results/metrics.json",
-    "results/figures/summary.png",
-    "results/figures/summary.svg",
-]
-# Names of the jobs' parts of the cost table, beside those of the training runs.
-COST_ITEMS = [
-    "linear",
-    "bezier-fit",
-    "trajectory-select",
-    *(f"{surface}-grid" for surface in SURFACES),
-    "ensembles",
-    "merges",
-    "geometry",
-    "differences",
-]
+from fourfold.pipeline.code import code_hash
+from fourfold.pipeline.targets import FIGURES, SPLITS, Targets
+
+TARGETS = Targets(config)
 
 # The folder of one replicate of one experiment.
 REPLICATE = "results/{experiment}/{replicate}"
+# What evaluating a few networks takes from the section `grid`.
+EVALUATION = ["batchnorm", "batchnorm_images", "seed", "batch_size", "precision"]
 
 # Commands run in the Python that runs Snakemake, whether or not its environment is activated. The
-# data folder goes to them here, not among their params: where files lie is no reason to rerun
-# anything, and no business of a table's metadata.
+# data folder and the device go to them here, not among their params: where files lie and where a
+# network runs are no reasons to rerun anything.
 _environment = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+_environment += f"export FOURFOLD_DEVICE={config['device']}; "
 if config["data_folder"] is not None:
     _environment += f"export FOURFOLD_DATA={shlex.quote(config['data_folder'])}; "
 _environment = _environment.replace("{", "{{").replace("}", "}}")  # Snakemake formats the prefix
 shell.prefix(f"set -euo pipefail; {_environment}")
 
 
+def one_of(names):
+    """Return a pattern that fits these names alone, none if there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    experiment="|".join(map(re.escape, EXPERIMENTS)),
-    dataset="|".join(map(re.escape, config["datasets"])),
+    experiment=one_of(EXPERIMENTS),
+    dataset=one_of(config["datasets"]),
     replicate=r"\d+",
     seed=r"\d+",
-    surface="|".join(SURFACES),
+    surface=one_of(config["surfaces"]),
+    corners=one_of(config["corners"]),
 
 
-# --- targets --------------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------
 
 
-def per_replicate(pattern, **values):
-    """Return the files of every replicate of every experiment in `run`."""
-    return expand(
-        f"{REPLICATE}/{pattern}",
-        experiment=config["run"],
-        replicate=range(config["replicates"]),
-        **values,
-    )
-
-
-def seeds(experiment, replicate):
-    """Return the seeds of a replicate's four corners; replicates share none."""
-    start = EXPERIMENTS[experiment]["seeds"]["corner"] + SEEDS_PER_REPLICATE * int(replicate)
-    return range(start, start + CORNERS_PER_SURFACE)
-
-
-def per_seed(pattern):
-    """Return an input function: the files of a replicate's four training runs, in corner order."""
+def of_replicate(function):
+    """Return an input function: files that `function(wildcards)` names below a replicate."""
     return lambda wildcards: [
-        f"{REPLICATE}/{pattern}".format(seed=seed, **wildcards) for seed in seeds(**wildcards)
+        f"{REPLICATE.format(**wildcards)}/{file}" for file in function(wildcards)
     ]
 
 
-def replicate_files(experiment, replicate):
-    """Return every file that the jobs of a replicate build, except the record of their hashes."""
-    corners = seeds(experiment, replicate)
-    patterns = [
-        *expand("endpoints/seed{seed}.safetensors", seed=corners),
-        *expand(
-            "trajectory/seed{seed}-epoch{epoch}.safetensors",
-            seed=corners,
-            epoch=EXPERIMENTS[experiment]["endpoint"]["checkpoints"],
-        ),
-        *expand("jobs/{part}-seed{seed}.parquet", part=GATHERED_TABLES, seed=corners),
-        *expand("jobs/cost-{item}.parquet", item=COST_ITEMS),
-        "jobs/training-bezier.parquet",
-        *expand("surfaces/{surface}.safetensors", surface=SURFACES),
-        *expand("logits/{surface}.safetensors", surface=SURFACES),
-        *expand("examples/{surface}.safetensors", surface=SURFACES),
-        *expand("tables/{table}.parquet", table=TABLES),
-        *expand("tables/csv/{table}.csv", table=TABLES),
-        *expand("figures/{figure}.{format}", figure=FIGURES, format=["png", "svg"]),
-    ]
-    folder = REPLICATE.format(experiment=experiment, replicate=replicate)
-    return [f"{folder}/{pattern}" for pattern in patterns]
-
-
-def first_run_checkpoints(wildcards):
-    """Return the checkpoints along a replicate's first training run."""
-    return expand(
-        f"{REPLICATE}/trajectory/seed{seeds(**wildcards)[0]}-epoch{{epoch}}.safetensors",
-        epoch=EXPERIMENTS[wildcards.experiment]["endpoint"]["checkpoints"],
-        **wildcards,
+def per_surface(pattern):
+    """Return an input function: a file for each surface of the experiment."""
+    return of_replicate(
+        lambda wildcards: [
+            pattern.format(surface=surface) for surface in TARGETS.surfaces(wildcards.experiment)
+        ]
     )
+
+
+def job_parts(part):
+    """Return an input function: the parts of a gathered table."""
+    return of_replicate(
+        lambda wildcards: TARGETS.job_parts(wildcards.experiment, wildcards.replicate, part)
+    )
+
+
+corner_files = of_replicate(
+    lambda wildcards: TARGETS.corner_files(
+        wildcards.experiment, wildcards.replicate, wildcards.surface
+    )
+)
+
+
+def first_run(wildcards):
+    """Return the networks that a replicate's first training run kept."""
+    seed = TARGETS.seeds(wildcards.experiment, wildcards.replicate)[0]
+    return f"{REPLICATE}/trajectory/seed{seed}.safetensors".format(**wildcards)
 
 
 def prepared_data(wildcards):
     """Return the files of the experiment's data set."""
-    dataset = EXPERIMENTS[wildcards.experiment]["dataset"]
-    return expand("data/{dataset}/{split}.safetensors", dataset=dataset, split=SPLITS)
+    return TARGETS.data_files([wildcards.experiment])
 
 
-SPLITS = ["train", "val", "test"]
-
-
-# --- what rules take from params.yaml -------------------------------------------------------------
+# --- what jobs take from params.yaml --------------------------------------------------------------
 
 
 def settings(*sections, **keys):
     """Return a params function: sections of the experiment as JSON.
 
     The text is the same whatever the order and the comments in params.yaml, so that a job reruns
-    when a value that it reads has changed, and only then. `section=[...]` takes some keys of it.
+    when a value that it reads has changed, and only then. `section=[...]` takes some keys of it;
+    `fit` and `corners` are those of the job's surface or corner set.
     """
 
     def as_json(wildcards):
         experiment = EXPERIMENTS[wildcards.experiment]
-        taken = {section: experiment[section] for section in sections}
+        taken = {section: experiment[section] for section in sections if section in experiment}
+        if "fit" in sections:
+            taken["fit"] = experiment["fits"][experiment["surfaces"][wildcards.surface]["fit"]]
+        if "corners" in sections:
+            taken["corners"] = experiment["corners"][wildcards.corners]
         for section, names in keys.items():
             taken[section] = {name: experiment[section][name] for name in names}
         return json.dumps(taken, sort_keys=True)
@@ -166,13 +111,37 @@ def settings(*sections, **keys):
     return as_json
 
 
+def surfaces_as_json(wildcards):
+    """Return what tables can't tell of an experiment's surfaces: corners, their kind, the fit."""
+    return json.dumps(described(wildcards.experiment))
+
+
+def described(experiment):
+    """Return surface -> its corner set, the kind of that, and the name of its fit or None."""
+    of = EXPERIMENTS[experiment]
+    return {
+        name: {
+            "corners": surface["corners"],
+            "kind": of["corners"][surface["corners"]]["kind"],
+            "fit": surface["fit"],
+        }
+        for name, surface in of["surfaces"].items()
+    }
+
+
+def degree(wildcards):
+    """Return the degree of a surface along its coordinates."""
+    return EXPERIMENTS[wildcards.experiment]["surfaces"][wildcards.surface]["degree"]
+
+
 def job(wildcards):
-    """Return the arguments that every command which runs networks takes."""
-    dataset = EXPERIMENTS[wildcards.experiment]["dataset"]
-    return (
-        f"--experiment {wildcards.experiment} --replicate {wildcards.replicate}"
-        f" --data data/{dataset} --device {config['device']}"
-    )
+    """Return the arguments that every command takes which belongs to a replicate."""
+    return f"--experiment {wildcards.experiment} --replicate {wildcards.replicate}"
+
+
+def network_job(wildcards):
+    """Return those of a command that runs networks as well."""
+    return f"{job(wildcards)} --data data/{EXPERIMENTS[wildcards.experiment]['dataset']}"
 
 
 def experiment_threads(wildcards):
@@ -189,55 +158,25 @@ def gpus(wildcards):
     return int(config["device"] == "cuda" or (config["device"] == "auto" and has_gpu))
 
 
-# --- code as an input -----------------------------------------------------------------------------
+def code(command, builds_network=False):
+    """Return a params function: the hash of the code behind a command."""
 
-PACKAGE = Path(workflow.basedir) / "src" / "fourfold"
+    def of_job(wildcards):
+        if not builds_network:
+            return code_hash(command)
+        return code_hash(command, EXPERIMENTS[wildcards.experiment]["network"]["name"])
 
-
-def imported_modules(path):
-    """Return the files of this package that a Python file imports, wherever the import stands."""
-    files = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fourfold":
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "fourfold"]
-        else:
-            continue
-        for name in names:
-            stem = PACKAGE.joinpath(*name.split(".")[1:])
-            files |= {f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()}
-    return files - {PACKAGE / "__init__.py"}  # it names everything and runs nothing
+    return of_job
 
 
-def code(command):
-    """Return a params function: the hash of the text of a command's module and all it imports.
-
-    Snakemake sees rules, not the modules behind a shell command. With the hash among a rule's params
-    an edited module reruns what uses it, and a mere touch reruns nothing.
-    """
-    found, waiting = set(), {PACKAGE / "pipeline" / "commands" / f"{command}.py"}
-    while waiting:
-        path = waiting.pop()
-        found.add(path)
-        waiting |= imported_modules(path) - found
-    # Networks are imported by name, so that no import statement shows which one a job uses.
-    builds_networks = PACKAGE / "networks" / "__init__.py" in found
-
-    def with_network(wildcards):
-        files = set(found)
-        if builds_networks:
-            network = (
-                PACKAGE / "networks" / f"{EXPERIMENTS[wildcards.experiment]['model']['name']}.py"
-            )
-            files |= {network, *imported_modules(network)}
-        digest = hashlib.sha256()
-        for path in sorted(files):
-            digest.update(path.relative_to(PACKAGE).as_posix().encode())
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-    return with_network
+def table_as_csv(table):
+    """Return the name of a table's copy as CSV, for the report."""
+    return report(
+        f"{REPLICATE}/tables/csv/{table}.csv",
+        caption="../report/tables.rst",
+        category="{experiment}",
+        subcategory="tables, replicate {replicate}",
+    )
 
 
 # --- hooks ----------------------------------------------------------------------------------------

@@ -1,30 +1,27 @@
-# What the surfaces are good for, and how far apart their corners are.
+# What the surfaces are good for, and how far apart their corners are. Only merges run networks.
 
 
 rule compare_ensembles:
     """Evaluate ensembles of corners and of points of the surfaces, from cached logits alone."""
     input:
-        data=prepared_data,
-        logits=expand(
-            f"{REPLICATE}/logits/{{surface}}.safetensors", surface=SURFACES, allow_missing=True
-        ),
+        logits=per_surface("logits/{surface}.safetensors"),
     output:
         table=f"{REPLICATE}/tables/ensemble.parquet",
+        csv=table_as_csv("ensemble"),
         cost=f"{REPLICATE}/jobs/cost-ensembles.parquet",
     log:
         f"{REPLICATE}/log/compare_ensembles.log",
-    threads: experiment_threads
     resources:
-        gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime(comparison_epochs),
     params:
         job=job,
-        settings=settings("model", "ensemble"),
+        settings=settings("ensembles"),
+        surfaces=surfaces_as_json,
         code=code("compare_ensembles"),
     shell:
-        "python -m fourfold compare-ensembles {params.job} --threads {threads}"
-        " --settings {params.settings:q} --logits {input.logits} --output {output.table}"
+        "python -m fourfold compare-ensembles {params.job} --settings {params.settings:q}"
+        " --surfaces {params.surfaces:q} --logits {input.logits} --output {output.table}"
         " --cost {output.cost} > {log} 2>&1"
 
 
@@ -32,16 +29,11 @@ rule compare_merges:
     """Evaluate merged networks: soups of corners, centers and best points of the surfaces."""
     input:
         data=prepared_data,
-        grids=expand(
-            f"{REPLICATE}/tables/grid-{{surface}}.parquet", surface=SURFACES, allow_missing=True
-        ),
-        surfaces=expand(
-            f"{REPLICATE}/surfaces/{{surface}}.safetensors",
-            surface=LINEAR_SURFACES,
-            allow_missing=True,
-        ),
+        grids=per_surface("tables/grid-{surface}.parquet"),
+        surfaces=per_surface("surfaces/{surface}.safetensors"),
     output:
         table=f"{REPLICATE}/tables/merge.parquet",
+        csv=table_as_csv("merge"),
         cost=f"{REPLICATE}/jobs/cost-merges.parquet",
     log:
         f"{REPLICATE}/log/compare_merges.log",
@@ -51,76 +43,61 @@ rule compare_merges:
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime(comparison_epochs),
     params:
-        job=job,
-        settings=settings("model", "augment", grid=EVALUATION),
-        code=code("compare_merges"),
+        job=network_job,
+        settings=settings("network", "augment", grid=EVALUATION),
+        described=surfaces_as_json,
+        code=code("compare_merges", builds_network=True),
     shell:
         "python -m fourfold compare-merges {params.job} --threads {threads} --settings {params.settings:q}"
-        " --grids {input.grids} --surfaces {input.surfaces} --output {output.table}"
-        " --cost {output.cost} > {log} 2>&1"
+        " --surfaces {params.described:q} --grids {input.grids} --files {input.surfaces}"
+        " --output {output.table} --cost {output.cost} > {log} 2>&1"
 
 
 rule measure_geometry:
     """Measure distances between control points, and the barriers of the surfaces."""
     input:
-        data=prepared_data,
-        surfaces=expand(
-            f"{REPLICATE}/surfaces/{{surface}}.safetensors", surface=SURFACES, allow_missing=True
-        ),
-        logits=expand(
-            f"{REPLICATE}/logits/{{surface}}.safetensors", surface=SURFACES, allow_missing=True
-        ),
-        grids=expand(
-            f"{REPLICATE}/tables/grid-{{surface}}.parquet", surface=SURFACES, allow_missing=True
-        ),
+        surfaces=per_surface("surfaces/{surface}.safetensors"),
+        logits=per_surface("logits/{surface}.safetensors"),
+        grids=per_surface("tables/grid-{surface}.parquet"),
     output:
         geometry=f"{REPLICATE}/tables/geometry.parquet",
+        geometry_csv=table_as_csv("geometry"),
         barrier=f"{REPLICATE}/tables/barrier.parquet",
+        barrier_csv=table_as_csv("barrier"),
         cost=f"{REPLICATE}/jobs/cost-geometry.parquet",
     log:
         f"{REPLICATE}/log/measure_geometry.log",
-    threads: experiment_threads
     resources:
-        gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime(comparison_epochs),
     params:
         job=job,
-        settings=settings("model"),
         code=code("measure_geometry"),
     shell:
-        "python -m fourfold measure-geometry {params.job} --threads {threads}"
-        " --settings {params.settings:q} --surfaces {input.surfaces} --logits {input.logits}"
-        " --grids {input.grids} --geometry {output.geometry} --barrier {output.barrier}"
-        " --cost {output.cost} > {log} 2>&1"
+        "python -m fourfold measure-geometry {params.job} --surfaces {input.surfaces}"
+        " --logits {input.logits} --grids {input.grids} --geometry {output.geometry}"
+        " --barrier {output.barrier} --cost {output.cost} > {log} 2>&1"
 
 
 rule measure_differences:
     """Hold each surface against its corners: the claims' differences, with bootstrap intervals."""
     input:
-        data=prepared_data,
-        logits=expand(
-            f"{REPLICATE}/logits/{{surface}}.safetensors", surface=SURFACES, allow_missing=True
-        ),
-        examples=expand(
-            f"{REPLICATE}/examples/{{surface}}.safetensors", surface=SURFACES, allow_missing=True
-        ),
+        logits=per_surface("logits/{surface}.safetensors"),
+        examples=per_surface("examples/{surface}.safetensors"),
     output:
         table=f"{REPLICATE}/tables/difference.parquet",
+        csv=table_as_csv("difference"),
         cost=f"{REPLICATE}/jobs/cost-differences.parquet",
     log:
         f"{REPLICATE}/log/measure_differences.log",
-    threads: experiment_threads
     resources:
-        gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime(comparison_epochs),
     params:
         job=job,
-        settings=settings("model"),
         kept=config["summary"]["kept"],
         code=code("measure_differences"),
     shell:
-        "python -m fourfold measure-differences {params.job} --threads {threads}"
-        " --settings {params.settings:q} --kept {params.kept} --logits {input.logits}"
-        " --examples {input.examples} --output {output.table} --cost {output.cost} > {log} 2>&1"
+        "python -m fourfold measure-differences {params.job} --kept {params.kept}"
+        " --logits {input.logits} --examples {input.examples} --output {output.table}"
+        " --cost {output.cost} > {log} 2>&1"

@@ -22,8 +22,4 @@ rule prepare_data:
 rule data:
     """Prepare the data sets of the experiments in `run`."""
     input:
-        [
-            f"data/{EXPERIMENTS[experiment]['dataset']}/{split}.safetensors"
-            for experiment in config["run"]
-            for split in SPLITS
-        ],
+        TARGETS.data_files(),

@@ -8,20 +8,22 @@ rule evaluate_grid:
         surface=f"{REPLICATE}/surfaces/{{surface}}.safetensors",
     output:
         table=f"{REPLICATE}/tables/grid-{{surface}}.parquet",
+        csv=table_as_csv("grid-{surface}"),
         logits=f"{REPLICATE}/logits/{{surface}}.safetensors",
         examples=f"{REPLICATE}/examples/{{surface}}.safetensors",
         cost=f"{REPLICATE}/jobs/cost-{{surface}}-grid.parquet",
     log:
         f"{REPLICATE}/log/evaluate_grid-{{surface}}.log",
+    priority: 10
     threads: experiment_threads
     resources:
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime(grid_epochs),
     params:
-        job=job,
-        settings=settings("model", "augment", "grid"),
-        code=code("evaluate_grid"),
+        job=network_job,
+        settings=settings("network", "augment", "grid"),
+        code=code("evaluate_grid", builds_network=True),
     shell:
         "python -m fourfold evaluate-grid {params.job} --threads {threads} --settings {params.settings:q}"
         " --surface {input.surface} --output {output.table} --logits {output.logits}"

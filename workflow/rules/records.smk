@@ -11,26 +11,6 @@ NO_RESULTS = ("log", "report.html", "unfinished-*", ".unfinished-*")
 MOST_NAMED = 5
 
 
-def all_files():
-    """Return every file that `rule all` builds, directly or on the way."""
-    return [
-        *SUMMARY,
-        "results/hashes.json",
-        *per_replicate("hashes.json"),
-        *(
-            file
-            for experiment in config["run"]
-            for replicate in range(config["replicates"])
-            for file in replicate_files(experiment, replicate)
-        ),
-        *(
-            f"data/{EXPERIMENTS[experiment]['dataset']}/{split}.safetensors"
-            for experiment in config["run"]
-            for split in SPLITS
-        ),
-    ]
-
-
 def files_named_in(folder):
     """Return file -> record for the records in a folder of Snakemake's."""
     found = {}
@@ -63,7 +43,7 @@ def check_records():
     """
     recorded = {file for file, record in files_named_in(RECORDS).items() if is_whole(record)}
     known = recorded | files_named_in(NOT_FINISHED).keys()
-    strays = [file for file in all_files() if file not in known and Path(file).exists()]
+    strays = [file for file in TARGETS.all_files() if file not in known and Path(file).exists()]
     if strays:
         named = "\n".join(f"  {file}" for file in strays[:MOST_NAMED])
         rest = f"\n  and {len(strays) - MOST_NAMED} more" if len(strays) > MOST_NAMED else ""
@@ -97,7 +77,7 @@ def prune():
 
     They are kept, since nobody may have another copy: results of a run with another `run`, say.
     """
-    expected = set(map(Path, all_files()))
+    expected = set(map(Path, TARGETS.all_files()))
     stale = [path for start in ("results", "data") for path in stale_paths(Path(start), expected)]
     records = [
         record for file, record in files_named_in(RECORDS).items() if Path(file) not in expected

@@ -2,6 +2,7 @@
 # value here reruns a finished job. The rules of thumb are explained in docs/cluster.md.
 import math
 
+CORNERS = 4  # of a surface
 BASE_MB = 2000  # Python with torch, and 8x8 images; a job with digits took 0.5 GB
 IMAGES_MB = 4000  # copies of a larger data set, and a batch's activations where there is no GPU
 CUDA_MB = 2000  # what CUDA keeps in a process's own memory
@@ -55,7 +56,7 @@ def network_memory(vectors):
 
     def megabytes(wildcards, attempt):
         experiment = EXPERIMENTS[wildcards.experiment]
-        network = 4e-6 * parameter_count(experiment["model"])  # float32
+        network = 4e-6 * parameter_count(experiment["network"])  # float32
         images = 0 if source_name(experiment) == "digits" else IMAGES_MB
         cuda = CUDA_MB * gpus(wildcards)
         total = BASE_MB + images + cuda + vectors(experiment) * network
@@ -65,9 +66,9 @@ def network_memory(vectors):
 
 
 def control_point_count(experiment):
-    """Return the control points of an experiment's fitted surface."""
-    along_u, along_v = experiment["bezier"]["degree"]
-    return (along_u + 1) * (along_v + 1)
+    """Return the control points of an experiment's largest surface."""
+    degrees = [surface["degree"] for surface in experiment["surfaces"].values()]
+    return max((n + 1) * (m + 1) for n, m in degrees)
 
 
 def training_vectors(experiment):
@@ -83,9 +84,10 @@ def evaluation_vectors(experiment):
 def fitting_vectors(experiment):
     """Return what docs/scaling.md counts for a fit, and control points and moments once more."""
     control_points = control_point_count(experiment)
-    moments = 2 if experiment["bezier"]["optimizer"] == "adamw" else 1
-    saved = control_points + moments * (control_points - CORNERS_PER_SURFACE)
-    return 2 * saved + 2 * experiment["bezier"]["points_per_step"] + 1
+    fits = experiment["fits"].values()
+    moments = 2 if any(fit["optimizer"]["name"] == "adamw" for fit in fits) else 1
+    saved = control_points + moments * (control_points - CORNERS)
+    return 2 * saved + 2 * max(fit["points_per_step"] for fit in fits) + 1
 
 
 def plain_runtime(wildcards, attempt):
@@ -105,11 +107,11 @@ def network_runtime(epochs):
 
 
 def training_epochs(experiment):
-    return experiment["endpoint"]["epochs"]
+    return experiment["training"]["epochs"]
 
 
 def fitting_epochs(experiment):
-    return experiment["bezier"]["boundary_epochs"] + experiment["bezier"]["epochs"]
+    return max(fit["boundary_epochs"] + fit["epochs"] for fit in experiment["fits"].values())
 
 
 def grid_epochs(experiment):

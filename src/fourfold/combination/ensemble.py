@@ -1,19 +1,113 @@
 """Ensembles: networks whose predicted probabilities are averaged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fourfold.combination.baselines import (
+    Surfaces,
+    check_surfaces,
+    corner_ensembles,
+    reference_surfaces,
+)
 from fourfold.data.inputs import as_tensor, class_labels, logits_of
 from fourfold.errors import InputError
+from fourfold.evaluation.logits import CORNERS, SurfaceLogits
 from fourfold.evaluation.metrics import (
     average_predictions,
     classification_metrics,
     mean_disagreement,
 )
+from fourfold.surfaces.points import CORNER_COORDINATES, Point
+
+# As many as there are corners, and no corner among them: chosen before anything was measured.
+_FIXED_POINTS = ((0.0, 0.5), (0.5, 0.0), (0.5, 1.0), (1.0, 0.5))
+
+
+def compare_ensembles(
+    logits: Mapping[str, SurfaceLogits], surfaces: Surfaces, max_members: int
+) -> list[dict[str, Any]]:
+    """Evaluate ensembles of the corners, once for each set of them, and of each surface's points.
+
+    Members are fixed in advance, chosen greedily on val, or (marked `oracle`) chosen on test.
+    Corners are the networks as trained; they are no candidates for an ensemble of points, which is
+    compared with the ensemble of as many corners.
+
+    Args:
+        logits: name of a surface -> its logits.
+        surfaces: the same surfaces, see `fourfold.combination.baselines`.
+        max_members: of a greedy choice on val.
+
+    Returns:
+        Rows of the `ensemble` table: ensemble, corners, selection, members, statistics, split, and
+        what `evaluate_ensemble` returns.
+
+    Raises:
+        InputError: if there are not logits of exactly these surfaces.
+    """
+    check_surfaces(logits, surfaces, "the logits")
+    references, names = reference_surfaces(surfaces), corner_ensembles(surfaces)
+    rows: list[dict[str, Any]] = []
+    for name, surface in surfaces.items():
+        corners = surface["corners"]
+        if references[corners] == name:
+            rows += _corner_rows(logits[name], {"ensemble": names[corners], "corners": corners})
+        rows += _point_rows(logits[name], {"ensemble": name, "corners": corners}, max_members)
+    return rows
+
+
+def _corner_rows(surface: SurfaceLogits, of: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the ensembles of corners: all four, and every choice of fewer."""
+    for size in range(1, CORNERS + 1):
+        selection = "fixed" if size == CORNERS else "subset"
+        for members in combinations(range(CORNERS), size):
+            yield from _rows(surface, surface.own, CORNER_COORDINATES, members, of, selection)
+
+
+def _point_rows(
+    surface: SurfaceLogits, of: dict[str, str], max_members: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the ensembles of a surface's points."""
+    candidates = surface.candidates
+
+    def greedy(split: str, members: int) -> list[int]:
+        logits, labels = surface.logits[split][candidates], surface.labels[split]
+        chosen = greedy_ensemble(logits, labels, members, stop_early=False)
+        return [candidates[i] for i in chosen]
+
+    on_val = greedy("val", max_members)
+    ensembles = [
+        ("fixed", [surface.position(*point) for point in _FIXED_POINTS]),
+        ("all", candidates),
+        *(("validation", on_val[:size]) for size in range(1, len(on_val) + 1)),
+        ("oracle", greedy("test", CORNERS)),
+    ]
+    for selection, members in ensembles:
+        yield from _rows(surface, surface.logits, surface.points, members, of, selection)
+
+
+def _rows(
+    surface: SurfaceLogits,
+    logits: dict[str, Tensor],
+    points: Sequence[Point],
+    members: Sequence[int],
+    of: dict[str, str],
+    selection: str,
+) -> Iterator[dict[str, Any]]:
+    is_own = logits is surface.own and surface.statistics != "none"
+    for split, labels in surface.labels.items():
+        yield {
+            **of,
+            "selection": selection,
+            "members": ";".join("{:.6g},{:.6g}".format(*points[member]) for member in members),
+            "statistics": "own" if is_own else surface.statistics,
+            "split": split,
+            **evaluate_ensemble(logits[split], members, labels),
+        }
 
 
 def evaluate_ensemble(logits: Tensor, members: Sequence[int], labels: Tensor) -> dict[str, Any]:

@@ -1,16 +1,123 @@
 """Merges: one network from several, by averaging weights or picking a point of a surface."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from fourfold.combination.baselines import Surfaces, check_surfaces, reference_surfaces
 from fourfold.errors import InputError
 from fourfold.surfaces.layout import StateDict
-from fourfold.surfaces.points import is_corner, lattice_rows
+from fourfold.surfaces.points import (
+    CENTER,
+    CORNER_COORDINATES,
+    Point,
+    is_corner,
+    lattice_rows,
+    own_corner_rows,
+)
 from fourfold.surfaces.surface import separate
+
+_METRICS = ["statistics", "split", "n", "nll", "accuracy", "ece", "brier"]
+
+
+def compare_merges(
+    grid: pd.DataFrame,
+    surfaces: Surfaces,
+    corners_of: Callable[[str], Sequence[StateDict]],
+    evaluate: Callable[[StateDict, Sequence[str]], pd.DataFrame],
+) -> list[dict[str, Any]]:
+    """Evaluate single networks made from several: merges of corners, and points of the surfaces.
+
+    For each set of corners: the best one (as trained), their uniform and their greedy soup. On each
+    surface: the center (chosen in advance), the best point on val, and (marked `oracle`) the best
+    point on test; corners are no candidates for these.
+
+    Args:
+        grid: rows of the `grid` tables of these surfaces.
+        surfaces: see `fourfold.combination.baselines`.
+        corners_of: maps a surface to its corners as trained, in corner order.
+        evaluate: maps a network and names of splits to a row for each of them, with the columns of
+            the metrics.
+
+    Returns:
+        Rows of the `merge` table: merge, surface, corners, u, v, selected_on, statistics, split, n,
+        nll, accuracy, ece, brier. `surface` of a baseline is the one that it was taken from.
+
+    Raises:
+        InputError: if the grid is not of exactly these surfaces.
+    """
+    check_surfaces(grid["surface"].unique(), surfaces, "the grid tables")
+    grid = grid[grid["split"].isin(["val", "test"])]
+    parts = {name: grid[grid["surface"] == name] for name in surfaces}
+    references = reference_surfaces(surfaces)
+    rows: list[dict[str, Any]] = []
+    for name, surface in surfaces.items():
+        of = {"surface": name, "corners": surface["corners"]}
+        is_reference = references[surface["corners"]] == name
+        for merge, part, selected_on, (u, v) in _points(parts[name], surface, is_reference):
+            at = part[(part["u"] == u) & (part["v"] == v)]
+            rows += _rows({"merge": merge, **of, "u": u, "v": v, "selected_on": selected_on}, at)
+    for corners, name in references.items():
+        of = {"surface": name, "corners": corners, "u": None, "v": None}
+        is_fitted = surfaces[name]["fit"] is not None
+        for merge, selected_on, found in _soups(
+            corners_of(name), own_corner_rows(parts[name]), evaluate, uniform=is_fitted
+        ):
+            rows += _rows({"merge": merge, **of, "selected_on": selected_on}, found)
+    return rows
+
+
+def _points(
+    grid: pd.DataFrame, surface: Mapping[str, str | None], is_reference: bool
+) -> Iterator[tuple[str, pd.DataFrame, str, Point]]:
+    """Yield the merges that are points of one surface: name, rows, where selected, and (u, v)."""
+    points, corners = lattice_rows(grid), own_corner_rows(grid)
+    if is_reference:
+        yield "best-corner", corners, "val", _best_corner(corners)
+    if is_reference and surface["fit"] is None:
+        yield "uniform-soup", points, "none", CENTER
+    yield "center", points, "none", CENTER
+    yield "best-point", points, "val", best_point(grid, "val")
+    yield "oracle", points, "test", best_point(grid, "test")
+
+
+def _best_corner(corners: pd.DataFrame) -> Point:
+    """Return the corner that is best on val, as trained."""
+    val = corners[corners["split"] == "val"]
+    best = val.sort_values(["accuracy", "nll"], ascending=[False, True], kind="stable").iloc[0]
+    return float(best["u"]), float(best["v"])
+
+
+def _soups(
+    corners: Sequence[StateDict],
+    own: pd.DataFrame,
+    evaluate: Callable[[StateDict, Sequence[str]], pd.DataFrame],
+    uniform: bool,
+) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield the soups of the corners that are no point of a surface; of one it is that corner."""
+
+    def measure(members: Sequence[int], splits: Sequence[str]) -> pd.DataFrame:
+        if len(members) == 1:
+            u, v = CORNER_COORDINATES[members[0]]
+            return own[(own["u"] == u) & (own["v"] == v) & own["split"].isin(splits)]
+        return evaluate(average_states([corners[member] for member in members]), splits)
+
+    def accuracy(members: list[int]) -> float:
+        return float(measure(members, ["val"])["accuracy"].iloc[0])
+
+    if uniform:
+        yield "uniform-soup", "none", measure(range(len(corners)), ["val", "test"])
+    soup, _ = greedy_soup([accuracy([i]) for i in range(len(corners))], accuracy)
+    yield "greedy-soup", "val", measure(soup, ["val", "test"])
+
+
+def _rows(of: Mapping[str, Any], found: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for _, row in found.iterrows():
+        yield {**of, **row[_METRICS]}
 
 
 def average_states(

@@ -19,7 +19,7 @@ def split_source(
     source: Source,
     name: str,
     *,
-    by: str,
+    by: str = "chance",
     seed: int,
     train_images: int | None,
     val_images: int,
@@ -35,10 +35,9 @@ def split_source(
         source: the decoded data set.
         name: name of the data set in params.yaml.
         by: `chance` draws every split with the class shares of the whole, and at least one image of
-            each class. `rows` cuts blocks of the
-            source's own order, train first and test last: for images that come in groups (writers,
-            patients, days), so that those of test are from other groups. A published test set is
-            drawn from by chance all the same.
+            each class. `rows` cuts blocks of the source's own order, train first and test last: for
+            images that come in groups (writers, patients, days), so that those of test are from
+            other groups. A published test set is drawn from by chance all the same.
         seed: seed of the split, or of the order inside its blocks.
         train_images: size of train; None takes all that are left.
         val_images: size of val.

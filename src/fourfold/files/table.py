@@ -101,6 +101,7 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
     },
     "ensemble": {
         "ensemble": _STRING,
+        "corners": _STRING,
         "selection": _STRING,
         "members": _STRING,
         "statistics": _STRING,
@@ -113,6 +114,7 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
     "merge": {
         "merge": _STRING,
         "surface": _STRING,
+        "corners": _STRING,
         "u": _FLOAT,
         "v": _FLOAT,
         "selected_on": _STRING,
@@ -157,6 +159,9 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
     },
 }
 
+# Single jobs write parts of these, which are put together.
+GATHERED = ("training", "endpoints", "cost")
+
 # Measured by a clock or the operating system: the only columns that differ between equal runs.
 MEASURED_COLUMNS = frozenset({"wall_s", "peak_bytes"})
 
@@ -192,6 +197,17 @@ def write_table(name: str, frame: pd.DataFrame, path: str | Path, metadata: Mapp
     ).replace_schema_metadata(schema.metadata)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def write_csv(name: str, path: str | Path) -> None:
+    """Write a parquet file of table `name` as CSV too, into the folder `csv` beside it.
+
+    Numbers are rounded to 6 significant digits. Lists, which are no cell of a CSV, are left out.
+    """
+    lists = [field.name for field in SCHEMAS[name] if pa.types.is_list(field.type)]
+    frame = read_table(name, path).drop(columns=lists)
+    with atomic_path(Path(path).parent / "csv" / f"{Path(path).stem}.csv") as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6g")
 
 
 def read_table(name: str, *paths: str | Path) -> pd.DataFrame:

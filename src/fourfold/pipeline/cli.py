@@ -15,22 +15,21 @@ from fourfold.errors import FourfoldError
 RULES = {
     "prepare-data": "decode a data set and split it into train, val and test",
     "train-endpoint": "train one network, keeping checkpoints along the way",
-    "build-linear-surface": "span the bilinear surface by four networks",
-    "fit-bezier-surface": "span a Bezier surface by four networks and fit its free control points",
-    "select-trajectory-surface": "span the bilinear surface by four checkpoints of one run",
+    "select-trajectory-corners": "choose four of the networks that one run kept",
+    "build-linear-surface": "span a surface by its corners",
+    "fit-bezier-surface": "span a surface by its corners and fit its free control points",
     "evaluate-grid": "evaluate a surface on a grid of points",
     "compare-ensembles": "evaluate ensembles of corners and of points of the surfaces",
     "compare-merges": "evaluate merged networks: soups, centers, best points",
     "measure-geometry": "measure distances between control points, and barriers",
     "measure-differences": "hold each surface against its corners, with intervals",
-    "collect-tables": "gather the tables of single jobs, and write every table as CSV",
+    "collect-tables": "gather the tables of single jobs",
     "plot-figures": "draw the figures of one replicate",
     "summarize": "write the headline table and figure of all experiments",
-    "record-hashes": "record the hashes of finished files",
 }
 TOOLS = {
     "show": "print what is in a table or a checkpoint, and what made it",
-    "verify": "compare the files of results/ with their recorded hashes",
+    "params": "print every value of an experiment, and which part of params.yaml states it",
 }
 COMMANDS = RULES | TOOLS
 
@@ -98,7 +97,7 @@ def _out_of_memory(error: Exception) -> str:
     """Say what to lower; the error's first line says how much was wanted, and where."""
     said = str(error).partition("\n")[0].strip(" .") or type(error).__name__
     return (
-        f"out of memory ({said}). Lower batch_size (of endpoint, bezier or grid) or bezier."
+        f"out of memory ({said}). Lower batch_size (of training, a fit or grid) or a fit's "
         "points_per_step, take precision: bfloat16 or a smaller model, or run fewer jobs at a time "
         "(--cores 1, --resources gpu=1); docs/scaling.md says what a job needs."
     )

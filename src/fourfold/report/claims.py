@@ -5,53 +5,83 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from fourfold.combination.baselines import Surfaces
 from fourfold.evaluation.bootstrap import interval_over_replicates
 
 YES, NO, TRIVIAL, UNDECIDED = "yes", "no", "trivial", "can't tell"
 
+NAMED = (
+    " (surface "  # so, and with its name, ends a claim on a surface that isn't the first of a kind
+)
+
+# How the corners of a surface came about, and whether it was fitted: what claims are about.
+LINEAR, BEZIER, TRAJECTORY = ("seeds", False), ("seeds", True), ("run", False)
+
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence, and the comparisons of one surface with its corners that decide it.
+    """A sentence, and the comparisons of a surface with its corners that decide it.
 
     Attributes:
-        text: the sentence.
-        surface: that it is about.
+        text: the sentence, about the first surface of its kind.
+        about: kind of the corners, and whether the surface is fitted.
         comparison: a `comparison` of the `difference` table.
         metrics: of the comparison; several must hold together.
         fails: the sentence says that the comparison does not come out in favour of the surface.
-        control: a surface for which the sentence should not hold; where it does, it says little.
+            Others stand beside a control, for which they should not hold.
     """
 
     text: str
-    surface: str
+    about: tuple[str, bool]
     comparison: str
     metrics: tuple[str, ...] = ("accuracy", "nll")
     fails: bool = False
-    control: str | None = "linear"
+
+    def texts(self, surfaces: Surfaces) -> dict[str, str]:
+        """Return the sentence about each surface of its kind: surface -> text."""
+        names = surfaces_of_kind(surfaces, self.about)
+        return {name: self.text + (f"{NAMED}{name})" if name != names[0] else "") for name in names}
 
 
 CLAIMS = (
-    Claim("linear surface fails", "linear", "low-loss", fails=True, control=None),
-    Claim("Bezier surface is low-loss everywhere", "bezier", "low-loss"),
-    Claim("trajectory surface is low-loss without training", "trajectory", "low-loss"),
+    Claim("linear surface fails", LINEAR, "low-loss", fails=True),
+    Claim("Bezier surface is low-loss everywhere", BEZIER, "low-loss"),
+    Claim("trajectory surface is low-loss without training", TRAJECTORY, "low-loss"),
     Claim(
         "merge: Bezier point picked on val is more accurate than the best corner",
-        *("bezier", "merge", ("accuracy",)),
+        *(BEZIER, "merge", ("accuracy",)),
     ),
     Claim(
         "merge: Bezier point picked on val has lower nll than the best corner",
-        *("bezier", "merge", ("nll",)),
+        *(BEZIER, "merge", ("nll",)),
     ),
     Claim(
         "ensemble: four Bezier points picked on val are more accurate than the four corners",
-        *("bezier", "ensemble", ("accuracy",)),
+        *(BEZIER, "ensemble", ("accuracy",)),
     ),
     Claim(
         "ensemble: four Bezier points picked on val have lower nll than the four corners",
-        *("bezier", "ensemble", ("nll",)),
+        *(BEZIER, "ensemble", ("nll",)),
     ),
 )
+
+
+def surfaces_of_kind(surfaces: Surfaces, about: tuple[str, bool]) -> list[str]:
+    """Return the surfaces whose corners came about in one way, fitted ones or the others."""
+    return [
+        name for name, one in surfaces.items() if (one["kind"], one["fit"] is not None) == about
+    ]
+
+
+def control_surface(surfaces: Surfaces) -> str | None:
+    """Return the surface whose success says that another's is none: the first linear one."""
+    return next(iter(surfaces_of_kind(surfaces, LINEAR)), None)
+
+
+def in_claim_order(texts: Iterable[str]) -> list[str]:
+    """Return the distinct texts of claims by claim, those of one claim as they first occur."""
+    known = [claim.text for claim in CLAIMS]
+    return sorted(dict.fromkeys(texts), key=lambda text: known.index(text.partition(NAMED)[0]))
 
 
 @dataclass(frozen=True)
@@ -77,14 +107,16 @@ class Verdict:
     """How a claim came out for one surface.
 
     Attributes:
-        claim: the claim.
-        surface: its own surface, or the control.
+        text: of the claim.
+        surface: the one that it is about, or the control in its place.
+        is_control: which of them.
         word: `yes`, `no`, `trivial` or `can't tell`.
         decided_by: the comparison that is least in favour of the surface.
     """
 
-    claim: Claim
+    text: str
     surface: str
+    is_control: bool
     word: str
     decided_by: Comparison
 
@@ -105,28 +137,35 @@ def compare(differences: pd.DataFrame) -> dict[tuple[str, str], list[Comparison]
 
 
 def judge(
-    compared: Mapping[tuple[str, str], list[Comparison]], coincident: Iterable[str]
+    compared: Mapping[tuple[str, str], list[Comparison]],
+    coincident: Iterable[str],
+    surfaces: Surfaces,
 ) -> Iterator[Verdict]:
-    """Yield the verdict of every claim whose surface is there, and after it that of its control.
+    """Yield the verdict of every claim on each surface, and after it that of its control.
+
+    A claim whose surface is not there is left out.
 
     Args:
         compared: what `compare` returned.
         coincident: surfaces whose corners nearly coincide: that they have a low loss is trivial.
+        surfaces: name -> `corners`, `kind`, `fit`, in their order.
     """
-    coincident = set(coincident)
+    coincident, control = set(coincident), control_surface(surfaces)
     for claim in CLAIMS:
-        for surface in (claim.surface, claim.control):
-            found = [] if surface is None else compared.get((surface, claim.comparison), [])
-            comparisons = [one for one in found if one.metric in claim.metrics]
-            if not comparisons:
-                break  # without the surface itself there is nothing to control
-            is_trivial = claim.comparison == "low-loss" and surface in coincident
-            yield _judge_one(claim, surface, comparisons, is_trivial)
+        for about, text in claim.texts(surfaces).items():
+            for surface in (about, None if claim.fails else control):
+                found = compared.get((surface, claim.comparison), [])
+                comparisons = [one for one in found if one.metric in claim.metrics]
+                if not comparisons:
+                    break  # without the surface itself there is nothing to control
+                is_trivial = claim.comparison == "low-loss" and surface in coincident
+                word, worst = _decide(claim, comparisons, is_trivial)
+                yield Verdict(text, surface, surface != about, word, worst)
 
 
-def _judge_one(
-    claim: Claim, surface: str, comparisons: list[Comparison], is_trivial: bool
-) -> Verdict:
+def _decide(
+    claim: Claim, comparisons: list[Comparison], is_trivial: bool
+) -> tuple[str, Comparison]:
     words = [one.verdict for one in comparisons]
     decisive = NO if NO in words else UNDECIDED if UNDECIDED in words else YES
     word = decisive
@@ -139,4 +178,4 @@ def _judge_one(
         (one for one in comparisons if one.verdict == decisive),
         key=lambda one: one.difference / max(one.high - one.low, 1e-12),
     )
-    return Verdict(claim, surface, word, worst)
+    return word, worst

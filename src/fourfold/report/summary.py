@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from fourfold.combination.baselines import Surfaces, check_surfaces, corner_ensembles
 from fourfold.evaluation.bootstrap import student_interval
-from fourfold.report.claims import CLAIMS, YES, compare, judge
+from fourfold.report.claims import NAMED, YES, compare, in_claim_order, judge
 from fourfold.surfaces.points import CENTER, is_corner, lattice_rows, own_corner_rows, surface_rows
 
 ALL_REPLICATES = -1  # what the column `replicate` says in rows over all replicates
@@ -22,7 +23,7 @@ _TEST = "test"
 _ENSEMBLE = 4  # members on both sides of the comparison of ensembles
 
 
-def summarize(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def summarize(tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surfaces]) -> pd.DataFrame:
     """Return the `summary` table: headline figures on test, over the replicates.
 
     With two replicates or more, low and high are the ends of the 95 % confidence interval of the
@@ -32,14 +33,19 @@ def summarize(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Args:
         tables: `grid`, `barrier`, `ensemble`, `merge`, `geometry`, `cost` and `difference` of all
             experiments and replicates, by name.
+        surfaces: experiment -> surface -> `corners`, `kind`, `fit`; their order is that of the
+            rows.
 
     Returns:
         Rows of kind `surface`, `statistics`, `ensemble`, `merge`, `difference`, `claim` and
         `control`. `text` has a claim's verdict.
+
+    Raises:
+        InputError: if the grids are not of these surfaces.
     """
     keys = ["experiment", "kind", "method", "metric"]
     rows = []
-    facts = pd.DataFrame(_facts(tables))
+    facts = pd.DataFrame(_facts(tables, surfaces))
     for experiment, of_experiment in facts.groupby("experiment", sort=False):
         common = {
             "experiment": experiment,
@@ -58,20 +64,26 @@ def summarize(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             )
         differences = tables["difference"]
         compared = compare(differences[differences["experiment"] == experiment])
-        rows += [common | row for row in _compared(compared, _coincident(of_experiment))]
+        coincident = _coincident(of_experiment)
+        rows += [common | row for row in _compared(compared, coincident, surfaces[experiment])]
     return pd.DataFrame(rows)
 
 
-def _facts(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
+def _facts(
+    tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surfaces]
+) -> Iterator[dict[str, Any]]:
     """Yield one row per experiment, replicate, method and metric."""
     for (experiment, replicate), grid in tables["grid"].groupby(
         ["experiment", "replicate"], sort=False
     ):
+        described = surfaces.get(experiment, {})
+        check_surfaces(grid["surface"].unique(), described, f"the grids of {experiment}")
         of = _Replicate(
             {
                 name: table[(table["experiment"] == experiment) & (table["replicate"] == replicate)]
                 for name, table in tables.items()
-            }
+            },
+            described,
         )
         n = grid.loc[grid["split"] == _TEST, "n"].max()
         for kind, method, metric, value, text in of.measurements():
@@ -102,7 +114,9 @@ def _coincident(facts: pd.DataFrame) -> list[str]:
     ]
 
 
-def _compared(compared: Mapping, coincident: list[str]) -> Iterator[dict[str, Any]]:
+def _compared(
+    compared: Mapping, coincident: list[str], surfaces: Surfaces
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of all differences, and of every claim and its control."""
     for (surface, comparison), differences in compared.items():
         for one in differences:
@@ -113,11 +127,11 @@ def _compared(compared: Mapping, coincident: list[str]) -> Iterator[dict[str, An
                 **_ends(one),
                 "text": one.verdict,
             }
-    for verdict in judge(compared, coincident):
+    for verdict in judge(compared, coincident, surfaces):
         one = verdict.decided_by
         yield {
-            "kind": "claim" if verdict.surface == verdict.claim.surface else "control",
-            "method": verdict.claim.text,
+            "kind": "control" if verdict.is_control else "claim",
+            "method": verdict.text,
             "metric": f"{one.split}_{one.metric}",
             **_ends(one),
             "text": verdict.word,
@@ -134,12 +148,14 @@ Fact = tuple[str, str, str, float, str | None]  # kind, method, metric, value, t
 class _Replicate:
     """The tables of one replicate of one experiment."""
 
-    def __init__(self, tables: Mapping[str, pd.DataFrame]) -> None:
-        self.tables = tables
+    def __init__(self, tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -> None:
+        self.tables, self.surfaces = tables, surfaces
 
     def measurements(self) -> Iterator[Fact]:
         """Yield the headline figures."""
-        for surface, grid in self.tables["grid"].groupby("surface", sort=False):
+        grids = dict(list(self.tables["grid"].groupby("surface")))
+        for surface in self.surfaces:
+            grid = grids[surface]
             for metric, value, text in (
                 *self._losses(surface, grid[grid["split"] == _TEST]),
                 *self._corners(surface),
@@ -186,19 +202,23 @@ class _Replicate:
     def _cost(self, surface: str, grid: pd.DataFrame) -> Iterator[tuple[str, float, None]]:
         """Yield the images passed backward and forward for training, and for choosing on val.
 
-        What choosing takes are the selection of corners and the pick of a point of the grid.
+        Trained are the corners, by all runs or by the first, and the surface's own fit. What
+        choosing takes are the selection of its corners and the pick of a point of the grid.
         """
-        cost = self.tables["cost"]
-        runs = cost.loc[cost["stage"] == "train_endpoint", "images_backward"]
-        fit = cost.loc[cost["stage"] == "fit_bezier_surface", "images_backward"].sum()
-        selection = cost.loc[cost["stage"] == "select_trajectory_surface", "images_forward"].sum()
-        trained = {"linear": runs.sum(), "bezier": runs.sum() + fit, "trajectory": runs.iloc[0]}
+        corners, cost = self.surfaces[surface], self.tables["cost"].set_index("stage")
+        runs = cost.loc[["train_endpoint"], "images_backward"]
+
+        def images(stage: str, item: str | None, column: str) -> int:
+            return cost.loc[(cost.index == stage) & (cost["item"] == item), column].sum()
+
+        trained = runs.iloc[0] if corners["kind"] == "run" else runs.sum()
+        trained += images("fit_bezier_surface", surface, "images_backward")
         val = lattice_rows(grid[grid["split"] == "val"])
         val = val[~is_corner(val["u"], val["v"])]
         chosen = (val["n"] + val["statistics_images"]).sum()
-        chosen += selection if surface == "trajectory" else 0
-        yield "images_backward", float(trained[surface]), None
-        yield "images_forward", float(trained[surface] + chosen), None
+        chosen += images("select_trajectory_corners", corners["corners"], "images_forward")
+        yield "images_backward", float(trained), None
+        yield "images_forward", float(trained + chosen), None
 
     @staticmethod
     def _statistics(surface: str, grid: pd.DataFrame) -> Iterator[Fact]:
@@ -239,12 +259,14 @@ _HOW_TO_READ = (
 )
 
 
-def render_markdown(summary: pd.DataFrame, kept: float) -> str:
-    """Return the text of summary.md: the headline table and the claims, then every method."""
+def render_markdown(
+    summary: pd.DataFrame, kept: float, surfaces: Mapping[str, Surfaces] | None = None
+) -> str:
+    """Return the text of summary.md: what `render_headline` returns, then every method."""
     of_experiment = dict(list(summary.groupby("experiment", sort=False)))
     blocks = [
         "# Summary",
-        render_headline(summary, kept),
+        render_headline(summary, kept, surfaces),
         "## Corners as trained, and with re-estimated BatchNorm statistics",
         _statistics_table(of_experiment),
         *(
@@ -257,8 +279,18 @@ def render_markdown(summary: pd.DataFrame, kept: float) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def render_headline(summary: pd.DataFrame, kept: float) -> str:
-    """Return the headline table, the tables of claims, and how to read them, as Markdown."""
+def render_headline(
+    summary: pd.DataFrame, kept: float, surfaces: Mapping[str, Surfaces] | None = None
+) -> str:
+    """Return the headline table, the tables of claims, and how to read them, as Markdown.
+
+    Args:
+        summary: table `summary`.
+        kept: `summary.kept` of params.yaml.
+        surfaces: experiment -> surface -> `corners`, `kind`, `fit`. With them the ensembles of all
+            sets of independent corners are shown, or of all sets if there are none; without them
+            that of the first set of independent corners alone.
+    """
     of_experiment = dict(list(summary.groupby("experiment", sort=False)))
     replicates = summary["replicates"].max()
     sizes = sorted({int(n) for n in summary["n"]})
@@ -268,18 +300,38 @@ def render_headline(summary: pd.DataFrame, kept: float) -> str:
             f"Test accuracy in percent{spread}, n = {', '.join(map(str, sizes))} images, "
             f"{replicates} replicate{'s' if replicates > 1 else ''} of four corners.",
             *warnings(of_experiment),
-            _headline_table(of_experiment),
+            _headline_table(of_experiment, surfaces or {}),
             _HOW_TO_READ,
-            _claim_table(of_experiment),
-            f"Low-loss everywhere: the worst point keeps at least {100 * kept:g} % of what the "
-            "corners have above guessing, in accuracy and nll, on train, val and test; *trivial* "
-            f"where the corners nearly coincide (distance under {COINCIDENT_DISTANCE}, or no more "
-            "disagreement than re-estimated statistics alone make). *Can't tell*: the interval has "
-            "zero inside. The linear surface through independent corners is the control.",
-            _difference_table(of_experiment),
-            _INTERVALS + (" and replicates" if replicates > 1 else "") + ". Of several comparisons "
-            "(splits, metrics) the one least in favour of the surface is shown.",
+            *_claim_blocks(of_experiment, kept, replicates),
         ]
+    )
+
+
+def _claim_blocks(
+    of_experiment: Mapping[str, pd.DataFrame], kept: float, replicates: int
+) -> Iterator[str]:
+    """Yield the tables of claims and how to read them, nothing if there are none."""
+    judged = pd.concat(of_experiment.values())
+    judged = judged[judged["kind"].isin(["claim", "control"])]
+    texts = in_claim_order(judged["method"])
+    if not texts:
+        return
+    reading = [
+        f"Low-loss everywhere: the worst point keeps at least {100 * kept:g} % of what the corners "
+        "have above guessing, in accuracy and nll, on train, val and test; *trivial* where the "
+        f"corners nearly coincide (distance under {COINCIDENT_DISTANCE}, or no more disagreement "
+        "than re-estimated statistics alone make). *Can't tell*: the interval has zero inside."
+    ]
+    if "control" in set(judged["kind"]):
+        reading.append("The linear surface through independent corners is the control.")
+    if any(NAMED in text for text in texts):
+        reading.append("Of several such surfaces the first is meant where no name says another.")
+    yield _claim_table(of_experiment, texts)
+    yield " ".join(reading)
+    yield _difference_table(of_experiment, texts)
+    yield (
+        _INTERVALS + (" and replicates" if replicates > 1 else "") + ". Of several comparisons "
+        "(splits, metrics) the one least in favour of the surface is shown."
     )
 
 
@@ -323,8 +375,10 @@ def render_metrics(summary: pd.DataFrame) -> dict[str, Any]:
     return metrics
 
 
-def _headline_table(of_experiment: dict[str, pd.DataFrame]) -> str:
-    """One row per experiment and surface, and one for the ensemble of the four corners."""
+def _headline_table(
+    of_experiment: dict[str, pd.DataFrame], surfaces: Mapping[str, Surfaces]
+) -> str:
+    """One row per experiment and surface, and one for each ensemble of four corners."""
     head = ["experiment", "surface", "corners' mean", "worst point", "mean", "center", "best point"]
     head += ["four points", "barrier train / test (nats)", "corners' distance", "images (k)"]
     body = []
@@ -359,9 +413,23 @@ def _headline_table(of_experiment: dict[str, pd.DataFrame]) -> str:
                     f"{mean('images_backward') / 1000:.0f} / {mean('images_forward') / 1000:.0f}",
                 ]
             )
-        corners = cell("ensemble", "corners/fixed", "accuracy")
-        body.append([experiment, "four corners", *[""] * 5, corners, "", "", ""])
+        for label, ensemble in _shown_corners(surfaces.get(experiment)).items():
+            if ("ensemble", f"{ensemble}/fixed", "accuracy") in value.index:
+                accuracy = cell("ensemble", f"{ensemble}/fixed", "accuracy")
+                body.append([experiment, label, *[""] * 5, accuracy, "", "", ""])
     return markdown_table(head, body)
+
+
+def _shown_corners(surfaces: Surfaces | None) -> dict[str, str]:
+    """Return label -> name of the ensembles of corners in the headline table."""
+    if surfaces is None:
+        return {"four corners": "corners"}
+    independent = {one["corners"] for one in surfaces.values() if one["kind"] == "seeds"}
+    return {
+        "four corners" if name == "corners" else f"four corners ({corners})": name
+        for corners, name in corner_ensembles(surfaces).items()
+        if corners in independent or not independent
+    }
 
 
 def _statistics_table(of_experiment: dict[str, pd.DataFrame]) -> str:
@@ -394,33 +462,30 @@ def _method_table(rows: pd.DataFrame) -> str:
     return markdown_table(["", "method", "forward passes", "accuracy", "nll (nats)"], body)
 
 
-def _claim_table(of_experiment: dict[str, pd.DataFrame]) -> str:
+def _claim_table(of_experiment: Mapping[str, pd.DataFrame], texts: list[str]) -> str:
     """One row per claim, one column per experiment."""
     body = []
-    for claim in CLAIMS:
+    for text in texts:
         cells = []
         for rows in of_experiment.values():
-            of_claim = rows[rows["method"] == claim.text].set_index("kind")["text"]
+            of_claim = rows[rows["method"] == text].set_index("kind")["text"]
             word = of_claim.get("claim", "")
             cells.append(word + (", control too" if word == of_claim.get("control") == YES else ""))
-        if any(cells):
-            body.append([claim.text, *cells])
+        body.append([text, *cells])
     return markdown_table(["claim holds here?", *of_experiment], body)
 
 
-def _difference_table(of_experiment: dict[str, pd.DataFrame]) -> str:
+def _difference_table(of_experiment: Mapping[str, pd.DataFrame], texts: list[str]) -> str:
     """One row per experiment and claim: the difference, its interval, and those of the control."""
     body = []
     for experiment, rows in of_experiment.items():
-        for claim in CLAIMS:
+        for text in texts:
             cells = []
             for kind in ("claim", "control"):
-                for _, row in rows[
-                    (rows["method"] == claim.text) & (rows["kind"] == kind)
-                ].iterrows():
+                for _, row in rows[(rows["method"] == text) & (rows["kind"] == kind)].iterrows():
                     cells += [row["text"], _with_interval(row)]
             if cells:
-                body.append([experiment, claim.text, *cells, *[""] * (4 - len(cells))])
+                body.append([experiment, text, *cells, *[""] * (4 - len(cells))])
     head = ["experiment", "claim", "holds?", "difference", "control holds?", "its difference"]
     return markdown_table(head, body)
 

@@ -14,6 +14,8 @@ from fourfold.files.tensors import load_tensors, save_tensors, state_hash
 from fourfold.files.torch_file import is_safetensors, load_torch, without_prefixes
 from fourfold.surfaces.layout import StateDict, find_ties
 
+_TRAJECTORY = "fourfold-trajectory-1"
+
 
 def save_checkpoint(
     state: StateDict, path: str | Path, metadata: Mapping[str, Any] | None = None
@@ -101,3 +103,46 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Tenso
             "the file was changed after it was written. Delete it and build it again."
         )
     return state
+
+
+def save_trajectory(
+    networks: Mapping[int, StateDict], path: str | Path, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Save the networks of one run in one file, completely or not at all.
+
+    Args:
+        networks: epoch -> state dict, all of one architecture.
+        path: of a safetensors file.
+        metadata: JSON values.
+    """
+    first = next(iter(networks.values()))
+    tied = find_ties([first], ["the network"])
+    tensors = {
+        f"{epoch}/{name}": tensor.detach().cpu().contiguous().clone()
+        for epoch, state in networks.items()
+        for name, tensor in state.items()
+        if name not in tied
+    }
+    header = {"format": _TRAJECTORY, "epochs": list(networks), "tied": tied, "order": list(first)}
+    save_tensors(tensors, path, {**(metadata or {}), **header})
+
+
+def load_trajectory(path: str | Path) -> dict[int, dict[str, Tensor]]:
+    """Return epoch -> state dict of a file that `save_trajectory` wrote.
+
+    Raises:
+        InputError: if the file is missing, damaged, or of another kind.
+    """
+    tensors, header = load_tensors(path)
+    if header.get("format") != _TRAJECTORY:
+        raise InputError(f"{path} holds no networks of a run; give a file of train-endpoint.")
+    kinds = {"epochs": list[int], "tied": dict[str, str], "order": list[str]}
+    check_fields(header, kinds, f"{path}: the header")
+    tied = header["tied"]
+    try:
+        return {
+            epoch: {name: tensors[f"{epoch}/{tied.get(name, name)}"] for name in header["order"]}
+            for epoch in header["epochs"]
+        }
+    except KeyError as error:
+        raise InputError(f"{path}: the header names {error}, the file lacks it.") from error

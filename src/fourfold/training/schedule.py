@@ -61,3 +61,22 @@ def check_training_settings(
         raise InputError(f"warmup is {warmup}; it is a fraction of the steps, in [0, 1).")
     if schedule not in SCHEDULES:
         raise InputError(f"schedule is {schedule!r}; choose one of {', '.join(SCHEDULES)}.")
+
+
+def kept_epochs(epochs: int, fractions: Sequence[float]) -> list[int]:
+    """Return the epochs after which a network is kept, from fractions of the run.
+
+    Raises:
+        InputError: if a fraction is not in (0, 1], or two are the same epoch.
+    """
+    if epochs < 0:
+        raise InputError(f"epochs is {epochs}; it must be 0 or more.")
+    if not all(0 < fraction <= 1 for fraction in fractions):
+        raise InputError(f"keep is {list(fractions)}; give fractions of the run, in (0, 1].")
+    kept = [max(1, round(fraction * epochs)) for fraction in fractions]
+    if len(set(kept)) < len(kept):
+        raise InputError(
+            f"keep is {list(fractions)}, the epochs {kept} of {epochs}; some are the same. Give "
+            "fewer fractions, or train longer."
+        )
+    return kept

@@ -1,129 +1,53 @@
-"""What the commands that run networks have in common."""
+"""What the commands of a replicate have in common: metadata, tables and cost."""
 
 import argparse
-import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-from torch import nn
 
-import fourfold
-from fourfold.data.augment import RandomShiftFlip
-from fourfold.data.dataset import Dataset
 from fourfold.errors import InputError
-from fourfold.files.table import make_table, read_metadata, write_table
+from fourfold.files.table import GATHERED, make_table, read_metadata, write_csv, write_table
 from fourfold.files.tensors import read_header
-from fourfold.networks import build_model
-from fourfold.pipeline.commands._settings import add_settings_argument, check_keys, read_settings
-from fourfold.pipeline.cost import CostMeter, flop_per_image
+from fourfold.pipeline.commands._settings import read_settings
+from fourfold.pipeline.cost import CostMeter
 from fourfold.pipeline.provenance import git_state, hardware
-from fourfold.training.snapshots import Snapshots
 
-_MOST_THREADS = 1024  # PyTorch ends the process at a million
-
-# What tells one network of an evaluation from another.
-_NETWORK = ("network", "surface", "sample", "u", "v", "statistics")
+_DESCRIBED = (".parquet", ".safetensors")  # files that say what made them
+# What a job that runs no network takes over from what its inputs say of themselves.
+_TAKEN_OVER = ("data_sha256", "device", "threads")
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of every command that runs networks."""
-    add_settings_argument(parser)
+    """Add the arguments of every command of a replicate."""
     parser.add_argument("--experiment", required=True, help="name of the experiment")
     parser.add_argument("--replicate", required=True, type=int, help="number of the replicate")
-    parser.add_argument("--data", required=True, type=Path, help="folder of prepare-data")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--cost", required=True, type=Path, help="table of the job's cost to write")
 
 
-def add_state_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of a command that a kill does not set back to its start."""
-    parser.add_argument(
-        "--state",
-        required=True,
-        type=Path,
-        help="folder for the state of an unfinished run, which a later run continues; removed at "
-        "the end",
-    )
-    parser.add_argument(
-        "--state-interval",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="time between two states (default: 60)",
-    )
-
-
 class Job:
-    """One run of a command: its settings, data, device and cost."""
+    """One run of a command that passes no image: what made its files, and its cost.
 
-    def __init__(self, arguments: argparse.Namespace, *sections: str) -> None:
-        """Read settings and data, choose the device, start counting the cost."""
+    Attributes:
+        settings: the sections that were asked for.
+        seeds: that the results depend on, beside the split's; those of the inputs, until set.
+        facts: what the inputs agree in: `data_sha256`, `device` and `threads` behind the numbers.
+    """
+
+    def __init__(
+        self, arguments: argparse.Namespace, *sections: str, inputs: Sequence[Path] = ()
+    ) -> None:
+        """Read the settings, if there are sections of them, and what made the inputs."""
         self.arguments = arguments
-        self.settings = read_settings(arguments.settings, *sections)
-        if not 1 <= arguments.threads <= _MOST_THREADS:
-            raise InputError(
-                f"--threads is {arguments.threads}; it must be from 1 to {_MOST_THREADS}."
-            )
-        torch.set_num_threads(arguments.threads)
-        self.device = choose_device(arguments.device)
-        self.cost = CostMeter(self.device)
-        self.seeds: dict[str, Any] = {}  # that the results depend on, beside the split's
-        stored = Dataset.load(arguments.data)
-        self.data_sha256 = stored.sha256()
-        self.dataset = stored.to(self.device)
-
-    def build_model(self) -> nn.Module:
-        """Build the experiment's network on the job's device."""
-        channels, height, width = self.dataset.image_shape
-        if height != width:
-            raise InputError(
-                f"the images are {height} x {width} pixels; the networks need squares."
-            )
-        model = build_model(
-            **self.settings["model"],
-            channels=channels,
-            image_size=height,
-            classes=len(self.dataset.classes),
-        )
-        return model.to(self.device, memory_format=torch.channels_last)
-
-    def augment(self) -> RandomShiftFlip:
-        """Build the experiment's augmentation."""
-        check_keys("augment", self.settings["augment"], RandomShiftFlip)
-        return RandomShiftFlip(**self.settings["augment"])
-
-    def evaluation(self) -> dict[str, Any]:
-        """Return how any network of the experiment is evaluated, from the section `grid`."""
-        grid = self.settings["grid"]
-        return {
-            "batchnorm": grid["batchnorm"],
-            # The rows of a split are in random order: the first ones are a fixed random subset.
-            "batchnorm_images": self.dataset.splits["train"].images[: grid["batchnorm_images"]],
-            "augment": self.augment(),
-            "seed": grid["seed"],
-            "batch_size": grid["batch_size"],
-            "precision": grid["precision"],
-            "preprocess": self.dataset.normalize,
-        }
-
-    def count_evaluated(self, table: pd.DataFrame) -> None:
-        """Count the images behind the rows of an evaluation: one row is one network and split."""
-        networks = table.drop_duplicates([column for column in _NETWORK if column in table])
-        self.cost.evaluated(int(table["n"].sum() + networks["statistics_images"].sum()))
-
-    def snapshots(self, **computation: Any) -> Snapshots:
-        """Return the snapshots of a computation: this job's settings, data, code, and the rest."""
-        if not (interval := self.arguments.state_interval) >= 0:
-            raise InputError(f"--state-interval is {interval}; it must be 0 or more seconds.")
-        made_by = {k: v for k, v in self.metadata().items() if k not in ("git", "hardware")}
-        key = {**made_by, **computation, "code": _code_sha256()}
-        return Snapshots(self.arguments.state, key, interval)
+        self.settings = read_settings(arguments.settings, *sections) if sections else {}
+        torch.set_num_threads(1)  # results don't depend on how many there are
+        self.cost = CostMeter(torch.device("cpu"))
+        made_by = [_made_by(path) for path in inputs if path.suffix in _DESCRIBED]
+        self.seeds: dict[str, Any] = _seeds(made_by)
+        self.facts = {key: made_by[0][key] for key in _TAKEN_OVER if _agree(made_by, key)}
 
     def metadata(self) -> dict[str, Any]:
         """Return what made a file: settings, seeds, data, versions, device, machine, commit."""
@@ -132,9 +56,7 @@ class Job:
             "replicate": self.arguments.replicate,
             "settings": self.settings,
             "seeds": self.seeds,
-            "data_sha256": self.data_sha256,
-            "device": self.device.type,
-            "threads": self.arguments.threads,
+            **self.facts,
             "hardware": hardware(),
             "git": git_state(),
             "versions": {
@@ -147,7 +69,10 @@ class Job:
         }
 
     def write(self, name: str, rows: Any, path: Path, **made_by: Any) -> None:
-        """Write rows as table `name`, with experiment, replicate, metadata and `made_by`."""
+        """Write rows as table `name`, with experiment, replicate, metadata and `made_by`.
+
+        A whole table is written as CSV as well, a part of a gathered one is not.
+        """
         table = make_table(
             name,
             rows,
@@ -155,44 +80,59 @@ class Job:
             replicate=self.arguments.replicate,
         )
         write_table(name, table, path, self.metadata() | made_by)
+        if name not in GATHERED:
+            write_csv(name, path)
 
-    def write_cost(self, stage: str, item: str, model: nn.Module) -> None:
+    def write_cost(self, stage: str, item: str) -> None:
         """Write the job's row of the cost table; call it last."""
-        flop = flop_per_image(model, self.dataset.image_shape)
-        self.write("cost", [self.cost.row(stage, item, flop)], self.arguments.cost)
+        self._write_cost(stage, item, 0)
 
-
-def corner_seeds(paths: Iterable[Path]) -> list[int | None]:
-    """Return the seeds of training runs from their checkpoints, None where none is recorded."""
-    return [read_header(path).get("seed") for path in paths]
+    def _write_cost(self, stage: str, item: str, flop_per_image: int) -> None:
+        self.write("cost", [self.cost.row(stage, item, flop_per_image)], self.arguments.cost)
 
 
 def surface_seeds(paths: Iterable[Path]) -> dict[str, Any]:
     """Return surface -> seeds, from what jobs wrote into surfaces, logits or tables."""
-    found: dict[str, Any] = {}
-    for path in paths:
-        read = read_metadata if path.suffix == ".parquet" else read_header
-        found |= read(path).get("seeds", {})
-    return found
+    return _seeds(_made_by(path) for path in paths)
 
 
-def _code_sha256() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(fourfold.__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def surface_files(**given: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    """Return name of a surface -> its files, one of each kind, in the order of the first kind.
 
-
-def choose_device(name: str) -> torch.device:
-    """Return the device for `auto` (a GPU if there is one), `cpu` or `cuda`.
+    Args:
+        **given: argument of the command -> files that it names.
 
     Raises:
-        InputError: if the name is unknown, or `cuda` is asked for and there is none.
+        InputError: if a file is of no surface, or two kinds are not of the same surfaces.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device is {name!r}; choose auto, cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is 'cuda', but PyTorch sees no GPU here; choose auto or cpu.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    named = [{_surface_of(path): path for path in paths} for paths in given.values()]
+    for argument, paths, names in zip(given, given.values(), named, strict=True):
+        if names.keys() != named[0].keys() or len(names) < len(paths):
+            raise InputError(
+                f"--{argument} names {len(paths)} files, of the surfaces {list(names)}; expected "
+                f"one file of each of the surfaces {list(named[0])}."
+            )
+    return {name: tuple(names[name] for names in named) for name in named[0]}
+
+
+def _surface_of(path: Path) -> str:
+    header = read_header(path)
+    name = header.get("surface", header.get("name"))
+    if not isinstance(name, str):
+        raise InputError(f"{path} is no file of a surface: its header names none.")
+    return name
+
+
+def _agree(made_by: Sequence[dict[str, Any]], key: str) -> bool:
+    return bool(made_by) and all(key in one and one[key] == made_by[0][key] for one in made_by)
+
+
+def _made_by(path: Path) -> dict[str, Any]:
+    return (read_metadata if path.suffix == ".parquet" else read_header)(path)
+
+
+def _seeds(made_by: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in made_by:
+        found |= one.get("seeds", {})
+    return found

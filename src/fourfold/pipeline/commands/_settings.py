@@ -21,36 +21,35 @@ from fourfold.files.reading import (
 
 _TRAINING = {
     **dict.fromkeys(("epochs", "batch_size"), int),
-    **dict.fromkeys(("lr", "momentum", "weight_decay", "warmup"), float),
-    **dict.fromkeys(("optimizer", "schedule", "precision"), str),
-    "betas": list[float],
+    **dict.fromkeys(("weight_decay", "warmup"), float),
+    **dict.fromkeys(("schedule", "precision"), str),
+    "optimizer": {"name": str, "lr": float, "momentum": float, "betas": list[float]},
     "clip_norm": float | None,
     "compile": bool,
 }
 # The types of an experiment's settings; a data set's are checked by what takes them. Bounds are in
 # the schema of params.yaml, and checked by what takes the settings.
 _TYPES: dict[str, dict[str, Any]] = {
-    "model": {
+    "network": {
         **dict.fromkeys(("width", "patch_size", "layers", "heads", "hidden", "mlp"), int),
         **dict.fromkeys(("name", "stem", "architecture"), str),
         "dropout": float,
     },
     "augment": {"shift": int, "flip": bool},
-    "endpoint": {**_TRAINING, "checkpoints": list[int]},
-    "bezier": {
+    "training": {**_TRAINING, "keep": list[float]},
+    "fit": {
         **_TRAINING,
         **dict.fromkeys(("boundary_epochs", "points_per_step"), int),
-        "degree": list[int],
         "sampler": str,
     },
-    "trajectory": {"selection": str, "epochs": list[int]},
+    "corners": {"kind": str, "choose": str | list[float]},
     "grid": {
         **dict.fromkeys(("points", "edge_points", "random_points", "seed", "train_images"), int),
         **dict.fromkeys(("batchnorm_images", "batch_size"), int),
         **dict.fromkeys(("batchnorm", "precision"), str),
         "search_images": int | None,
     },
-    "ensemble": {"max_members": int},
+    "ensembles": {"max_members": int},
 }
 _NAMES = {
     int: "an integer, without a point",
@@ -58,14 +57,14 @@ _NAMES = {
     str: "text",
     bool: "true or false",
     NoneType: "null",
-    list[int]: "a list of integers, without a point",
     list[float]: "a list of finite numbers",
 }
 # What no function's signature asks for.
 _REQUIRED = {
-    "model": ("name",),
-    "endpoint": ("batch_size", "checkpoints"),
-    "bezier": ("degree",),
+    "network": ("name",),
+    "training": ("epochs", "batch_size", "optimizer", "keep"),
+    "fit": ("optimizer",),
+    "corners": ("kind", "choose"),
     "grid": ("batchnorm", "batchnorm_images", "seed", "batch_size", "precision"),
 }
 
@@ -133,9 +132,7 @@ def _parse(text: str, sections: Collection[str], where: str) -> dict[str, Any]:
         for key in _REQUIRED.get(section, ()):
             if key not in values:
                 raise InputError(f"{section} lacks the setting {key}.")
-        for key, kind in _TYPES.get(section, {}).items():
-            if key in values:
-                _check_type(f"{section}.{key}", values[key], kind)
+        _check_types(section, values, _TYPES.get(section, {}))
     return settings
 
 
@@ -144,6 +141,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError(f"a key stands twice among {', '.join(key for key, _ in pairs)}")
     return found
+
+
+def _check_types(section: str, values: Any, kinds: Mapping[str, Any]) -> None:
+    for key, kind in kinds.items():
+        if key not in values:
+            continue
+        if not isinstance(kind, dict):
+            _check_type(f"{section}.{key}", values[key], kind)
+        elif isinstance(values[key], dict):
+            _check_types(f"{section}.{key}", values[key], kind)
+        else:
+            raise InputError(
+                f"{section}.{key} is {shortened(values[key])}; it must be an object with "
+                f"{', '.join(kind)}."
+            )
 
 
 def _check_type(key: str, value: Any, kind: Any) -> None:

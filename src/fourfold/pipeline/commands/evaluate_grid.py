@@ -17,7 +17,8 @@ from torch import nn
 from fourfold.errors import InputError
 from fourfold.evaluation.grid import Evaluation, Images, evaluate_points, further_points
 from fourfold.evaluation.logits import Examples, SurfaceLogits
-from fourfold.pipeline.commands._job import Job, add_job_arguments, surface_seeds
+from fourfold.pipeline.commands._job import surface_seeds
+from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
 from fourfold.pipeline.progress import Progress
 from fourfold.surfaces.points import CORNER_COORDINATES, Point, grid_points
 from fourfold.surfaces.surface import BezierSurface
@@ -27,7 +28,7 @@ _KEPT = ("val", "test")  # splits whose logits are cached
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_job_arguments(parser)
+    add_network_job_arguments(parser)
     parser.add_argument("--surface", required=True, type=Path, help="surface to evaluate")
     parser.add_argument("--output", required=True, type=Path, help="grid table to write")
     parser.add_argument("--logits", required=True, type=Path, help="logits to write (float16)")
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the grid table, the logits and the examples."""
-    job = Job(arguments, "model", "augment", "grid")
+    job = NetworkJob(arguments, "network", "augment", "grid")
     job.seeds = surface_seeds([arguments.surface])
     grid, splits = job.settings["grid"], job.dataset.splits
     for key in ("points", "edge_points", "random_points", "search_images", "train_images"):
@@ -93,7 +94,7 @@ class _Search:
 
     def __init__(
         self,
-        job: Job,
+        job: NetworkJob,
         surface: BezierSurface,
         model: nn.Module,
         images: dict[str, Images],

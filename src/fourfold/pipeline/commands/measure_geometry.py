@@ -8,7 +8,7 @@ import pandas as pd
 from fourfold.evaluation.geometry import measure_barriers, measure_distances
 from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.files.table import read_table
-from fourfold.pipeline.commands._job import Job, add_job_arguments, surface_seeds
+from fourfold.pipeline.commands._job import Job, add_job_arguments, surface_files
 from fourfold.surfaces.surface import CORNERS, BezierSurface
 
 
@@ -24,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the geometry and barrier tables."""
-    job = Job(arguments, "model")
-    job.seeds = surface_seeds(arguments.surfaces)
+    job = Job(arguments, inputs=arguments.logits)
+    files = surface_files(surfaces=arguments.surfaces, logits=arguments.logits)
     distances = []
-    for surface_path, logits_path in zip(arguments.surfaces, arguments.logits, strict=True):
+    for surface_path, logits_path in files.values():
         cached = SurfaceLogits.load(logits_path)
         own = dict(zip(CORNERS, cached.own["test"], strict=True))
         again = dict(zip(CORNERS, cached.logits["test"][cached.corners], strict=True))
@@ -35,4 +35,4 @@ def run(arguments: argparse.Namespace) -> None:
     job.write("geometry", pd.concat(distances, ignore_index=True), arguments.geometry)
     grid = read_table("grid", *arguments.grids)
     job.write("barrier", measure_barriers(grid), arguments.barrier)
-    job.write_cost("measure_geometry", "geometry", job.build_model())
+    job.write_cost("measure_geometry", "geometry")

@@ -5,22 +5,21 @@ from functools import partial
 from pathlib import Path
 
 from fourfold.files.table import read_table
+from fourfold.pipeline.commands._surfaces import add_surfaces_argument, read_surfaces
 from fourfold.report import figures as plot
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--tables", required=True, type=Path, help="folder of the tables")
-    parser.add_argument(
-        "--surfaces", required=True, nargs="+", help="surfaces to show, from left to right"
-    )
+    add_surfaces_argument(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the figures")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write each figure as PNG and SVG."""
-    folder = arguments.tables
-    grid = read_table("grid", *(folder / f"grid-{name}.parquet" for name in arguments.surfaces))
+    folder, surfaces = arguments.tables, read_surfaces(arguments.surfaces)
+    grid = read_table("grid", *(folder / f"grid-{name}.parquet" for name in surfaces))
     table = {
         name: read_table(name, folder / f"{name}.parquet")
         for name in ("merge", "ensemble", "difference", "training", "geometry", "endpoints")
@@ -38,4 +37,4 @@ def run(arguments: argparse.Namespace) -> None:
         "geometry": partial(plot.plot_geometry, table["geometry"]),
     }
     for name, figure in draw.items():
-        plot.save_figure(figure(seeds=seeds), arguments.output / name)
+        plot.save_figure(figure(surfaces=surfaces, seeds=seeds), arguments.output / name)

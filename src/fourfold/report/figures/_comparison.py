@@ -1,7 +1,7 @@
 """Dot plots: merged networks, and the summary of all experiments."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,6 @@ from fourfold.report.figures._style import (
     note_off_scale,
     one_example,
     paper_style,
-    surface_label,
     surface_order,
 )
 
@@ -68,7 +67,13 @@ _SUMMARY_MARKS = {
 
 
 @paper_style
-def plot_merges(merge: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()) -> Figure:
+def plot_merges(
+    merge: pd.DataFrame,
+    surfaces: Collection[str],
+    *,
+    split: str = "test",
+    seeds: Sequence[int] = (),
+) -> Figure:
     """Draw accuracy and nll of each merged network: one network, one forward pass.
 
     Marker and colour tell how the point was picked; hollow ones were picked on test. The dashed
@@ -76,18 +81,20 @@ def plot_merges(merge: pd.DataFrame, *, split: str = "test", seeds: Sequence[int
 
     Args:
         merge: table `merge` of one replicate.
+        surfaces: in their order.
         split: the split that is shown.
         seeds: seeds of the replicate's corners, for the title.
 
     Raises:
-        InputError: if the split is absent or the table empty.
+        InputError: if the split is absent, the table empty or a surface unknown.
     """
     rows = check_run("merge", merge, split=split)
-    surfaces, merges = surface_order(rows["surface"]), in_order(rows["merge"], _MERGES)
+    surfaces = surface_order(rows["surface"], surfaces)
+    merges = in_order(rows["merge"], _MERGES)
     rows = rows.assign(
         group=rows["surface"],
         label=[
-            f"{_MERGES.get(name, name)}, {surface_label(surface)}"
+            f"{_MERGES.get(name, name)}, {surface}"
             for name, surface in zip(rows["merge"], rows["surface"], strict=True)
         ],
         pick=rows["selected_on"].map(_PICK_OF_SPLIT),
@@ -104,7 +111,7 @@ def plot_merges(merge: pd.DataFrame, *, split: str = "test", seeds: Sequence[int
 
 
 @paper_style
-def plot_summary(summary: pd.DataFrame) -> Figure:
+def plot_summary(summary: pd.DataFrame, surfaces: Collection[str]) -> Figure:
     """Draw the worst, mean and center accuracy of each surface on test, one panel per experiment.
 
     The vertical tick is the mean of the surface's four corners as they were trained. Bars, grey for
@@ -112,9 +119,10 @@ def plot_summary(summary: pd.DataFrame) -> Figure:
 
     Args:
         summary: table `summary`, any number of experiments.
+        surfaces: of all of them, in their order.
 
     Raises:
-        InputError: if the table has no rows of kind "surface".
+        InputError: if the table has no rows of kind "surface", or a surface is unknown.
     """
     rows = check_rows("summary", summary)
     rows = rows[(rows["kind"] == "surface") & rows["metric"].isin(_SUMMARY_MARKS)]
@@ -124,7 +132,7 @@ def plot_summary(summary: pd.DataFrame) -> Figure:
             f"its kinds are {sorted(summary['kind'].unique())}."
         )
     experiments = list(dict.fromkeys(rows["experiment"]))
-    surfaces = surface_order(rows["method"])
+    surfaces = surface_order(rows["method"], surfaces)
     columns = min(3, len(experiments))
     lines = math.ceil(len(experiments) / columns)
     figure = Figure(
@@ -167,7 +175,7 @@ def _draw_summary(axes: Axes, rows: pd.DataFrame, surfaces: Sequence[str]) -> No
     replicates = f"{first['replicates']} replicate" + ("s" if first["replicates"] > 1 else "")
     axes.set_title(f"{first['experiment']}\nn = {first['n']:,}, {replicates}")
     axes.set_xlabel("test accuracy (%)")
-    axes.set_yticks(range(len(surfaces)), labels=[surface_label(name) for name in surfaces])
+    axes.set_yticks(range(len(surfaces)), labels=surfaces)
     axes.set_ylim(len(surfaces) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")

@@ -1,6 +1,6 @@
 """Figure of the differences between each surface and its corners, with their intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from fourfold.combination.baselines import Surfaces
+from fourfold.report.claims import control_surface
 from fourfold.report.figures._style import (
     BLACK,
     FULL_WIDTH,
@@ -19,7 +21,6 @@ from fourfold.report.figures._style import (
     in_order,
     note_off_scale,
     paper_style,
-    surface_label,
     surface_order,
     surface_style,
 )
@@ -30,7 +31,6 @@ _COMPARISONS = {
     "ensemble": "four points chosen on val against the four corners",
 }
 _SPLITS = ("train", "val", "test")
-_CONTROL = "linear"  # what holds for it too says little about a surface
 
 # metric: label of the axis, factor from the table's unit to the figure's
 _METRICS = {"accuracy": ("accuracy, points", 100.0), "nll": ("nll, nats", 1.0)}
@@ -40,22 +40,27 @@ _FAR = 5
 
 
 @paper_style
-def plot_differences(difference: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figure:
+def plot_differences(
+    difference: pd.DataFrame, surfaces: Surfaces, *, seeds: Sequence[int] = ()
+) -> Figure:
     """Draw each difference between a surface and its corners with its 95 % interval.
 
-    Positive is in favour of the surface. The linear surface, grey and hollow, is the control. A
-    difference far from the others stands at the rim, as a number.
+    Positive is in favour of the surface. The first linear surface through independent corners, grey
+    and hollow, is the control: what holds for it too says little about another. A difference far
+    from the others stands at the rim, as a number.
 
     Args:
         difference: table `difference` of one replicate.
+        surfaces: name -> `corners`, `kind`, `fit`, in their order.
         seeds: seeds of the replicate's corners, for the title.
 
     Raises:
-        InputError: if the table is empty.
+        InputError: if the table is empty or a surface unknown.
     """
     rows = check_run("difference", difference)
-    surfaces = surface_order(rows["surface"])
-    keys = {"comparison": _COMPARISONS, "surface": surfaces, "split": _SPLITS}
+    shown = surface_order(rows["surface"], surfaces)
+    styles = {name: _style(name, surfaces) for name in shown}
+    keys = {"comparison": _COMPARISONS, "surface": shown, "split": _SPLITS}
     order = {key: in_order(rows[key], known) for key, known in keys.items()}
     ranks = {f"{key}_rank": rows[key].map(names.index) for key, names in order.items()}
     rows = rows.assign(**ranks).sort_values(list(ranks), kind="stable")
@@ -65,13 +70,13 @@ def plot_differences(difference: pd.DataFrame, *, seeds: Sequence[int] = ()) -> 
     figure = Figure(figsize=(FULL_WIDTH, 1.3 + 0.155 * (line.max() + 1)), layout="constrained")
     panels = figure.subplots(1, len(_METRICS), sharey=True)
     for (metric, (label, factor)), axes in zip(_METRICS.items(), panels, strict=True):
-        _draw_differences(axes, rows[rows["metric"] == metric], surfaces, factor)
+        _draw_differences(axes, rows[rows["metric"] == metric], styles, factor)
         axes.set_xlabel(f"difference in {label} (bar: 95 % interval)")
     lines = rows.drop_duplicates("line")
     panels[0].set_yticks(
         lines["line"],
         labels=[
-            f"{surface_label(surface)}, {split}"
+            f"{surface}, {split}"
             for surface, split in zip(lines["surface"], lines["split"], strict=True)
         ],
     )
@@ -87,11 +92,8 @@ def plot_differences(difference: pd.DataFrame, *, seeds: Sequence[int] = ()) -> 
             va="center",
             fontsize=7,
         )
-    handles = [
-        Line2D([], [], label=_surface_text(surface), **_mark(surface, surfaces))
-        for surface in surfaces
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    handles = [Line2D([], [], **style) for style in styles.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
     sizes = rows.drop_duplicates("split").sort_values("split_rank")
     counts = ", ".join(
         f"{n:,} {split}" for n, split in zip(sizes["n"], sizes["split"], strict=True)
@@ -107,15 +109,12 @@ def plot_differences(difference: pd.DataFrame, *, seeds: Sequence[int] = ()) -> 
     return figure
 
 
-def _surface_text(surface: str) -> str:
-    return f"{surface_label(surface)} surface" + (" (control)" if surface == _CONTROL else "")
-
-
-def _mark(surface: str, surfaces: Sequence[str]) -> dict[str, Any]:
+def _style(surface: str, surfaces: Surfaces) -> dict[str, Any]:
     colour, marker = surface_style(surface, surfaces)
-    is_control = surface == _CONTROL
+    is_control = surface == control_surface(surfaces)
     colour = GREY if is_control else colour
     return {
+        "label": f"{surface} surface" + (" (control)" if is_control else ""),
         "linestyle": "",
         "marker": marker,
         "markersize": 4,
@@ -125,7 +124,7 @@ def _mark(surface: str, surfaces: Sequence[str]) -> dict[str, Any]:
 
 
 def _draw_differences(
-    axes: Axes, rows: pd.DataFrame, surfaces: Sequence[str], factor: float
+    axes: Axes, rows: pd.DataFrame, styles: Mapping[str, dict[str, Any]], factor: float
 ) -> None:
     rows = rows[rows["difference"].notna()]  # NaN where a network gave no numbers
     value, low, high = (
@@ -140,14 +139,14 @@ def _draw_differences(
     at = np.clip(value, left - margin + rim, right + margin - rim)
     ends = [at - np.clip(low, None, at), np.clip(high, at, None) - at]
     ends = np.where(is_near, ends, 0.0)
-    for surface in surfaces:
+    for surface, style in styles.items():
         chosen = (rows["surface"] == surface).to_numpy()
         axes.errorbar(
             at[chosen],
             rows["line"].to_numpy()[chosen],
             xerr=ends[:, chosen],
             elinewidth=1.0,
-            **_mark(surface, surfaces),
+            **style,
         )
     for index in np.flatnonzero(~is_near):
         beside = -7 if value[index] > 0 else 7

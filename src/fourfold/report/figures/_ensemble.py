@@ -1,6 +1,6 @@
 """Figure of ensembles: what each further member is worth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from fourfold.combination.baselines import Surfaces, corner_ensembles, reference_surfaces
 from fourfold.report.figures._measure import ACCURACY, NLL, Measure
 from fourfold.report.figures._style import (
     BLACK,
@@ -20,13 +21,9 @@ from fourfold.report.figures._style import (
     note_off_scale,
     one_example,
     paper_style,
-    surface_label,
     surface_order,
     surface_style,
 )
-
-_CORNERS = "corners"  # those of the linear surface, the trained networks
-_OTHER_CORNERS = "-corners"  # ends the name of another surface's corners
 
 # Selections that are one ensemble per surface: legend text, marker, filled.
 _SINGLE = {
@@ -38,7 +35,11 @@ _SINGLE = {
 
 @paper_style
 def plot_ensembles(
-    ensemble: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()
+    ensemble: pd.DataFrame,
+    surfaces: Surfaces,
+    *,
+    split: str = "test",
+    seeds: Sequence[int] = (),
 ) -> Figure:
     """Draw accuracy (left) and nll (right) of averaged predictions over the number of members.
 
@@ -48,26 +49,33 @@ def plot_ensembles(
 
     Args:
         ensemble: table `ensemble` of one replicate.
+        surfaces: name -> `corners`, `kind`, `fit`, in their order.
         split: the split that is shown.
         seeds: seeds of the replicate's corners, for the title.
 
     Raises:
-        InputError: if the split is absent or the table empty.
+        InputError: if the split is absent, the table empty or a surface unknown.
     """
     rows = check_run("ensemble", ensemble, split=split)
-    is_corners = rows["ensemble"].map(_is_corners)
+    # Each ensemble of corners, and the surface that stands for them.
+    of_corners = reference_surfaces(surfaces)
+    corners = {name: of_corners[key] for key, name in corner_ensembles(surfaces).items()}
+    is_corners = rows["ensemble"].isin(corners)
     curves = rows[is_corners | (rows["selection"] == "validation")]
     marks = rows[~is_corners & rows["selection"].isin(list(_SINGLE))]
-    surfaces = surface_order(rows.loc[~is_corners, "ensemble"])
-    names = in_order(curves["ensemble"], [*surfaces, _CORNERS])
-    styles = {name: _line_style(name, surfaces) for name in names}
+    colours = {name: surface_style(name, surfaces)[0] for name in surfaces}
+    shown = surface_order(rows.loc[~is_corners, "ensemble"], surfaces)
+    styles = {
+        name: _line_style(name, colours, corners)
+        for name in in_order(curves["ensemble"], [*shown, *corners])
+    }
     most = int(curves["forward_passes"].max())
     figure = Figure(figsize=(FULL_WIDTH, 3.7), layout="constrained")
     for measure, axes in zip((ACCURACY, NLL), figure.subplots(1, 2), strict=True):
         _set_scale(axes, measure, curves, marks)
-        for name in names:
-            _draw_curve(axes, measure, curves[curves["ensemble"] == name], styles[name])
-        _draw_marks(axes, measure, marks, surfaces, most)
+        for name, style in styles.items():
+            _draw_curve(axes, measure, curves[curves["ensemble"] == name], style)
+        _draw_marks(axes, measure, marks, {name: colours[name] for name in shown}, most)
         axes.set_ylabel(measure.label)
         axes.grid(axis="y")
         _set_members(axes, most, marks.loc[marks["selection"] == "all", "forward_passes"])
@@ -81,20 +89,18 @@ def plot_ensembles(
     return figure
 
 
-def _is_corners(name: str) -> bool:
-    return name == _CORNERS or name.endswith(_OTHER_CORNERS)
-
-
-def _line_style(name: str, surfaces: Sequence[str]) -> dict[str, Any]:
-    if name == _CORNERS:
+def _line_style(
+    name: str, colours: Mapping[str, str], corners: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return how the line of an ensemble looks, of a surface or of its corners."""
+    if name not in corners:
+        label = f"{name} surface, points chosen on val"
+        style = {"linestyle": "-", "marker": ".", "markersize": 4, "label": label}
+        return {"color": colours[name], **style}
+    if name == "corners":
         return {"color": BLACK, "linestyle": "--", "label": "corners, mean over all choices"}
-    surface = name.removesuffix(_OTHER_CORNERS)
-    colour = surface_style(surface, surfaces)[0]
-    if surface != name:
-        label = f"corners of the {surface_label(surface)} surface, mean over all choices"
-        return {"color": colour, "linestyle": "--", "label": label}
-    label = f"{surface_label(surface)} surface, points chosen on val"
-    return {"color": colour, "linestyle": "-", "marker": ".", "markersize": 4, "label": label}
+    label = f"corners of the {corners[name]} surface, mean over all choices"
+    return {"color": colours[corners[name]], "linestyle": "--", "label": label}
 
 
 def _mark(selection: str, colour: str) -> dict[str, Any]:
@@ -135,15 +141,14 @@ def _draw_curve(axes: Axes, measure: Measure, rows: pd.DataFrame, style: dict[st
 
 
 def _draw_marks(
-    axes: Axes, measure: Measure, marks: pd.DataFrame, surfaces: Sequence[str], most: int
+    axes: Axes, measure: Measure, marks: pd.DataFrame, colours: Mapping[str, str], most: int
 ) -> None:
     low, high = measure.space(np.array(axes.get_ylim()))
     rim = 0.03 * (high - low)
     noted: dict[bool, int] = {}  # numbers at the lower rim, at the upper one
-    for index, surface in enumerate(surfaces):
+    for index, (surface, colour) in enumerate(colours.items()):
         part = marks[marks["ensemble"] == surface]
-        colour = surface_style(surface, surfaces)[0]
-        beside = 0.14 * (index - (len(surfaces) - 1) / 2)
+        beside = min(0.14, 0.6 / len(colours)) * (index - (len(colours) - 1) / 2)
         for selection, passes, value in zip(
             part["selection"], part["forward_passes"], measure.values(part), strict=True
         ):

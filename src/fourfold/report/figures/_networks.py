@@ -1,6 +1,6 @@
 """Figures of the trained networks: their training and how far apart they are."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 import seaborn as sns
@@ -20,7 +20,6 @@ from fourfold.report.figures._style import (
     heading,
     in_order,
     paper_style,
-    surface_label,
     surface_order,
     surface_style,
 )
@@ -30,25 +29,29 @@ _SPLITS = {"train": (GREY, (4, 2)), "val": (BLUE, ()), "test": (VERMILLION, ())}
 
 
 @paper_style
-def plot_training(training: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figure:
+def plot_training(
+    training: pd.DataFrame, surfaces: Collection[str], *, seeds: Sequence[int] = ()
+) -> Figure:
     """Draw nll (above) and accuracy (below) per epoch: endpoints left, each surface fit beside.
 
     One line per run and split.
 
     Args:
         training: table `training` of one replicate.
+        surfaces: in their order.
         seeds: seeds of the replicate's corners, for the title.
 
     Raises:
-        InputError: if the table is empty.
+        InputError: if the table is empty or a surface unknown.
     """
     rows = check_run("training", training)
     rows = rows.drop_duplicates(["stage", "item", "split", "epoch"], keep="last")
     endpoints = rows[rows["stage"] == "endpoint"]
     names = ", ".join(sorted(endpoints["item"].unique()))
     columns = {f"endpoints {names}": endpoints} if names else {}
-    for item, fit in rows[rows["stage"] == "fit"].groupby("item"):
-        columns[f"fit of the {surface_label(item)} surface"] = fit
+    fits = rows[rows["stage"] == "fit"]
+    for item in surface_order(fits["item"], surfaces):
+        columns[f"fit of the {item} surface"] = fits[fits["item"] == item]
     figure = Figure(
         figsize=(max(NARROW_WIDTH, 0.5 * FULL_WIDTH * len(columns)), 4.0), layout="constrained"
     )
@@ -88,7 +91,9 @@ def plot_training(training: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
 
 
 @paper_style
-def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figure:
+def plot_geometry(
+    geometry: pd.DataFrame, surfaces: Collection[str], *, seeds: Sequence[int] = ()
+) -> Figure:
     """Draw how far apart networks are in weights, and how often corners disagree in predictions.
 
     Above: one mark per pair of corners; a line is the mean disagreement of a corner with itself
@@ -97,10 +102,12 @@ def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
 
     Args:
         geometry: table `geometry` of one replicate.
+        surfaces: in their order.
         seeds: seeds of the replicate's corners, for the title.
 
     Raises:
-        InputError: if the table is empty or no pair of corners has a disagreement.
+        InputError: if the table is empty, a surface unknown, or no pair of corners has a
+            disagreement.
     """
     rows = check_run("geometry", geometry)
     is_alone = rows["a"] == rows["b"]
@@ -108,20 +115,21 @@ def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
     known = rows[rows["disagreement"].notna()]
     if known.empty:
         raise InputError("table 'geometry' has no disagreement; it needs one per pair of corners.")
-    surfaces = surface_order(rows["surface"])
+    styles = {name: surface_style(name, surfaces) for name in surfaces}
+    shown = surface_order(rows["surface"], styles)
     corners = sum(rows[end].str.startswith("corner_").astype(int) for end in ("a", "b"))
     rows = rows.assign(
         pair=corners.map({2: "corners", 1: "corner to control point", 0: "control points"})
     )
     kinds = [
         (surface, pair)
-        for surface in surfaces
+        for surface in shown
         for pair in in_order(rows.loc[rows["surface"] == surface, "pair"], ["corners"])
     ]
     figure = Figure(figsize=(0.75 * FULL_WIDTH, 2.8 + 0.22 * len(kinds)), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.0, 0.2 * len(kinds)])
-    for index, surface in enumerate(surfaces):
-        colour, marker = surface_style(surface, surfaces)
+    for index, surface in enumerate(shown):
+        colour, marker = styles[surface]
         mark = {
             "marker": marker,
             "linestyle": "",
@@ -133,14 +141,11 @@ def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
             "clip_on": False,
         }
         part = known[known["surface"] == surface]
-        top.plot(
-            part["relative_l2"], 100 * part["disagreement"], label=surface_label(surface), **mark
-        )
+        top.plot(part["relative_l2"], 100 * part["disagreement"], label=surface, **mark)
     scatter = 100 * alone.groupby("surface")["disagreement"].mean()
     scatter = scatter[scatter > 0]  # networks without BatchNorm have none
     for surface, level in scatter.items():
-        colour = surface_style(surface, surfaces)[0]
-        top.axhline(level, color=colour, linewidth=MARKED_WIDTH, zorder=0.5)
+        top.axhline(level, color=styles[surface][0], linewidth=MARKED_WIDTH, zorder=0.5)
     for place, (surface, pair) in enumerate(kinds):
         part = rows[(rows["surface"] == surface) & (rows["pair"] == pair)]
         bottom.plot(
@@ -148,7 +153,7 @@ def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
             [place] * len(part),
             "|",
             markersize=7,
-            color=surface_style(surface, surfaces)[0],
+            color=styles[surface][0],
             markeredgewidth=MARKED_WIDTH,
         )
     top.set_ylim(bottom=0)
@@ -161,13 +166,11 @@ def plot_geometry(geometry: pd.DataFrame, *, seeds: Sequence[int] = ()) -> Figur
         handles,
         labels,
         loc="outside lower center",
-        ncols=len(handles),
+        ncols=min(4, len(handles)),
         title="corners of the surface",
     )
     top.grid()
-    bottom.set_yticks(
-        range(len(kinds)), labels=[f"{surface_label(s)}: {pair}" for s, pair in kinds]
-    )
+    bottom.set_yticks(range(len(kinds)), labels=[f"{name}: {pair}" for name, pair in kinds])
     bottom.set_ylim(len(kinds) - 0.5, -0.5)
     bottom.set_xlim(left=0)
     bottom.set_xlabel("relative L2 distance of the weights (distance / mean norm)")

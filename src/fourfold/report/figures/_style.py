@@ -20,12 +20,9 @@ FULL_WIDTH = 7.0  # inches; two columns of a paper
 NARROW_WIDTH = 4.2  # inches; the least that holds titles and legends
 MARKED_WIDTH = 0.6  # points; outlines of markers and thin lines
 
-_SURFACES = {
-    "linear": ("linear", VERMILLION, "o"),
-    "bezier": ("Bézier", BLUE, "s"),
-    "trajectory": ("trajectory", GREEN, "^"),
-}
-_OTHER_STYLES = [(PURPLE, "D"), (ORANGE, "v"), (SKY, "P"), (BLACK, "X")]
+# Of surfaces in their order; after the last colour they begin again, with other markers.
+_COLOURS = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK)
+_MARKERS = "os^DvPX"
 
 # Starting from "default" shuts out the reader's own matplotlibrc: one table, one figure, anywhere.
 # DejaVu Sans comes with matplotlib. `paper_style` decorates whatever makes or draws a figure.
@@ -146,19 +143,22 @@ def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
     return [name for name in known if name in found] + sorted(found - set(known))
 
 
-def surface_order(names: Iterable[str]) -> list[str]:
-    """Return the distinct surfaces in the order of every figure: linear, bezier, trajectory, ..."""
-    return in_order(names, _SURFACES)
+def surface_order(names: Iterable[str], surfaces: Iterable[str]) -> list[str]:
+    """Return the distinct surfaces of a table in their order.
 
-
-def surface_label(surface: str) -> str:
-    """Return how a figure writes the name of a surface."""
-    return _SURFACES[surface][0] if surface in _SURFACES else surface
+    Raises:
+        InputError: if one is not among `surfaces`.
+    """
+    found, surfaces = dict.fromkeys(names), list(surfaces)
+    if unknown := [name for name in found if name not in surfaces]:
+        raise InputError(
+            f"the table has the surfaces {unknown}, which are not among those to draw, {surfaces}."
+        )
+    return [name for name in surfaces if name in found]
 
 
 def surface_style(surface: str, surfaces: Iterable[str]) -> tuple[str, str]:
-    """Return colour and marker of `surface`; those of foreign ones depend on all `surfaces`."""
-    if surface in _SURFACES:
-        return _SURFACES[surface][1:]
-    foreign = [name for name in surface_order(surfaces) if name not in _SURFACES]
-    return _OTHER_STYLES[foreign.index(surface) % len(_OTHER_STYLES)]
+    """Return colour and marker of `surface`, by its place among `surfaces`."""
+    place = list(surfaces).index(surface)
+    turn, place = divmod(place, len(_COLOURS))
+    return _COLOURS[place], _MARKERS[(place + turn) % len(_MARKERS)]

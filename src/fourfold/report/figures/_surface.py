@@ -1,6 +1,6 @@
 """Figures of surfaces over (u, v): contours, relief and profiles."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,6 @@ from fourfold.report.figures._style import (
     heading,
     in_order,
     paper_style,
-    surface_label,
     surface_order,
 )
 from fourfold.surfaces.points import lattice_rows, own_corner_rows, surface_rows
@@ -85,7 +84,12 @@ _CENTER_MARK = {
 
 @paper_style
 def plot_surfaces(
-    grid: pd.DataFrame, merge: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()
+    grid: pd.DataFrame,
+    merge: pd.DataFrame,
+    surfaces: Collection[str],
+    *,
+    split: str = "test",
+    seeds: Sequence[int] = (),
 ) -> Figure:
     """Draw nll (above) and accuracy (below) over (u, v), one column per surface.
 
@@ -97,13 +101,15 @@ def plot_surfaces(
     Args:
         grid: table `grid` of one replicate; each surface on a complete lattice.
         merge: table `merge` of the same replicate; its rows best-point place the stars.
+        surfaces: in their order.
         split: the split that is shown.
         seeds: seeds of the replicate's corners, for the title.
 
     Raises:
-        InputError: if the split is absent, a table is empty or a lattice incomplete.
+        InputError: if the split is absent, a table is empty, a surface unknown or a lattice
+            incomplete.
     """
-    rows, surfaces = _surfaces(grid, split)
+    rows, surfaces = _surfaces(grid, surfaces, split)
     on_lattice = lattice_rows(rows)
     flat = _flat_surfaces(on_lattice, surfaces)
     columns = [*((name, False) for name in surfaces), *((name, True) for name in flat)]
@@ -133,7 +139,7 @@ def plot_surfaces(
         row[0].set_ylabel("v", rotation=0)
     for (surface, has_own_scale), top, bottom in zip(columns, *panels, strict=True):
         scale = ", own scale" if has_own_scale else ""
-        top.set_title(f"{surface_label(surface)}{scale}\n{top.get_title()}")
+        top.set_title(f"{surface}{scale}\n{top.get_title()}")
         bottom.set_xlabel("u")
     marks = (_CORNER_MARK, _BEST_MARK, _CENTER_MARK, _WORST_MARK)
     figure.legend(
@@ -147,7 +153,7 @@ def plot_surfaces(
 
 @paper_style
 def plot_surfaces_3d(
-    grid: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()
+    grid: pd.DataFrame, surfaces: Collection[str], *, split: str = "test", seeds: Sequence[int] = ()
 ) -> Figure:
     """Draw nll as height over (u, v), one relief per surface.
 
@@ -155,13 +161,15 @@ def plot_surfaces_3d(
 
     Args:
         grid: table `grid` of one replicate; each surface on a complete lattice.
+        surfaces: in their order.
         split: the split that is shown.
         seeds: seeds of the replicate's corners, for the title.
 
     Raises:
-        InputError: if the split is absent, the table is empty or a lattice incomplete.
+        InputError: if the split is absent, the table is empty, a surface unknown or a lattice
+            incomplete.
     """
-    rows, surfaces = _surfaces(grid, split)
+    rows, surfaces = _surfaces(grid, surfaces, split)
     rows = lattice_rows(rows)
     low, high = NLL.limits(NLL.values(rows))
     colours = ScalarMappable(NLL.norm(low, high), colormaps[NLL.colours])
@@ -170,7 +178,7 @@ def plot_surfaces_3d(
     for surface, axes in zip(surfaces, panels, strict=True):
         _draw_relief(axes, colours, *lattice(rows, surface, NLL))
         axes.set_zlim(0, high)
-        axes.set_title(surface_label(surface), y=0.96)
+        axes.set_title(surface, y=0.96)
     _draw_colourbar(figure, colours, NLL, panels)
     figure.suptitle(
         heading("nll as height (linear) and colour (log)", rows, seeds, _statistics(rows))
@@ -179,7 +187,9 @@ def plot_surfaces_3d(
 
 
 @paper_style
-def plot_profiles(grid: pd.DataFrame, *, split: str = "test", seeds: Sequence[int] = ()) -> Figure:
+def plot_profiles(
+    grid: pd.DataFrame, surfaces: Collection[str], *, split: str = "test", seeds: Sequence[int] = ()
+) -> Figure:
     """Draw nll along the two diagonals (above) and around the four edges (below) of each surface.
 
     Solid lines are `split`, dashed ones train. Diagonals go through the points of the lattice,
@@ -188,16 +198,17 @@ def plot_profiles(grid: pd.DataFrame, *, split: str = "test", seeds: Sequence[in
 
     Args:
         grid: table `grid` of one replicate; each surface on a complete lattice.
+        surfaces: in their order.
         split: the split that is drawn solid.
         seeds: seeds of the replicate's corners, for the title.
 
     Raises:
-        InputError: if the split is absent, the table is empty, a lattice incomplete or a corner
-            missing.
+        InputError: if the split is absent, the table is empty, a surface unknown, a lattice
+            incomplete or a corner missing.
     """
-    rows, surfaces = _surfaces(grid, split)
+    rows, surfaces = _surfaces(grid, surfaces, split)
     splits = [name for name in dict.fromkeys((split, "train")) if (grid["split"] == name).any()]
-    drawn = {name: _surfaces(grid, name)[0] for name in splits}
+    drawn = {name: _surfaces(grid, surfaces, name)[0] for name in splits}
     corners = {surface: _corner_nll(grid, surface, split) for surface in surfaces}
     figure = Figure(figsize=_size(surfaces, 4.6), layout="constrained")
     panels = figure.subplots(2, len(surfaces), sharey=True, squeeze=False)
@@ -214,7 +225,7 @@ def plot_profiles(grid: pd.DataFrame, *, split: str = "test", seeds: Sequence[in
             axes.axhspan(band.min(), band.max(), color="#D0D0D0", linewidth=0, zorder=0)
             axes.axhline(band.mean(), color=GREY, linewidth=MARKED_WIDTH, zorder=0.5)
             NLL.set_axis(axes, "y", shown)
-        top.set(title=surface_label(surface), xlim=(0, 1), xlabel="position on the diagonal")
+        top.set(title=surface, xlim=(0, 1), xlabel="position on the diagonal")
         bottom.set(xlim=(0, 4), xlabel="corner (uv)")
         bottom.set_xticks(range(5), labels=[*_CORNERS, "00"])
     for axes in panels[:, 0]:
@@ -229,12 +240,14 @@ def plot_profiles(grid: pd.DataFrame, *, split: str = "test", seeds: Sequence[in
     return figure
 
 
-def _surfaces(grid: pd.DataFrame, split: str) -> tuple[pd.DataFrame, list[str]]:
+def _surfaces(
+    grid: pd.DataFrame, surfaces: Collection[str], split: str
+) -> tuple[pd.DataFrame, list[str]]:
     """Return the rows of the surfaces' points on `split`, and the surfaces in their order."""
     rows = surface_rows(check_run("grid", grid, split=split))
     rank = rows["statistics"].map(list(_STATISTICS).index)
     rows = rows[rank == rank.groupby(rows["surface"]).transform("min")]
-    return rows, surface_order(rows["surface"])
+    return rows, surface_order(rows["surface"], surfaces)
 
 
 def _statistics(rows: pd.DataFrame) -> str:
@@ -256,7 +269,7 @@ def _flat_surfaces(rows: pd.DataFrame, surfaces: list[str]) -> list[str]:
             for measure in (NLL, ACCURACY)
         )
     ]
-    return flat[-2:]  # more would leave each panel too small
+    return flat[-max(2, len(surfaces) - 1) :]  # more would leave each panel too small
 
 
 def _corner_nll(grid: pd.DataFrame, surface: str, split: str) -> NDArray:

@@ -1,0 +1,49 @@
+"""What surfaces are held against belongs to their corners, and is there once for each set of them.
+
+`surfaces` is name -> {`corners`: name of the corner set, `kind`: how that came about (`seeds`: each
+network by a run of its own; `run`: all along one), `fit`: name of the surface's fit, or None}, in
+the order of the experiment.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from fourfold.errors import InputError
+
+Surfaces = Mapping[str, Mapping[str, str | None]]
+
+
+def reference_surfaces(surfaces: Surfaces) -> dict[str, str]:
+    """Return corner set -> the surface whose evaluation its baselines are taken from.
+
+    That is its first surface without a fit, where the center is the mean of the corners, else its
+    first one. The corner sets are in the order of their first use.
+    """
+    found: dict[str, str] = {}
+    for name, surface in surfaces.items():
+        known = found.setdefault(surface["corners"], name)
+        if surface["fit"] is None and surfaces[known]["fit"] is not None:
+            found[surface["corners"]] = name
+    return found
+
+
+def corner_ensembles(surfaces: Surfaces) -> dict[str, str]:
+    """Return corner set -> what the ensembles of its networks are called.
+
+    The first set of independent networks has the plain name `corners`.
+    """
+    kinds = {surface["corners"]: surface["kind"] for surface in surfaces.values()}
+    plain = next((corners for corners, kind in kinds.items() if kind == "seeds"), None)
+    return {corners: "corners" if corners == plain else f"{corners}-corners" for corners in kinds}
+
+
+def check_surfaces(found: Iterable[str], surfaces: Surfaces, what: str) -> None:
+    """Refuse files that are not of these surfaces, each once.
+
+    Raises:
+        InputError: naming both; `what` begins the message.
+    """
+    if sorted(found := list(found)) != sorted(surfaces):
+        raise InputError(
+            f"{what} are of the surfaces {found}, but the experiment has {list(surfaces)}; give "
+            "one of each."
+        )

@@ -1,0 +1,147 @@
+"""What the commands that run networks have in common, beside what all commands have."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from fourfold.data.augment import RandomShiftFlip
+from fourfold.data.dataset import Dataset
+from fourfold.errors import InputError
+from fourfold.networks import build_model
+from fourfold.pipeline.code import code_hash
+from fourfold.pipeline.commands._job import Job, add_job_arguments
+from fourfold.pipeline.commands._settings import add_settings_argument, check_keys
+from fourfold.pipeline.cost import flop_per_image
+from fourfold.training.snapshots import Snapshots
+
+_MOST_THREADS = 1024  # PyTorch ends the process at a million
+
+# What tells one network of an evaluation from another.
+_NETWORK = ("network", "surface", "sample", "u", "v", "statistics")
+
+
+def add_network_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every command that runs networks."""
+    add_job_arguments(parser)
+    add_settings_argument(parser)
+    parser.add_argument("--data", required=True, type=Path, help="folder of prepare-data")
+    parser.add_argument(
+        "--device",
+        default=os.environ.get("FOURFOLD_DEVICE", "auto"),
+        help="auto, cpu or cuda (default: the environment variable FOURFOLD_DEVICE, else auto)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+
+
+def add_state_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a command that a kill does not set back to its start."""
+    parser.add_argument(
+        "--state",
+        required=True,
+        type=Path,
+        help="folder for the state of an unfinished run, which a later run continues; removed at "
+        "the end",
+    )
+    parser.add_argument(
+        "--state-interval",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="time between two states (default: 60)",
+    )
+
+
+class NetworkJob(Job):
+    """One run of a command that runs networks: its data and device as well."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, *sections: str, inputs: Sequence[Path] = ()
+    ) -> None:
+        """Read settings and data, choose the device, start counting the cost."""
+        super().__init__(arguments, *sections, inputs=inputs)
+        if not 1 <= arguments.threads <= _MOST_THREADS:
+            raise InputError(
+                f"--threads is {arguments.threads}; it must be from 1 to {_MOST_THREADS}."
+            )
+        torch.set_num_threads(arguments.threads)
+        self.device = self.cost.device = choose_device(arguments.device)
+        stored = Dataset.load(arguments.data)
+        self.dataset = stored.to(self.device)
+        self.facts = {
+            "data_sha256": stored.sha256(),
+            "device": self.device.type,
+            "threads": arguments.threads,
+        }
+
+    def build_model(self) -> nn.Module:
+        """Build the experiment's network on the job's device."""
+        channels, height, width = self.dataset.image_shape
+        if height != width:
+            raise InputError(
+                f"the images are {height} x {width} pixels; the networks need squares."
+            )
+        model = build_model(
+            **self.settings["network"],
+            channels=channels,
+            image_size=height,
+            classes=len(self.dataset.classes),
+        )
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def augment(self) -> RandomShiftFlip:
+        """Build the experiment's augmentation."""
+        check_keys("augment", self.settings["augment"], RandomShiftFlip)
+        return RandomShiftFlip(**self.settings["augment"])
+
+    def evaluation(self) -> dict[str, Any]:
+        """Return how any network of the experiment is evaluated, from the section `grid`."""
+        grid = self.settings["grid"]
+        return {
+            "batchnorm": grid["batchnorm"],
+            # The rows of a split are in random order: the first ones are a fixed random subset.
+            "batchnorm_images": self.dataset.splits["train"].images[: grid["batchnorm_images"]],
+            "augment": self.augment(),
+            "seed": grid["seed"],
+            "batch_size": grid["batch_size"],
+            "precision": grid["precision"],
+            "preprocess": self.dataset.normalize,
+        }
+
+    def count_evaluated(self, table: pd.DataFrame) -> None:
+        """Count the images behind the rows of an evaluation: one row is one network and split."""
+        networks = table.drop_duplicates([column for column in _NETWORK if column in table])
+        self.cost.evaluated(int(table["n"].sum() + networks["statistics_images"].sum()))
+
+    def snapshots(self, **computation: Any) -> Snapshots:
+        """Return the snapshots of a computation: this job's settings, data, code, and the rest."""
+        if not (interval := self.arguments.state_interval) >= 0:
+            raise InputError(f"--state-interval is {interval}; it must be 0 or more seconds.")
+        made_by = {k: v for k, v in self.metadata().items() if k not in ("git", "hardware")}
+        command = self.arguments.command.replace("-", "_")
+        code = code_hash(command, self.settings["network"]["name"])
+        return Snapshots(self.arguments.state, {**made_by, **computation, "code": code}, interval)
+
+    def write_cost(self, stage: str, item: str, model: nn.Module) -> None:
+        """Write the job's row of the cost table, with the work of its network; call it last."""
+        self._write_cost(stage, item, flop_per_image(model, self.dataset.image_shape))
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for `auto` (a GPU if there is one), `cpu` or `cuda`.
+
+    Raises:
+        InputError: if the name is unknown, or `cuda` is asked for and there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device is {name!r}; choose auto, cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is 'cuda', but PyTorch sees no GPU here; choose auto or cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,102 @@
+"""Laws of what all jobs of a replicate write about themselves."""
+
+import argparse
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fourfold.errors import InputError
+from fourfold.files.table import read_metadata, read_table
+from fourfold.files.tensors import save_tensors
+from fourfold.pipeline.commands._job import Job, surface_files
+from fourfold.pipeline.commands._surfaces import read_surfaces
+
+MADE_BY = {"data_sha256": "d" * 64, "device": "cuda", "threads": 4}
+# Commands that pass no image through a network.
+PLAIN = ("build_linear_surface", "compare_ensembles", "measure_geometry", "measure_differences")
+
+
+def save(path, **header):
+    save_tensors({"x": torch.zeros(1)}, path, header)
+    return path
+
+
+def job(folder, *inputs):
+    given = {"experiment": "e", "replicate": 1, "cost": folder / "jobs" / "cost-x.parquet"}
+    return Job(argparse.Namespace(**given), inputs=inputs)
+
+
+def test_a_job_without_a_network_says_what_its_inputs_agree_in(tmp_path):
+    a = save(tmp_path / "a.safetensors", seeds={"a": 1}, **MADE_BY)
+    b = save(tmp_path / "b.safetensors", seeds={"b": [2]}, **MADE_BY | {"threads": 1})
+    (tmp_path / "corners.json").write_text("{}")
+    found = job(tmp_path, a, b, tmp_path / "corners.json").metadata()
+    assert found["seeds"] == {"a": 1, "b": [2]}
+    assert found["settings"] == {}
+    assert {key: found.get(key) for key in MADE_BY} == MADE_BY | {"threads": None}
+    assert job(tmp_path).facts == {}
+    assert job(tmp_path, a, save(tmp_path / "users.safetensors")).facts == {}
+
+
+def test_whole_tables_have_a_csv_and_parts_of_gathered_ones_have_none(tmp_path):
+    this = job(tmp_path, save(tmp_path / "a.safetensors", **MADE_BY))
+    row = {"surface": "s", "a": "P_01", "b": "P_10", "l2": 1.0, "relative_l2": 0.5, "cosine": 0.9}
+    this.write("geometry", [row | {"disagreement": None}], tmp_path / "tables" / "geometry.parquet")
+    this.write_cost("measure_geometry", "geometry")
+    assert [path.name for path in tmp_path.rglob("*.csv")] == ["geometry.csv"]
+    cost = read_table("cost", tmp_path / "jobs" / "cost-x.parquet").iloc[0]
+    assert (cost["stage"], cost["item"], cost["device"]) == ("measure_geometry", "geometry", "cpu")
+    assert (cost["images_forward"], cost["images_backward"], cost["flop"]) == (0, 0, 0)
+    assert cost["wall_s"] >= 0
+    assert read_metadata(tmp_path / "jobs" / "cost-x.parquet")["data_sha256"] == "d" * 64
+
+
+@pytest.mark.parametrize("command", PLAIN)
+def test_a_command_that_passes_no_image_knows_no_data_network_or_training(command):
+    code = f"import sys, fourfold.pipeline.commands.{command}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    for other in ("networks", "training", "data.dataset", "data.sources", "evaluation.grid"):
+        assert f"fourfold.{other}" not in loaded
+
+
+# --- surfaces and their files ---------------------------------------------------------------------
+
+
+def test_files_of_surfaces_are_told_by_their_headers_whatever_their_order(tmp_path):
+    surfaces = [save(tmp_path / f"{k}.safetensors", name=name) for k, name in enumerate("ab")]
+    logits = [save(tmp_path / f"l{k}.safetensors", surface=name) for k, name in enumerate("ba")]
+    found = surface_files(surfaces=surfaces, logits=logits)
+    assert found == {"a": (surfaces[0], logits[1]), "b": (surfaces[1], logits[0])}
+    for wrong in ([logits[0]], [logits[0], logits[0]], [*logits, logits[0]]):
+        with pytest.raises(InputError, match=r"--logits names .*\['a', 'b'\]"):
+            surface_files(surfaces=surfaces, logits=wrong)
+    with pytest.raises(InputError, match="names none"):
+        surface_files(logits=[save(tmp_path / "other.safetensors", format="x")])
+
+
+def test_surfaces_are_read_in_their_order():
+    text = '{"z": {"corners": "c", "kind": "seeds", "fit": null}, "a": {"corners": "d", '
+    text += '"kind": "run", "fit": "standard"}}'
+    assert read_surfaces(text) == json.loads(text)
+    assert list(read_surfaces(text)) == ["z", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "--surfaces is damaged"),
+        ("[]", "not a JSON object"),
+        ("{}", "an object of surfaces"),
+        ('{"a": "independent"}', "'a' is 'independent'"),
+        ('{"a": {"corners": "c", "kind": "seeds"}}', "corners, kind and fit"),
+        ('{"a": {"corners": null, "kind": "seeds", "fit": null}}', "corners of 'a' is None"),
+        ('{"a": {"corners": "c", "kind": "seeds", "fit": 3}}', "fit of 'a' is 3"),
+    ],
+)
+def test_what_describes_no_surfaces_is_refused(text, said):
+    with pytest.raises(InputError, match=said):
+        read_surfaces(text)

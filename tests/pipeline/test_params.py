@@ -1,0 +1,388 @@
+"""Experiments put together from named parts, and what params.yaml may say."""
+
+import copy
+from functools import reduce
+
+import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
+from project import ROOT
+
+from fourfold.errors import InputError
+from fourfold.pipeline.cli import main
+from fourfold.pipeline.params import origins, read_params, resolve
+from fourfold.pipeline.params_check import check_params
+
+SCHEMA = ROOT / "workflow" / "schemas" / "params.schema.yaml"
+FILES = [ROOT / "params.yaml", ROOT / "tests" / "params.tiny.yaml"]
+
+
+_TINY = read_params(FILES[1])
+
+
+def tiny():
+    return copy.deepcopy(_TINY)
+
+
+def at(values, dotted):
+    return reduce(lambda section, key: section[key], dotted.split("."), values)
+
+
+def leaves(values, start=""):
+    """Return dotted key -> value."""
+    if not isinstance(values, dict):
+        return {start: values}
+    return {
+        key: value
+        for name, inner in values.items()
+        for key, value in leaves(inner, f"{start}.{name}".removeprefix(".")).items()
+    }
+
+
+def with_value(params, dotted, value):
+    """Set what stands at a dotted key, or add it."""
+    *path, key = dotted.split(".")
+    section = params
+    for name in path:
+        section = section.setdefault(name, {})
+    section[key] = value
+    return params
+
+
+def message(params, **options):
+    with pytest.raises(InputError) as refused:
+        check_params(params, SCHEMA, **options)
+    return str(refused.value)
+
+
+# --- putting together -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
+def test_the_files_of_the_repository_are_accepted_and_share_by_name_alone(file):
+    params = read_params(file)
+    assert list(check_params(params, SCHEMA)) == list(params["experiments"])
+    tokens = list(yaml.scan(file.read_text()))
+    assert not any(isinstance(t, (yaml.AnchorToken, yaml.AliasToken)) for t in tokens)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
+def test_every_value_stands_in_the_part_that_is_named_as_its_origin(file):
+    params = read_params(file)
+    for name, experiment in resolve(params).items():
+        stated, values = origins(params, name), leaves(experiment)
+        assert stated.keys() == values.keys() - {"expected_accuracy"} | (
+            {"expected_accuracy"} & params["experiments"][name].keys()
+        )
+        for key, part in stated.items():
+            inner = key
+            if part.split(".")[0] in ("networks", "corners", "surfaces"):
+                inner = key.removeprefix("network.").removeprefix(f"{part}.")
+            assert at(params, f"{part}.{inner}") == values[key], (name, key)
+
+
+def test_a_recipe_takes_its_parents_values_and_an_experiment_has_the_last_word():
+    params = tiny()
+    sgd = params["recipes"]["sgd"]
+    params["recipes"]["adamw"] |= {"threads": 2, "grid": {"points": 5}}
+    params["recipes"]["third"] = {"recipe": "adamw", "grid": {"points": 7, "seed": 9}}
+    params["experiments"]["tiny-vit"] |= {"recipe": "third", "grid": {"points": 9}}
+    params["experiments"]["tiny-vit"]["training"] = {"keep": [0.25, 0.5, 0.75, 1.0]}
+    params["corners"]["listed"]["choose"] = [1.0, 0.25, 0.5, 0.75]
+    vit = check_params(params, SCHEMA)["tiny-vit"]
+    assert vit["threads"] == 2
+    assert vit["grid"] == sgd["grid"] | {"points": 9, "seed": 9}
+    assert vit["training"]["keep"] == [0.25, 0.5, 0.75, 1.0]
+    assert vit["training"]["warmup"] == sgd["training"]["warmup"]
+    stated = origins(params, "tiny-vit")
+    assert [stated[f"grid.{key}"] for key in ("points", "seed", "batch_size")] == [
+        "experiments.tiny-vit",
+        "recipes.third",
+        "recipes.sgd",
+    ]
+
+
+def test_an_optimizer_with_its_name_leaves_nothing_of_another_and_one_without_changes_a_value():
+    params = tiny()
+    adamw = {"name": "adamw", "lr": 0.1, "betas": [0.5, 0.6]}
+    params["experiments"]["tiny-vgg16"]["training"] = {"optimizer": adamw}
+    params["experiments"]["tiny-resnet18"]["training"] = {"optimizer": {"lr": 0.7}}
+    experiments = resolve(params)
+    assert experiments["tiny-vgg16"]["training"]["optimizer"] == adamw
+    assert experiments["tiny-resnet18"]["training"]["optimizer"] == {
+        **params["recipes"]["sgd"]["training"]["optimizer"],
+        "lr": 0.7,
+    }
+    stated = origins(params, "tiny-resnet18")
+    assert stated["training.optimizer.lr"] == "experiments.tiny-resnet18"
+    assert stated["training.optimizer.momentum"] == "recipes.sgd"
+
+
+def test_a_new_fit_and_a_rival_of_one_line_leave_the_others_as_they_are():
+    params = tiny()
+    before = resolve(params)["tiny-resnet18"]
+    long = before["fits"]["standard"] | {"epochs": 50}
+    params["experiments"]["tiny-resnet18"] |= {"fits": {"long": long}}
+    params["experiments"]["tiny-resnet18"]["surfaces"] += ["longer"]
+    params["surfaces"]["longer"] = params["surfaces"]["bezier"] | {"fit": "long"}
+    after = check_params(params, SCHEMA)["tiny-resnet18"]
+    assert after["fits"] == before["fits"] | {"long": long}
+    assert after["surfaces"] == before["surfaces"] | {"longer": params["surfaces"]["longer"]}
+    assert list(after["corners"]) == ["independent", "trajectory"]
+    assert {key: after[key] for key in after.keys() - {"fits", "surfaces"}} == {
+        key: before[key] for key in before.keys() - {"fits", "surfaces"}
+    }
+
+
+def test_resolved_experiments_share_nothing():
+    params = tiny()
+    untouched = copy.deepcopy(params)
+    experiments = resolve(params)
+    other = copy.deepcopy(experiments["tiny-resnet18"])
+    vgg = experiments["tiny-vgg16"]
+    vgg["training"]["optimizer"]["lr"] = vgg["grid"]["points"] = None
+    vgg["training"]["keep"].clear()
+    vgg["network"].clear()
+    vgg["corners"]["independent"].clear()
+    vgg["surfaces"]["linear"].clear()
+    assert params == untouched
+    assert experiments["tiny-resnet18"] == other
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        # names that point nowhere
+        ("run", ["tiny-vgg"], ["run names 'tiny-vgg'", "choose from tiny-vgg16, tiny-resnet18"]),
+        ("experiments.tiny-vit.dataset", "mnist", ["tiny-vit.dataset", "'mnist'", "digits"]),
+        ("experiments.tiny-vit.network", "vit", ["tiny-vit.network", "'vit'", "vit-4"]),
+        ("experiments.tiny-vit.recipe", "adam", ["tiny-vit.recipe", "'adam'", "sgd, adamw"]),
+        ("experiments.tiny-vit.surfaces", ["flat"], ["tiny-vit.surfaces", "'flat'", "linear"]),
+        ("surfaces.linear.corners", "free", ["linear.corners", "'free'", "independent, traj"]),
+        ("surfaces.rival.fit", "long", ["rival.fit", "'long'", "tiny-vgg16", "standard, null"]),
+        ("recipes.adamw.recipe", "adam", ["recipes.adamw.recipe", "'adam'", "sgd, adamw"]),
+        # recipes
+        ("recipes.sgd.recipe", "sgd", ["recipes.sgd is made of itself", "sgd -> sgd"]),
+        ("recipes.sgd.recipe", "adamw", ["made of itself", "sgd -> adamw -> sgd"]),
+        ("recipes.adamw.epochs", 3, ["recipes.adamw: epochs", "training, fits, grid"]),
+        ("recipes.adamw.training.epoch", 3, ["recipes.adamw: training.epoch", "epochs, batch"]),
+        ("recipes.adamw.fits.standard.degree", [2, 2], ["fits.standard.degree", "sampler"]),
+        ("recipes.sgd.network", {}, ["recipes.sgd: network", "recipe, threads"]),
+        ("recipes.other", {"threads": 1}, ["recipes.other lacks augment", "ensembles"]),
+        ("experiments.tiny-vit.epochs", 3, ["experiments.tiny-vit: epochs", "surfaces", "fits"]),
+        ("experiments.tiny-vit.training.optimizer.momentum", 0.5, ["momentum", "name, lr, betas"]),
+        # parts that don't fit together
+        ("surfaces.bezier.degree", [1, 1], ["surfaces.bezier.degree", "nothing to fit", "null"]),
+        ("surfaces.ensembles", {"corners": "independent", "shape": "square", "degree": [1, 1],
+         "fit": None}, ["surfaces.ensembles", "choose another"]),
+        ("corners.independent.count", 5, ["linear", "square, of 4", "independent.count is 5"]),
+        ("seeds.stride", 3, ["seeds.stride is 3", "independent", "4 or more"]),
+        ("recipes.sgd.fits.standard.points_per_step", 5, ["standard.batch_size (from recipes.sgd)",
+         "32", "multiple", "5"]),
+        ("corners.listed.choose", [0.3, 0.5, 0.75, 1.0], ["corners.listed.choose has [0.3]",
+         "tiny-vit.training.keep (from recipes.sgd)", "[0.25, 0.5, 0.75, 1.0]"]),
+        ("recipes.sgd.training.keep", [0.5, 0.75, 1.0], ["training.keep (from recipes.sgd)",
+         "corners.trajectory chooses 4"]),
+        ("recipes.sgd.training.epochs", 2, ["training.keep (from recipes.sgd)", "the same"]),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit_are_refused_in_one_message(key, value, said):
+    text = message(with_value(tiny(), key, value))
+    assert "\n" not in text
+    assert [part for part in said if part not in text] == [], text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "lines"),
+    [
+        ("epochs", 3, [("top level", "'epochs' was unexpected")]),
+        ("replicates", 0, [("replicates", "minimum of 1")]),
+        ("summary.kept", 1.5, [("summary.kept", "maximum of 1")]),
+        ("networks.vit-4.width", 4, [("networks.vit-4", "'width' was unexpected")]),
+        ("networks.vit-4.name", "mlp", [("networks.vit-4.name", "'vit'")]),
+        ("corners.independent.kind", "fork", [("corners.independent.kind", "['seeds', 'run']")]),
+        ("corners.trajectory.count", 4, [("corners.trajectory", "allowed: kind, choose")]),
+        ("corners.trajectory.choose", "test", [("trajectory.choose", "['validation']")]),
+        ("corners.listed.choose", [0.5, 1.0], [("corners.listed.choose", "too short")]),
+        ("surfaces.linear.shape", "cube", [("surfaces.linear.shape", "['square']")]),
+        ("surfaces.linear.degree", [0, 1], [("surfaces.linear.degree.0", "minimum of 1")]),
+        ("surfaces.linear.degree", 2, [("surfaces.linear.degree", "not of type 'array'")]),
+        ("surfaces.linear.fits", None, [("surfaces.linear", "allowed: corners, shape, ")]),
+        ("experiments.tiny-vit.surfaces", [], [("tiny-vit.surfaces", "non-empty")]),
+        ("experiments.tiny-vit.surfaces", ["rival"] * 2, [("tiny-vit.surfaces", "non-unique")]),
+        ("experiments.tiny-vit.expected_accuracy", 95, [("expected_accuracy", "maximum of 1")]),
+        ("experiments.tiny-vit.ensembles", {"max_members": 3}, [
+            ("experiments.tiny-vit.ensembles.max_members", "four corners")]),
+        ("recipes.adamw.training.optimizer.lr", "1e-3", [
+            ("experiments.tiny-vit.training.optimizer.lr (from recipes.adamw)", "write 1.0e-3")]),
+        ("recipes.adamw.training.optimizer", {"name": "adamw", "lr": 0.1}, [
+            ("experiments.tiny-vit.training.optimizer (from recipes.adamw)", "'betas' is a req")]),
+        ("recipes.sgd.training.steps", 3, [
+            ("experiments.tiny-vgg16.training (from recipes.sgd)", "'steps' was unexpected")]),
+        ("recipes.sgd.training.keep", [0.0, 0.5, 0.7, 1.5], [
+            ("training.keep.0 (from recipes.sgd)", "minimum of 0"),
+            ("training.keep.3 (from recipes.sgd)", "maximum of 1")]),
+        ("recipes.sgd.augment", None, [("tiny-vgg16.augment (from recipes.sgd)", "'object'")]),
+    ],
+)  # fmt: skip
+def test_impossible_values_have_a_line_each_with_key_and_rule(key, value, lines):
+    text = message(with_value(tiny(), key, value)).splitlines()
+    assert text[0] == "params.yaml can't be used:"
+    assert len(text) == 1 + len(lines), text
+    for place, said in lines:
+        assert any(f"{place}:" in line and said in line for line in text), (place, text)
+
+
+def test_what_is_wrong_in_a_recipe_is_told_once_for_all_that_use_it():
+    text = message(with_value(tiny(), "recipes.sgd.grid.points", 4)).splitlines()[1:]
+    (line,) = text
+    assert line.startswith("experiments.tiny-vgg16.grid.points (from recipes.sgd): ")
+    assert line.endswith("the same in tiny-resnet18, tiny-vit")
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        *(("experiments", "tiny-vit"), ("recipes", "adamw"), ("surfaces", "listed")),
+        *(("corners", "listed"), ("networks", "vit-4"), ("datasets", "digits")),
+    ],
+)
+@pytest.mark.parametrize("wrong", ["a.b", "a_b", "_a", "-a", "../a", "", "a b", "ä"])
+def test_a_name_that_dvc_or_a_folder_could_not_have_is_refused(section, name, wrong):
+    params = tiny()
+    params[section][wrong] = params[section][name]
+    (line,) = message(params).splitlines()[1:]
+    assert line.startswith(f"{section}: {wrong!r} does not match")
+    assert "letters, digits and hyphens" in line
+
+
+def test_a_fit_has_a_name_of_the_same_kind():
+    fits = {"a.b": tiny()["recipes"]["sgd"]["fits"]["standard"]}
+    (line,) = message(with_value(tiny(), "experiments.tiny-vit.fits", fits)).splitlines()[1:]
+    assert "tiny-vit.fits" in line
+    assert "'a.b' does not match" in line
+
+
+def test_numbers_that_do_not_count_are_refused_with_how_to_write_them():
+    """What YAML 1.1 takes for text, whole numbers with a point, booleans, what is not finite."""
+    wrong = {
+        "training.optimizer.lr": ("1e-3", "; write 1.0e-3"),
+        "training.optimizer.momentum": ("5E-1", "; write 5.0e-1"),
+        "training.weight_decay": (-0.0, "; write 0.0"),
+        "training.clip_norm": ("None", "; write null"),
+        "training.warmup": ("0.1", "; write 0.1 without quotes"),
+        "training.epochs": (4.0, "; write 4"),
+        "training.batch_size": ("32", "; write 32"),
+        "training.compile": ("False", "; write false without quotes"),
+        "fits.standard.optimizer.lr": ("1.5e3", "; write 1.5e+3"),
+        "fits.standard.optimizer.momentum": (True, "not of type 'number'"),
+        "fits.standard.weight_decay": (float("inf"), "inf is not of type 'number'"),
+        "fits.standard.clip_norm": (float("nan"), "nan is not of type 'number'"),
+        "fits.standard.warmup": ("1e400", "'1e400' is not of type 'number'"),
+        "fits.standard.epochs": (True, "True is not of type 'integer'"),
+        "fits.standard.batch_size": (10**30, "maximum of 1000000000"),
+        "fits.standard.points_per_step": ("1e1", "; write 10"),
+        "grid.seed": (-1, "minimum of 0"),
+        "grid.points": ("7", "; write 7"),
+        "grid.search_images": ("none", "; write null"),
+    }
+    params = tiny()
+    for key, (value, _) in wrong.items():
+        with_value(params, f"experiments.tiny-vit.{key}", value)
+    params["experiments"]["tiny-vit"]["training"]["optimizer"]["name"] = "sgd"
+    params["experiments"]["tiny-vit"]["fits"]["standard"]["optimizer"]["name"] = "sgd"
+    lines = message(params).splitlines()[1:]
+    assert len(lines) == len(wrong)
+    for key, (_, said) in wrong.items():
+        (line,) = [line for line in lines if line.startswith(f"experiments.tiny-vit.{key}: ")]
+        assert said in line
+
+
+def test_top_level_numbers_and_lists_are_refused_with_how_to_write_them():
+    params = tiny() | {"replicates": 1.0, "run": "tiny-vit"}
+    assert message(params).splitlines()[1:] == [
+        "replicates: 1.0 is not of type 'integer'; write 1 (Independent repetitions of each "
+        "experiment)",
+        "run: 'tiny-vit' is not of type 'array'; write [tiny-vit] (Names of the experiments to "
+        "build)",
+    ]
+
+
+def test_nested_values_of_the_command_line_are_said_to_need_a_file():
+    params = with_value(tiny(), "recipes.adamw.training.optimizer.lr", "0.1")
+    assert "--configfile" in message(params, as_text=["recipes"])
+    assert "--configfile" not in message(params, as_text=["experiments", "run"])
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [], [[]], {}, {"": None}])
+def test_whatever_stands_in_a_place_ends_in_a_message_or_is_taken(value):
+    """Without the schema as well, for programs that only put experiments together."""
+    for dotted in [
+        *leaves(tiny()),
+        "recipes",
+        "experiments",
+        "surfaces.linear",
+        "recipes.sgd.fits",
+    ]:
+        params = with_value(tiny(), dotted, value)
+        for attempt in (resolve, lambda p: check_params(p, SCHEMA)):
+            try:
+                attempt(copy.deepcopy(params))
+            except InputError as error:
+                assert str(error)
+
+
+# --- on the command line --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("recipes.gpu-vit.training.epochs=60", {"training.epochs": 60}),
+        ("surfaces.bezier.degree=[3,3]", {"surfaces.bezier.degree": [3, 3]}),
+        ("++experiments.cifar10-vit.grid.points=7", {"grid.points": 7}),
+        ("++experiments.cifar10-vit.training.optimizer.lr=0.5", {"training.optimizer.lr": 0.5}),
+        ("networks.vit-s-4.layers=2", {"network.layers": 2}),
+        ("experiments.cifar10-vit.network=vit-4", None),
+    ],
+)
+def test_dvc_sets_one_value_and_no_other(override, changed, tmp_path):
+    file, name = tmp_path / "params.yaml", "cifar10-vit"
+    file.write_text(FILES[0].read_text())
+    before = check_params(read_params(file), SCHEMA)
+    apply_overrides(file, [override])  # what `dvc exp run -S` does
+    after = check_params(read_params(file), SCHEMA)
+    if changed is None:
+        assert after[name] == before[name] | {"network": before["cifar10-vit-cpu"]["network"]}
+        changed = {}
+    else:
+        assert leaves(after[name]) == leaves(before[name]) | changed
+    if "experiments." in override:
+        assert {**after, name: None} == {**before, name: None}
+
+
+def test_params_shows_every_value_and_where_it_comes_from(capsys, tmp_path):
+    params = tiny()
+    params["experiments"]["tiny-vit"] |= {"surfaces": ["linear"], "augment": {"shift": 3}}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(params, sort_keys=False))
+    assert main(["params", "tiny-vit", "--file", str(file)]) == 0
+    rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [key for key, _ in rows] == list(leaves(resolve(params)["tiny-vit"]))
+    shown = {key: " ".join(rest.split()) for key, rest in rows}
+    assert shown["augment.shift"] == "3 experiments.tiny-vit"
+    assert shown["training.optimizer.betas"] == "[0.9, 0.98] recipes.adamw"
+    assert shown["network.name"] == '"vit" networks.vit-4'
+    assert shown["surfaces.linear.fit"] == "null surfaces.linear"
+    assert shown["expected_accuracy"] == "null not stated"
+    assert shown["fits.standard.epochs"] == "2 recipes.sgd, which no surface of it uses"
+
+
+def test_params_of_an_experiment_that_is_not_there_names_those_that_are(capsys):
+    assert main(["params", "vit", "--file", str(FILES[1])]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'vit'" in line
+    assert "tiny-vgg16, tiny-resnet18, tiny-vit" in line
