@@ -36,7 +36,7 @@ def snakemake(project, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
         cwd=project,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(project / "src")},
         capture_output=True,
         text=True,
         timeout=900,

@@ -60,6 +60,27 @@ def test_the_formulas_give_the_flop_that_published_runs_counted(program, params)
     assert compared == 3 * len(published) > 0
 
 
+def test_a_further_surface_costs_its_grid_and_its_fit_and_no_training(program, params):
+    _, before, network, sizes = next(program.networks(params))
+    surfaces, bezier = before["surfaces"], before["surfaces"]["bezier"]
+    after = before | {"surfaces": surfaces | {"rival": bezier | {"degree": [3, 3]}}}
+    flop = [program.stage_flop(experiment, network, sizes) for experiment in (before, after)]
+    assert flop[1]["train_endpoint"] == flop[0]["train_endpoint"]
+    assert flop[1]["fit_bezier_surface"] == 2 * flop[0]["fit_bezier_surface"]
+    assert 3 * flop[1]["evaluate_grid"] == pytest.approx(4 * flop[0]["evaluate_grid"])
+    assert program.fit_vectors(after) > program.fit_vectors(before)
+
+
+def test_corners_from_one_run_cost_one_training_and_no_fit(program, params):
+    _, four, network, sizes = next(program.networks(params))
+    one = four | {
+        part: {"trajectory": four[part]["trajectory"]} for part in ("corners", "surfaces")
+    }
+    flop = [program.stage_flop(experiment, network, sizes) for experiment in (four, one)]
+    assert flop[0]["train_endpoint"] == 4 * flop[1]["train_endpoint"]
+    assert flop[1]["fit_bezier_surface"] == program.fit_vectors(one) == 0
+
+
 @pytest.mark.parametrize("points", [1, 4])
 @pytest.mark.parametrize("degree", [(2, 2), (3, 2)])
 @pytest.mark.parametrize(("optimizer", "moments"), [("sgd", 1), ("adamw", 2)])

@@ -31,7 +31,7 @@ def build_model(
         InputError: if the name or a setting is unknown, or a size does not fit the images.
     """
     if name not in MODELS:
-        raise InputError(f"model.name is {name!r}; choose one of {', '.join(MODELS)}.")
+        raise InputError(f"network.name is {name!r}; choose one of {', '.join(MODELS)}.")
     builder: Callable[..., nn.Module] = import_module(f"{__name__}.{name}").build
     _check_settings(name, builder, settings)
     return builder(channels=channels, image_size=image_size, classes=classes, **settings)
@@ -42,5 +42,5 @@ def _check_settings(name: str, builder: Callable[..., nn.Module], settings: Mapp
     unknown = sorted(set(settings) - set(allowed))
     if unknown:
         raise InputError(
-            f"model {name!r} has no setting {unknown[0]!r}; it takes {', '.join(allowed)}."
+            f"network {name!r} has no setting {unknown[0]!r}; it takes {', '.join(allowed)}."
         )
