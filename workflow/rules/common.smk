@@ -14,8 +14,6 @@ TARGETS = Targets(config)
 
 # The folder of one replicate of one experiment.
 REPLICATE = "results/{experiment}/{replicate}"
-# What evaluating a few networks takes from the section `grid`.
-EVALUATION = ["batchnorm", "batchnorm_images", "seed", "batch_size", "precision"]
 
 # Commands run in the Python that runs Snakemake, whether or not its environment is activated. The
 # data folder and the device go to them here, not among their params: where files lie and where a
@@ -89,49 +87,36 @@ def prepared_data(wildcards):
 # --- what jobs take from params.yaml --------------------------------------------------------------
 
 
-def settings(*sections, **keys):
-    """Return a params function: sections of the experiment as JSON.
+def read(rule, wildcards):
+    """Return what a job reads of its experiment, see `targets.READS`."""
+    of_job = {key: wildcards[key] for key in ("surface", "corners") if key in wildcards.keys()}
+    return TARGETS.read(rule, wildcards.experiment, **of_job)
+
+
+def settings(rule):
+    """Return a params function: the sections that a job reads, as JSON.
 
     The text is the same whatever the order and the comments in params.yaml, so that a job reruns
-    when a value that it reads has changed, and only then. `section=[...]` takes some keys of it;
-    `fit` and `corners` are those of the job's surface or corner set.
+    when a value that it reads has changed, and only then.
     """
 
     def as_json(wildcards):
-        experiment = EXPERIMENTS[wildcards.experiment]
-        taken = {section: experiment[section] for section in sections if section in experiment}
-        if "fit" in sections:
-            taken["fit"] = experiment["fits"][experiment["surfaces"][wildcards.surface]["fit"]]
-        if "corners" in sections:
-            taken["corners"] = experiment["corners"][wildcards.corners]
-        for section, names in keys.items():
-            taken[section] = {name: experiment[section][name] for name in names}
-        return json.dumps(taken, sort_keys=True)
+        sections = read(rule, wildcards)
+        beside = ("degree", "surfaces")  # have arguments of their own
+        sections = {name: value for name, value in sections.items() if name not in beside}
+        return json.dumps(sections, sort_keys=True)
 
     return as_json
 
 
-def surfaces_as_json(wildcards):
-    """Return what tables can't tell of an experiment's surfaces: corners, their kind, the fit."""
-    return json.dumps(described(wildcards.experiment))
+def degree(rule):
+    """Return a params function: the degree of the job's surface along its coordinates."""
+    return lambda wildcards: read(rule, wildcards)["degree"]
 
 
-def described(experiment):
-    """Return surface -> its corner set, the kind of that, and the name of its fit or None."""
-    of = EXPERIMENTS[experiment]
-    return {
-        name: {
-            "corners": surface["corners"],
-            "kind": of["corners"][surface["corners"]]["kind"],
-            "fit": surface["fit"],
-        }
-        for name, surface in of["surfaces"].items()
-    }
-
-
-def degree(wildcards):
-    """Return the degree of a surface along its coordinates."""
-    return EXPERIMENTS[wildcards.experiment]["surfaces"][wildcards.surface]["degree"]
+def surfaces_as_json(rule):
+    """Return a params function: the experiment's surfaces, in their order."""
+    return lambda wildcards: json.dumps(read(rule, wildcards)["surfaces"])
 
 
 def job(wildcards):

@@ -16,8 +16,8 @@ rule compare_ensembles:
         runtime=network_runtime(comparison_epochs),
     params:
         job=job,
-        settings=settings("ensembles"),
-        surfaces=surfaces_as_json,
+        settings=settings("compare_ensembles"),
+        surfaces=surfaces_as_json("compare_ensembles"),
         code=code("compare_ensembles"),
     shell:
         "python -m fourfold compare-ensembles {params.job} --settings {params.settings:q}"
@@ -44,8 +44,8 @@ rule compare_merges:
         runtime=network_runtime(comparison_epochs),
     params:
         job=network_job,
-        settings=settings("network", "augment", grid=EVALUATION),
-        described=surfaces_as_json,
+        settings=settings("compare_merges"),
+        described=surfaces_as_json("compare_merges"),
         code=code("compare_merges", builds_network=True),
     shell:
         "python -m fourfold compare-merges {params.job} --threads {threads} --settings {params.settings:q}"

@@ -22,7 +22,7 @@ rule evaluate_grid:
         runtime=network_runtime(grid_epochs),
     params:
         job=network_job,
-        settings=settings("network", "augment", "grid"),
+        settings=settings("evaluate_grid"),
         code=code("evaluate_grid", builds_network=True),
     shell:
         "python -m fourfold evaluate-grid {params.job} --threads {threads} --settings {params.settings:q}"

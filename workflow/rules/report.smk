@@ -57,7 +57,7 @@ rule plot_figures:
         code=code("plot_figures"),
         tables=lambda wildcards, input: str(Path(input.tables[0]).parent),
         figures=lambda wildcards, output: str(Path(output.svg[0]).parent),
-        surfaces=surfaces_as_json,
+        surfaces=surfaces_as_json("plot_figures"),
     shell:
         "python -m fourfold plot-figures --tables {params.tables} --surfaces {params.surfaces:q}"
         " --output {params.figures} > {log} 2>&1"
@@ -93,7 +93,7 @@ rule summarize:
         runtime=plain_runtime,
     params:
         kept=config["summary"]["kept"],
-        surfaces=json.dumps({name: described(name) for name in config["run"]}),
+        surfaces=json.dumps({name: TARGETS.described(name) for name in config["run"]}),
         code=code("summarize"),
     shell:
         "python -m fourfold summarize --grid {input.grid} --barrier {input.barrier}"

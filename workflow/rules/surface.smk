@@ -18,7 +18,7 @@ rule build_linear_surface:
         runtime=network_runtime(comparison_epochs),
     params:
         job=job,
-        degree=degree,
+        degree=degree("build_linear_surface"),
         code=code("build_linear_surface"),
     shell:
         "python -m fourfold build-linear-surface {params.job} --name {wildcards.surface}"
@@ -47,8 +47,8 @@ rule fit_bezier_surface:
         runtime=network_runtime(fitting_epochs),
     params:
         job=network_job,
-        settings=settings("network", "augment", "fit"),
-        degree=degree,
+        settings=settings("fit_bezier_surface"),
+        degree=degree("fit_bezier_surface"),
         seed=lambda wildcards: TARGETS.fit_seed(wildcards.replicate),
         state=f"{REPLICATE}/unfinished-{{surface}}",
         code=code("fit_bezier_surface", builds_network=True),

@@ -21,7 +21,7 @@ rule train_endpoint:
         runtime=network_runtime(training_epochs),
     params:
         job=network_job,
-        settings=settings("network", "augment", "training"),
+        settings=settings("train_endpoint"),
         code=code("train_endpoint", builds_network=True),
         state=f"{REPLICATE}/unfinished-seed{{seed}}",
     shell:
@@ -52,7 +52,7 @@ rule select_trajectory_corners:
         runtime=network_runtime(comparison_epochs),
     params:
         job=network_job,
-        settings=settings("network", "augment", "training", "corners", grid=EVALUATION),
+        settings=settings("select_trajectory_corners"),
         code=code("select_trajectory_corners", builds_network=True),
     shell:
         "python -m fourfold select-trajectory-corners {params.job} --threads {threads}"

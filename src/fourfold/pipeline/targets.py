@@ -16,7 +16,24 @@ SUMMARY = (
     *(f"results/figures/summary.{kind}" for kind in ("png", "svg")),
 )
 
-Experiment = Mapping[str, Any]  # resolved
+# What evaluating a few networks takes from the section `grid`.
+_EVALUATION = {"grid": ("batchnorm", "batchnorm_images", "seed", "batch_size", "precision")}
+# What the jobs of a rule read of their experiment: sections, of some of them a few keys. `fit` and
+# `corners` are those of the job's surface or corner set; `surfaces` is what tables can't tell of
+# the surfaces; `degree` is that of the job's surface.
+READS: dict[str, tuple[str | dict[str, tuple[str, ...]], ...]] = {
+    "train_endpoint": ("network", "augment", "training"),
+    "select_trajectory_corners": ("network", "augment", "training", "corners", _EVALUATION),
+    "build_linear_surface": ("degree",),
+    "fit_bezier_surface": ("network", "augment", "fit", "degree"),
+    "evaluate_grid": ("network", "augment", "grid"),
+    "compare_ensembles": ("ensembles", "surfaces"),
+    "compare_merges": ("network", "augment", _EVALUATION, "surfaces"),
+    "measure_geometry": (),
+    "measure_differences": (),
+    "plot_figures": ("surfaces",),
+    "summarize": ("surfaces",),
+}
 
 
 class Targets:
@@ -101,6 +118,46 @@ class Targets:
             names += [f"{corners}-corners" for corners in self.chosen_corners(experiment)]
             names += ["ensembles", "merges", "geometry", "differences"]
         return [f"jobs/{part}-{name}.parquet" for name in names]
+
+    # --- what a job reads ---
+
+    def read(
+        self, rule: str, experiment: str, surface: str | None = None, corners: str | None = None
+    ) -> dict[str, Any]:
+        """Return what the jobs of a rule read of an experiment; when it changes, they run again.
+
+        Args:
+            rule: its name.
+            experiment: name.
+            surface: of the job, where it has one.
+            corners: the job's corner set, where it has one.
+        """
+        of, read = self.experiments[experiment], {}
+        for part in READS[rule]:
+            if isinstance(part, dict):
+                for section, keys in part.items():
+                    read[section] = {key: of[section][key] for key in keys}
+            elif part == "fit":
+                read[part] = of["fits"][of["surfaces"][surface]["fit"]]
+            elif part == "degree":
+                read[part] = of["surfaces"][surface]["degree"]
+            elif part == "surfaces":
+                read[part] = self.described(experiment)
+            else:
+                read[part] = of[part][corners] if part == "corners" else of[part]
+        return read
+
+    def described(self, experiment: str) -> dict[str, dict[str, Any]]:
+        """Return surface -> its corner set, the kind of that, and the name of its fit or None."""
+        of = self.experiments[experiment]
+        return {
+            name: {
+                "corners": surface["corners"],
+                "kind": of["corners"][surface["corners"]]["kind"],
+                "fit": surface["fit"],
+            }
+            for name, surface in of["surfaces"].items()
+        }
 
     # --- all of it ---
 
