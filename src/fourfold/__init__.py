@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from fourfold.errors import DivergenceError, FourfoldError, InputError
     from fourfold.evaluation.batchnorm import reestimate_batchnorm
     from fourfold.evaluation.geometry import measure_barriers, measure_distances
-    from fourfold.evaluation.grid import evaluate_grid, evaluate_points, grid_points, predict
+    from fourfold.evaluation.grid import evaluate_grid, evaluate_points, predict
     from fourfold.evaluation.metrics import (
         average_predictions,
         classification_metrics,
         disagreement,
     )
     from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
+    from fourfold.surfaces.points import grid_points
     from fourfold.surfaces.surface import BezierSurface
     from fourfold.training.fit import fit
     from fourfold.training.snapshots import Snapshots
@@ -31,10 +32,11 @@ _MODULES = {
     "errors": ["DivergenceError", "FourfoldError", "InputError"],
     "training.fit": ["fit"],
     "evaluation.geometry": ["measure_barriers", "measure_distances"],
-    "evaluation.grid": ["evaluate_grid", "evaluate_points", "grid_points", "predict"],
+    "evaluation.grid": ["evaluate_grid", "evaluate_points", "predict"],
     "combination.merge": ["average_states", "greedy_soup"],
     "evaluation.metrics": ["average_predictions", "classification_metrics", "disagreement"],
     "training.snapshots": ["Snapshots"],
+    "surfaces.points": ["grid_points"],
     "surfaces.surface": ["BezierSurface"],
     "training.train": ["train"],
     "combination.selection": ["select_corners"],

@@ -6,10 +6,20 @@ the order of the experiment.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import TypedDict
 
 from fourfold.errors import InputError
 
-Surfaces = Mapping[str, Mapping[str, str | None]]
+
+class Described(TypedDict):
+    """What tables can't tell of a surface."""
+
+    corners: str
+    kind: str
+    fit: str | None
+
+
+Surfaces = Mapping[str, Described]
 
 
 def reference_surfaces(surfaces: Surfaces) -> dict[str, str]:

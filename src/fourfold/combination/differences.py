@@ -60,7 +60,7 @@ def measure_differences(
 
 
 # comparison, split, metric, and for each image the surface's value and what it is held against
-_Difference = tuple[str, str, str, NDArray, NDArray]
+_Difference = tuple[str, str, str, NDArray[np.float64], NDArray[np.float64]]
 
 
 def _low_loss(examples: Examples, kept: float) -> Iterator[_Difference]:
@@ -113,7 +113,7 @@ def _ensemble(logits: SurfaceLogits) -> Iterator[_Difference]:
         yield "ensemble", "test", metric, value, reference
 
 
-def _of_images(members: Tensor, labels: Tensor) -> tuple[NDArray, NDArray]:
+def _of_images(members: Tensor, labels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return whether the members' average is right, and its nll, for each image."""
     nll, correct = per_image(average_predictions(members), labels)
     return correct.double().numpy(), nll.double().numpy()

@@ -8,7 +8,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fourfold.combination.baselines import Surfaces, check_surfaces, reference_surfaces
+from fourfold.combination.baselines import (
+    Described,
+    Surfaces,
+    check_surfaces,
+    reference_surfaces,
+)
 from fourfold.errors import InputError
 from fourfold.surfaces.layout import StateDict
 from fourfold.surfaces.points import (
@@ -62,17 +67,17 @@ def compare_merges(
             at = part[(part["u"] == u) & (part["v"] == v)]
             rows += _rows({"merge": merge, **of, "u": u, "v": v, "selected_on": selected_on}, at)
     for corners, name in references.items():
-        of = {"surface": name, "corners": corners, "u": None, "v": None}
+        of_soup = {"surface": name, "corners": corners, "u": None, "v": None}
         is_fitted = surfaces[name]["fit"] is not None
         for merge, selected_on, found in _soups(
             corners_of(name), own_corner_rows(parts[name]), evaluate, uniform=is_fitted
         ):
-            rows += _rows({"merge": merge, **of, "selected_on": selected_on}, found)
+            rows += _rows({"merge": merge, **of_soup, "selected_on": selected_on}, found)
     return rows
 
 
 def _points(
-    grid: pd.DataFrame, surface: Mapping[str, str | None], is_reference: bool
+    grid: pd.DataFrame, surface: Described, is_reference: bool
 ) -> Iterator[tuple[str, pd.DataFrame, str, Point]]:
     """Yield the merges that are points of one surface: name, rows, where selected, and (u, v)."""
     points, corners = lattice_rows(grid), own_corner_rows(grid)

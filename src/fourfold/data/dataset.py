@@ -57,7 +57,7 @@ class Split:
             return self._verified_sha256
         digest = hashlib.sha256(json.dumps(list(self.images.shape)).encode())
         for tensor in (self.images, self.labels):
-            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 
@@ -93,7 +93,8 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
-        return tuple(self.splits["train"].images.shape[1:])
+        _, channels, height, width = self.splits["train"].images.shape
+        return channels, height, width
 
     @property
     def normalize(self) -> Normalize:

@@ -98,7 +98,7 @@ def as_splits(splits: Any) -> dict[str, tuple[Tensor, Tensor]]:
             raise InputError(
                 f"split {name!r} is {type(pair).__name__}; give a pair (images, labels) of tensors."
             )
-        checked[name] = as_examples(*pair, name)
+        checked[name] = as_examples(pair[0], pair[1], name)
     return checked
 
 

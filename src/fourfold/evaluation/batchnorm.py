@@ -1,5 +1,7 @@
 """Exact re-estimation of BatchNorm statistics, for weights that were not trained with them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -10,7 +12,11 @@ from fourfold.data.inputs import as_tensor
 from fourfold.errors import InputError
 from fourfold.evaluation.precision import compute_precision
 from fourfold.surfaces.layout import first_names
-from fourfold.surfaces.modules import batchnorm_layers, other_statistics
+from fourfold.surfaces.modules import (
+    batchnorm_layers,
+    other_statistics,
+    running_statistics,
+)
 
 
 class _Statistics:
@@ -87,11 +93,14 @@ def reestimate_batchnorm(
     images = augment_once(images, augment, seed, "batchnorm")
     statistics = {layer: _Statistics() for layer in layers}
 
-    def collect(layer: _BatchNorm, positional: tuple, named: dict, _output: Tensor) -> None:
+    def collect(
+        layer: _BatchNorm, positional: tuple[Any, ...], named: dict[str, Any], _output: Tensor
+    ) -> None:
         # With momentum 1 the running statistics are those of the batch just seen: no second pass.
         inputs = positional[0] if positional else named["input"]
         count = inputs.numel() // inputs.shape[1]
-        statistics[layer].add(count, layer.running_mean, layer.running_var)
+        mean, variance = running_statistics(layer)
+        statistics[layer].add(count, mean, variance)
 
     modes = {module: module.training for module in model.modules()}
     momenta = {layer: layer.momentum for layer in layers}
@@ -106,9 +115,8 @@ def reestimate_batchnorm(
                 model(prepare(images[batch]))
         for layer, seen in statistics.items():
             if seen.counts:  # a layer that the forward pass skips keeps what it has
-                mean, variance = seen.combine()
-                layer.running_mean.copy_(mean)
-                layer.running_var.copy_(variance)
+                for running, value in zip(running_statistics(layer), seen.combine(), strict=True):
+                    running.copy_(value)
     finally:
         for hook in hooks:
             hook.remove()

@@ -12,7 +12,7 @@ LEVEL = 0.95
 _AT_A_TIME = 100  # draws; their counts are a matrix of draws x images
 
 
-def bootstrap_means(values: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> NDArray:
+def bootstrap_means(values: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> NDArray[np.float64]:
     """Return the means of (k, n) values over n images drawn with replacement, (k, draws).
 
     A draw takes the same images for all k rows, and for every call with the same n and seed: means
@@ -70,6 +70,6 @@ def student_interval(values: Sequence[float], level: float = LEVEL) -> tuple[flo
     """Return the interval of the mean of two or more values by Student's t."""
     from scipy.stats import t
 
-    values = np.asarray(values, dtype=np.float64)
-    half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return float(values.mean() - half), float(values.mean() + half)
+    given = np.asarray(values, dtype=np.float64)
+    half = t.ppf((1 + level) / 2, len(given) - 1) * given.std(ddof=1) / len(given) ** 0.5
+    return float(given.mean() - half), float(given.mean() + half)

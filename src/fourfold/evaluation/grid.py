@@ -263,7 +263,8 @@ def evaluate_networks(
     moved = {
         name: (images.to(device), labels.to(device)) for name, (images, labels) in splits.items()
     }
-    settings = {"batch_size": batch_size, "precision": precision, "preprocess": preprocess}
+    settings: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
+    settings["preprocess"] = preprocess
     kept = set(splits if keep_logits is None else keep_logits)
     rows: list[dict[str, Any]] = []
     logits: dict[str, list[Tensor]] = {name: [] for name in splits if name in kept}
@@ -291,7 +292,7 @@ def evaluate_networks(
             correct[name].append(of_image[1].cpu())
         if on_network is not None:
             on_network(position + 1)
-    return Evaluation(pd.DataFrame(rows), *(_stack(parts) for parts in (logits, nll, correct)))
+    return Evaluation(pd.DataFrame(rows), _stack(logits), _stack(nll), _stack(correct))
 
 
 def _without_infinities(logits: Tensor, split: str, position: int) -> Tensor:
@@ -347,7 +348,7 @@ def batchnorm_mode(model: nn.Module, asked: str | None = None) -> str:
     if asked not in ("interpolated", "own"):
         check_found(model)
     if not batchnorm_layers(model):
-        return asked if other_statistics(model) else "none"
+        return asked if asked is not None and other_statistics(model) else "none"
     if asked == "none":
         raise InputError(
             "batchnorm is 'none', but the model keeps BatchNorm statistics; choose 'reestimated' "

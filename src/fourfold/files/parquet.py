@@ -16,7 +16,7 @@ from fourfold.files.reading import reading, require_file
 BATCH_ROWS = 64  # of images, some hundred MB at most
 
 
-def parsing(path: str | Path) -> contextlib.AbstractContextManager:
+def parsing(path: str | Path) -> contextlib.AbstractContextManager[None]:
     """Turn what pyarrow raises into a message that names the file; for calls of pyarrow alone."""
     return reading(path, "parquet file", pa.ArrowException, MemoryError, OverflowError)
 

@@ -19,7 +19,7 @@ _REASON_LENGTH = 300  # characters of another library's message, which may quote
 
 # What libraries raise for damaged files, and a look-up of what is not there. A TypeError or an
 # AttributeError is a mistake of ours, and must be seen as one: check types with `check_fields`.
-_DAMAGE = (EOFError, KeyError, OSError, RecursionError, ValueError)
+_DAMAGE: tuple[type[Exception], ...] = (EOFError, KeyError, OSError, RecursionError, ValueError)
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def reading(
         if printable(str(path)) in str(error):
             raise
         raise InputError(f"{path}: {error}") from error
-    except (*_DAMAGE, *others) as error:
+    except _DAMAGE + others as error:
         cure = cure or "get it again, or build it again"
         raise InputError(f"{path} is no readable {what}: {reason(error)}; {cure}.") from error
 

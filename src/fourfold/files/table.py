@@ -184,7 +184,9 @@ def make_table(
     return _conform(name, frame, where=f"table {name!r}")
 
 
-def write_table(name: str, frame: pd.DataFrame, path: str | Path, metadata: Mapping = {}) -> None:
+def write_table(
+    name: str, frame: pd.DataFrame, path: str | Path, metadata: Mapping[str, Any] = {}
+) -> None:
     """Write `frame` as table `name` to a parquet file, completely or not at all.
 
     `metadata` (JSON values) goes into the file's schema under the key `fourfold`.

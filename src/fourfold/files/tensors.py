@@ -24,7 +24,7 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -58,16 +58,6 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with _open(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, _parse_header(file, path)
-
-
-@contextlib.contextmanager
-def _open(path: str | Path) -> Iterator[Any]:
-    require_file(path)
-    with (
-        reading(path, "safetensors file", SafetensorError),
-        safe_open(path, framework="pt") as opened,
-    ):
-        yield opened
 
 
 @contextlib.contextmanager

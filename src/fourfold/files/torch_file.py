@@ -91,8 +91,7 @@ def load_torch(path: Path, key: str | None) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")
             others = _names_of_no_tensors(file)
             file.seek(0)
-            stand_ins = [(_stand_in(name), name) for name in others]
-            with torch.serialization.safe_globals(stand_ins):
+            with torch.serialization.safe_globals([(_stand_in(name), name) for name in others]):
                 loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files end in errors of many kinds, IndexError among them
         # The context of an UnpicklingError of torch is the reason, without advice for programmers.
@@ -120,7 +119,9 @@ def _names_of_no_tensors(file: BinaryIO) -> set[str]:
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     file.seek(0)
     pickles = (pickletools.genops(file) for _ in range(4))  # format, version, system, object
-    found = {tuple(x.split(" ")) for ops in pickles for op, x, _ in ops if op.name == "GLOBAL"}
+    found = {
+        str(x).partition(" ")[::2] for ops in pickles for op, x, _ in ops if op.name == "GLOBAL"
+    }
     # Files of torch.save have the names of Python 2.
     of_3 = (NAME_MAPPING.get(x, (IMPORT_MAPPING.get(x[0], x[0]), x[1])) for x in found)
     return {name for name in map(".".join, of_3) if not re.match(_OF_TENSORS, name)}

@@ -37,7 +37,9 @@ def build_model(
     return builder(channels=channels, image_size=image_size, classes=classes, **settings)
 
 
-def _check_settings(name: str, builder: Callable[..., nn.Module], settings: Mapping) -> None:
+def _check_settings(
+    name: str, builder: Callable[..., nn.Module], settings: Mapping[str, Any]
+) -> None:
     allowed = list(builder.__kwdefaults__ or {})
     unknown = sorted(set(settings) - set(allowed))
     if unknown:

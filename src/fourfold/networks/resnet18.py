@@ -40,7 +40,8 @@ class ResNet18(nn.Module):
         """Map images (batch, channels, height, width) to logits (batch, classes)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
+        return logits
 
 
 def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:

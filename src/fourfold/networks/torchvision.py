@@ -1,5 +1,7 @@
 """Networks just as torchvision builds them, for RGB images of any size."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 from fourfold.errors import InputError
@@ -34,4 +36,5 @@ def build(
         )
     if architecture == "vgg16" and image_size < 32:
         raise InputError(f"torchvision's vgg16 needs images of 32 pixels, got {image_size}.")
-    return getattr(import_torchvision("models"), architecture)(num_classes=classes)
+    builder: Callable[..., nn.Module] = getattr(import_torchvision("models"), architecture)
+    return builder(num_classes=classes)

@@ -49,7 +49,7 @@ def build(
         )
     if hidden % heads:
         raise InputError(f"model.hidden is {hidden}; it must be a multiple of heads = {heads}.")
-    network = VisionTransformer(
+    network: nn.Module = VisionTransformer(
         image_size=image_size,
         patch_size=patch_size,
         num_layers=layers,
@@ -62,8 +62,8 @@ def build(
     if channels != 3:  # torchvision's patch embedding is for RGB; initialized as there
         network.conv_proj = nn.Conv2d(channels, hidden, patch_size, stride=patch_size)
         nn.init.trunc_normal_(
-            network.conv_proj.weight, std=math.sqrt(1 / (channels * patch_size**2))
+            network.get_parameter("conv_proj.weight"), std=math.sqrt(1 / (channels * patch_size**2))
         )
-        nn.init.zeros_(network.conv_proj.bias)
-    nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
+        nn.init.zeros_(network.get_parameter("conv_proj.bias"))
+    nn.init.trunc_normal_(network.get_parameter("heads.head.weight"), std=0.02)
     return network

@@ -73,7 +73,8 @@ def flop_per_image(model: nn.Module, image_shape: tuple[int, ...]) -> int:
     finally:
         torch.backends.mha.set_fastpath_enabled(was_fused)
         model.train(was_training)
-    return counter.get_total_flops()
+    flop: int = counter.get_total_flops()
+    return flop
 
 
 def describe_device(device: torch.device) -> str:

@@ -31,7 +31,8 @@ def read_params(path: str | Path) -> dict[str, Any]:
         InputError: as `check_yaml`.
     """
     check_yaml(path)
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    params: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    return params
 
 
 def resolve(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -126,7 +127,8 @@ def _recipe(
     parent = own.pop("recipe", None)
     if parent is None:
         _require(own, RECIPE, where)
-        values, stated = dict.fromkeys(RECIPE), {}
+        values: dict[str, Any] = dict.fromkeys(RECIPE)
+        stated: Origins = {}
     else:
         check_name(params, "recipes", parent, f"{where}.recipe")
         values, stated = _recipe(params, parent, (*above, name))

@@ -73,7 +73,8 @@ def check_params(
 
 @functools.cache
 def _read_schema(path: str | Path) -> dict[str, Any]:
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    schema: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return schema
 
 
 def _is_integer(checker: Any, value: Any) -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 from fourfold.pipeline.params import resolve
 
 SPLITS = ("train", "val", "test")
-FIGURES = ("surfaces", "surfaces_3d", "profiles", "ensembles", "merges", "differences")
-FIGURES += ("training", "geometry")
+FIGURES: tuple[str, ...] = ("surfaces", "surfaces_3d", "profiles", "ensembles", "merges")
+FIGURES += ("differences", "training", "geometry")
 # Tables of one replicate, beside those of each surface and of each corner set that is chosen.
 TABLES = ("barrier", "ensemble", "merge", "geometry", "difference", "endpoints", "training", "cost")
 SUMMARY = (
@@ -17,7 +17,9 @@ SUMMARY = (
 )
 
 # What evaluating a few networks takes from the section `grid`.
-_EVALUATION = {"grid": ("batchnorm", "batchnorm_images", "seed", "batch_size", "precision")}
+_EVALUATION: dict[str, tuple[str, ...]] = {
+    "grid": ("batchnorm", "batchnorm_images", "seed", "batch_size", "precision")
+}
 # What the jobs of a rule read of their experiment: sections, of some of them a few keys. `fit` and
 # `corners` are those of the job's surface or corner set; `surfaces` is what tables can't tell of
 # the surfaces; `degree` is that of the job's surface.
@@ -80,7 +82,8 @@ class Targets:
 
     def fit_seed(self, replicate: int | str) -> int:
         """Return the seed of a replicate's fits, the same for all of them."""
-        return self.params["seeds"]["fit"] + int(replicate)
+        first: int = self.params["seeds"]["fit"]
+        return first + int(replicate)
 
     def tables(self, experiment: str) -> list[str]:
         """Return the names of a replicate's tables."""

@@ -59,7 +59,8 @@ def _check(node: yaml.Node, finished: dict[int, bool]) -> None:
     _require(finished.get(id(node), True), node, "a value contains itself")
     if id(node) in finished:
         return
-    finished[id(node)], lines = False, {}
+    finished[id(node)] = False
+    lines: dict[str, int] = {}
     if isinstance(node, yaml.ScalarNode):
         is_odd = _kind(node) in ("int", "float") and _ODD_NUMBER.fullmatch(node.value)
         said = "is read to the base 8 or 60, for its leading zero or colon, unless in quotes"
@@ -78,7 +79,8 @@ def _check(node: yaml.Node, finished: dict[int, bool]) -> None:
 
 
 def _kind(node: yaml.Node) -> str:
-    return node.tag.removeprefix("tag:yaml.org,2002:")
+    tag: str = node.tag
+    return tag.removeprefix("tag:yaml.org,2002:")
 
 
 def _require(is_right: bool, node: yaml.Node, otherwise: str) -> None:

@@ -152,8 +152,9 @@ def judge(
     """
     coincident, control = set(coincident), control_surface(surfaces)
     for claim in CLAIMS:
+        controls = [] if claim.fails or control is None else [control]
         for about, text in claim.texts(surfaces).items():
-            for surface in (about, None if claim.fails else control):
+            for surface in (about, *controls):
                 found = compared.get((surface, claim.comparison), [])
                 comparisons = [one for one in found if one.metric in claim.metrics]
                 if not comparisons:

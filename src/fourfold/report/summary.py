@@ -1,13 +1,13 @@
 """The headline figures of all experiments, the paper's claims held against them, and their text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from fourfold.combination.baselines import Surfaces, check_surfaces, corner_ensembles
 from fourfold.evaluation.bootstrap import student_interval
-from fourfold.report.claims import NAMED, YES, compare, in_claim_order, judge
+from fourfold.report.claims import NAMED, YES, Comparison, compare, in_claim_order, judge
 from fourfold.surfaces.points import CENTER, is_corner, lattice_rows, own_corner_rows, surface_rows
 
 ALL_REPLICATES = -1  # what the column `replicate` says in rows over all replicates
@@ -115,7 +115,7 @@ def _coincident(facts: pd.DataFrame) -> list[str]:
 
 
 def _compared(
-    compared: Mapping, coincident: list[str], surfaces: Surfaces
+    compared: Mapping[tuple[str, str], list[Comparison]], coincident: list[str], surfaces: Surfaces
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of all differences, and of every claim and its control."""
     for (surface, comparison), differences in compared.items():
@@ -138,7 +138,7 @@ def _compared(
         }
 
 
-def _ends(one: Any) -> dict[str, float]:
+def _ends(one: Comparison) -> dict[str, float]:
     return {"mean": one.difference, "low": one.low, "high": one.high}
 
 
@@ -176,7 +176,7 @@ class _Replicate:
         center = lattice_rows(test).set_index(["u", "v"]).loc[CENTER]
         for metric, loss in (("accuracy", "error"), ("nll", "nll")):
             row = rows.loc[_TEST, loss]
-            read = (lambda value: 1 - value) if loss == "error" else (lambda value: value)
+            read: Callable[[float], float] = (lambda x: 1 - x) if loss == "error" else (lambda x: x)
             worst, best = ("min", "max") if loss == "error" else ("max", "min")
             yield f"{metric}_corner_mean_own", read(row["corner_mean_own"]), None
             yield f"{metric}_corner_mean", read(row["corner_mean"]), None
@@ -209,7 +209,7 @@ class _Replicate:
         runs = cost.loc[["train_endpoint"], "images_backward"]
 
         def images(stage: str, item: str | None, column: str) -> int:
-            return cost.loc[(cost.index == stage) & (cost["item"] == item), column].sum()
+            return int(cost.loc[(cost.index == stage) & (cost["item"] == item), column].sum())
 
         trained = runs.iloc[0] if corners["kind"] == "run" else runs.sum()
         trained += images("fit_bezier_surface", surface, "images_backward")
@@ -391,7 +391,7 @@ def _headline_table(
         for surface in rows.loc[rows["kind"] == "surface", "method"].unique():
 
             def mean(metric: str, value: pd.DataFrame = value, surface: str = surface) -> float:
-                return value.loc[("surface", surface, metric), "mean"]
+                return float(value.loc[("surface", surface, metric), "mean"])
 
             worst = value.loc[("surface", surface, "accuracy_min")]
             place = ""

@@ -74,10 +74,8 @@ class Buffers:
             everything = {**self.shared, **parameters, **values}
             for u, policy in self.policies.items():
                 if policy == RENEWED and u.endswith("_u"):
-                    v, weight = f"{u[:-1]}v", singular_weight(u, everything)
-                    values[u], values[v] = _singular_vectors(
-                        everything[weight], values[u], values[v]
-                    )
+                    v, weight = f"{u[:-1]}v", everything[str(singular_weight(u, everything))]
+                    values[u], values[v] = _singular_vectors(weight, values[u], values[v])
         return {**self.shared, **values}
 
 

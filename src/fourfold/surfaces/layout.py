@@ -164,7 +164,7 @@ def find_ties(states: Sequence[StateDict], labels: Sequence[str]) -> dict[str, s
     """
     tied: dict[str, str] = {}
     for state in states:
-        first_at: dict[tuple, str] = {}
+        first_at: dict[tuple[object, ...], str] = {}
         for name, tensor in state.items():
             if tensor.numel() == 0:
                 continue
@@ -180,7 +180,7 @@ def find_ties(states: Sequence[StateDict], labels: Sequence[str]) -> dict[str, s
                 )
     if len(states) == 1:
         return tied
-    alike: dict[tuple, list[str]] = {}
+    alike: dict[tuple[object, ...], list[str]] = {}
     for name, tensor in states[0].items():
         if name in tied or tensor.ndim < 2 or not tensor.is_floating_point():
             continue

@@ -150,6 +150,14 @@ def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
     ]
 
 
+def running_statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Return the running mean and variance of a layer that keeps them."""
+    mean, variance = layer.running_mean, layer.running_var
+    if mean is None or variance is None:
+        raise ValueError(f"{layer} keeps no running statistics")
+    return mean, variance
+
+
 def other_statistics(model: nn.Module) -> list[str]:
     """Return the running statistics of layers that are no BatchNorm of PyTorch."""
     known = {id(layer.running_mean) for layer in batchnorm_layers(model)}

@@ -386,7 +386,7 @@ def _check_parts(
             raise InputError(f"buffer {name!r:.80} holds a NaN.")
     for name, values in buffers.varying.items():
         policy, is_floating = buffers.policies[name], values.is_floating_point()
-        allowed = POLICIES if is_floating else ("nearest", "first")
+        allowed: tuple[str, ...] = POLICIES if is_floating else ("nearest", "first")
         if policy == RENEWED and is_floating and singular_weight(name, layout.order):
             allowed = (RENEWED,)
         if name not in layout.buffers or policy not in allowed:

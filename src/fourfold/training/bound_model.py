@@ -77,8 +77,9 @@ class BoundModel:
         }
         for module in self.module.modules():
             for part in (module, *module._forward_pre_hooks.values()):
-                if isinstance(getattr(part, "n_power_iterations", None), int):
-                    part.n_power_iterations = max(part.n_power_iterations, _POWER_ITERATIONS)
+                norm: Any = part
+                if isinstance(getattr(norm, "n_power_iterations", None), int):
+                    norm.n_power_iterations = max(norm.n_power_iterations, _POWER_ITERATIONS)
         self.module.train()
         check_precision(precision)
         self._precision, self._device = precision, device
@@ -124,7 +125,7 @@ class BoundModel:
             loss = loss_function(output, labels)
         loss.backward(inputs=list(self._trainable.values()))
         for name, parameter in self._trainable.items():
-            if parameter.dtype != out.dtype:  # its gradient is no view
+            if parameter.dtype != out.dtype and parameter.grad is not None:  # no view
                 gradients[name].copy_(parameter.grad)
         return loss.detach(), output
 

@@ -366,7 +366,15 @@ class _SGD(_Descent):
 
     moments = 1
 
-    def update(self, rows, block, share, theta, gradient, rate) -> None:
+    def update(
+        self,
+        rows: list[Tensor],
+        block: slice,
+        share: Tensor,
+        theta: Tensor,
+        gradient: Tensor,
+        rate: float,
+    ) -> None:
         if self.weight_decay:
             gradient.add_(theta, alpha=self.weight_decay)
         velocity = self.states[0][:, block]
@@ -386,7 +394,15 @@ class _AdamW(_Descent):
 
     moments = 2
 
-    def update(self, rows, block, share, theta, gradient, rate) -> None:
+    def update(
+        self,
+        rows: list[Tensor],
+        block: slice,
+        share: Tensor,
+        theta: Tensor,
+        gradient: Tensor,
+        rate: float,
+    ) -> None:
         beta1, beta2 = self.betas
         direction = share @ gradient
         mean, square = (state[:, block] for state in self.states)

@@ -71,7 +71,8 @@ class Snapshots:
         if not is_ours or not is_intact or not 0 <= header["seconds"] < math.inf:
             return None
         self.notes, self.seconds_before = header["notes"], header["seconds"]
-        return header["values"] | tensors
+        values: dict[str, Any] = header["values"]
+        return values | tensors
 
     def is_due(self) -> bool:
         """Return whether it is time for the next state."""

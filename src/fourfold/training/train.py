@@ -167,5 +167,5 @@ def _make_optimizer(
         common |= {"momentum": momentum, "nesterov": momentum > 0}
         return torch.optim.SGD(parameters, fused=parameters[0].is_cuda or None, **common)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, betas=tuple(betas), fused=True, **common)
+        return torch.optim.AdamW(parameters, betas=(betas[0], betas[1]), fused=True, **common)
     raise InputError(f"optimizer is {name!r}; choose sgd or adamw.")

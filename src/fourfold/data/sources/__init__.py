@@ -46,6 +46,7 @@ def load_source(settings: Mapping[str, Any], folder: str | Path, threads: int = 
 
 
 def _reader(name: Any) -> Callable[..., Source]:
+    reader: Callable[..., Source]
     # Import statements, not importlib: the workflow follows them to know what a job's code is.
     if name == "digits":
         from fourfold.data.sources.digits import read_digits as reader

@@ -96,7 +96,7 @@ def _decode(
 ) -> np.ndarray:
     """Return one image as (height, width, 3) uint8; `expected` is (width, height)."""
     with _pillow(where, encoded):
-        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     _check_header(where, image, size, expected)
     with _pillow(where, encoded):
         image.load()

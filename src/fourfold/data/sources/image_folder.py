@@ -137,7 +137,8 @@ def _walk(folder: Path, name: str, class_of: dict[Path, str]) -> Iterator[Path]:
 
 def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the folders and the files in a folder that are neither hidden nor the system's."""
-    folders, files = [], []
+    folders: list[Path] = []
+    files: list[Path] = []
     for path in sorted(folder.iterdir()):
         if path.name[0] != "." and path.name not in _SYSTEM:
             (folders if path.is_dir() else files).append(path)

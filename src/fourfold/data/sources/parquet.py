@@ -223,14 +223,14 @@ def _holds_images(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in _BINARY)
 
 
-def _label_kind(kind: pa.DataType) -> str | None:
-    """Return what a column of labels holds, None if they can't be labels."""
+def _label_kind(kind: pa.DataType) -> str:
+    """Return what a column of labels holds, nothing if they can't be labels."""
     kind = _plain(kind)
     if pa.types.is_boolean(kind):
         return "true and false"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return "numbers"
-    return "texts" if any(is_kind(kind) for is_kind in _TEXT) else None
+    return "texts" if any(is_kind(kind) for is_kind in _TEXT) else ""
 
 
 def _choose(
@@ -254,14 +254,14 @@ def _choose(
         name = fitting[0]
     else:
         name = None
-    if schema.names.count(name) == 1 and name in fitting:
-        return name
     if name is None:
         problem = f"no column has a usual name of {what}s ({', '.join(usual)})"
-    elif (count := schema.names.count(name)) == 1:
+    elif (count := schema.names.count(name)) != 1:
+        problem = f"there are {count or 'no'} columns {name!r}"
+    elif name not in fitting:
         problem = f"column {name!r} can't hold {what}s"
     else:
-        problem = f"there are {count or 'no'} columns {name!r}"
+        return name
     needed = {
         "image": "the bytes of image files, or structs with such `bytes`",
         "label": "texts, true and false, or whole numbers",
@@ -274,7 +274,7 @@ def _choose(
 
 
 def _published_names(schema: pa.Schema, label: str) -> list[str] | None:
-    text = (schema.metadata or {}).get(b"huggingface")
+    text = (schema.metadata or {}).get(b"huggingface", b"")
     try:
         names = parse_json(text)["info"]["features"][label]["names"]
     except (TypeError, KeyError, ValueError):
@@ -316,7 +316,7 @@ def _read_labels(part: _Part) -> list[list[Label]]:
                 these.append(_check_label(value, f"{path}, row {row}: {part.label!r}"))
         if not these:
             raise InputError(f"{path} has no rows; it must hold at least one image.")
-        if part.kind == "numbers" and (negative := [k for k, one in enumerate(these) if one < 0]):
+        if negative := [k for k, one in enumerate(these) if isinstance(one, int) and one < 0]:
             raise InputError(
                 f"{path}, row {negative[0]}: {part.label!r} is {these[negative[0]]}, one of "
                 f"{len(negative):,} negative labels in {len(these):,} rows, which marks images "
@@ -343,7 +343,7 @@ def _number(parts: list[_Part], labels: list[list[list[Label]]]) -> tuple[list[s
     train = parts[0]
     names = train.class_names
     if names is not None:
-        position = {k: k for k in range(len(names))}
+        position: dict[Label, int] = {k: k for k in range(len(names))}
         allowed = f"there are {len(names)} class names, so that labels are 0 to {len(names) - 1}"
     else:
         values = sorted({value for one in labels[0] for value in one})

@@ -83,11 +83,8 @@ class Job:
         if name not in GATHERED:
             write_csv(name, path)
 
-    def write_cost(self, stage: str, item: str) -> None:
+    def write_cost(self, stage: str, item: str, flop_per_image: int = 0) -> None:
         """Write the job's row of the cost table; call it last."""
-        self._write_cost(stage, item, 0)
-
-    def _write_cost(self, stage: str, item: str, flop_per_image: int) -> None:
         self.write("cost", [self.cost.row(stage, item, flop_per_image)], self.arguments.cost)
 
 

@@ -92,7 +92,9 @@ class NetworkJob(Job):
             image_size=height,
             classes=len(self.dataset.classes),
         )
-        return model.to(self.device, memory_format=torch.channels_last)
+        # torch's types know no memory_format here.
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
 
     def augment(self) -> RandomShiftFlip:
         """Build the experiment's augmentation."""
@@ -127,9 +129,9 @@ class NetworkJob(Job):
         code = code_hash(command, self.settings["network"]["name"])
         return Snapshots(self.arguments.state, {**made_by, **computation, "code": code}, interval)
 
-    def write_cost(self, stage: str, item: str, model: nn.Module) -> None:
+    def write_network_cost(self, stage: str, item: str, model: nn.Module) -> None:
         """Write the job's row of the cost table, with the work of its network; call it last."""
-        self._write_cost(stage, item, flop_per_image(model, self.dataset.image_shape))
+        self.write_cost(stage, item, flop_per_image(model, self.dataset.image_shape))
 
 
 def choose_device(name: str) -> torch.device:

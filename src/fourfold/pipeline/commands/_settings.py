@@ -121,7 +121,7 @@ def _parse(text: str, sections: Collection[str], where: str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{where} is no JSON: {error}. Got {text[:60]!r}.") from error
     given = set(settings) if isinstance(settings, dict) else set()
-    if given != set(sections):
+    if not isinstance(settings, dict) or given != set(sections):
         raise InputError(
             f"{where} must be an object with the sections {', '.join(sections)}; "
             f"got {', '.join(sorted(given))[:200] or type(settings).__name__}."

@@ -52,4 +52,4 @@ def run(arguments: argparse.Namespace) -> None:
 
     grid = read_table("grid", *arguments.grids)
     job.write("merge", compare_merges(grid, surfaces, corners_of, evaluate), arguments.output)
-    job.write_cost("compare_merges", "merge", model)
+    job.write_network_cost("compare_merges", "merge", model)

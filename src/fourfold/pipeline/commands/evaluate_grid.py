@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         labels={name: labels[name] for name in _KEPT},
     ).save(arguments.logits, job.metadata())
     job.write("grid", table, arguments.output)
-    job.write_cost("evaluate_grid", surface.name, model)
+    job.write_network_cost("evaluate_grid", surface.name, model)
 
 
 class _Search:
@@ -148,11 +148,11 @@ class _Search:
 
 def _pick(evaluation: Evaluation, positions: list[int]) -> Evaluation:
     """Return the evaluation of some of the networks."""
-    parts = (
+    logits, nll, correct = (
         {name: values[positions] for name, values in part.items()}
         for part in (evaluation.logits, evaluation.nll, evaluation.correct)
     )
-    return Evaluation(evaluation.table, *parts)
+    return Evaluation(evaluation.table, logits, nll, correct)
 
 
 def _drop_repeated(table: pd.DataFrame) -> pd.DataFrame:

@@ -63,5 +63,5 @@ def run(arguments: argparse.Namespace) -> None:
         job.cost.trained(int(history["images_seen"].iloc[-1]))
     surface.save(arguments.output, job.metadata() | {"seed": arguments.seed})
     job.write("training", history.assign(stage="fit", item=name), arguments.training)
-    job.write_cost("fit_bezier_surface", name, model)
+    job.write_network_cost("fit_bezier_surface", name, model)
     snapshots.remove()

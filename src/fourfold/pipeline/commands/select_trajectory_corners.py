@@ -62,4 +62,4 @@ def run(arguments: argparse.Namespace) -> None:
     chosen_on = "val" if choose == _ON_VAL else "none"
     write_choice(arguments.output, arguments.name, chosen_on, chosen)
     job.write("selection", table, arguments.selection)
-    job.write_cost("select_trajectory_corners", arguments.name, model)
+    job.write_network_cost("select_trajectory_corners", arguments.name, model)

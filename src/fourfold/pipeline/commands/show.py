@@ -2,12 +2,12 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fourfold.errors import InputError
-from fourfold.files.reading import printable, reading
+from fourfold.errors import InputError, printable
+from fourfold.files.reading import reading
 
 _MOST_TENSORS = 40  # printed of a file
 
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.rows < 0:
         raise InputError(f"--rows is {arguments.rows}; it must be 0 or more.")
     if path.suffix == ".parquet":
-        lines = _show_table(path, arguments.rows)
+        lines: Iterable[str] = _show_table(path, arguments.rows)
     elif path.suffix == ".safetensors":
         lines = _show_tensors(path)
     else:

@@ -128,5 +128,5 @@ def run(arguments: argparse.Namespace) -> None:
     job.cost.trained(history[-1]["images_seen"] if history else 0)
     job.cost.evaluated(snapshots.notes["evaluated"])
     job.cost.seconds_before = snapshots.seconds_before
-    job.write_cost("train_endpoint", label, model)
+    job.write_network_cost("train_endpoint", label, model)
     snapshots.remove()

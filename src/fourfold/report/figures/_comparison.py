@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ _MERGES = {
 }
 
 # From top to bottom within the place of one surface.
-_SUMMARY_MARKS = {
+_SUMMARY_MARKS: dict[str, dict[str, Any]] = {
     "accuracy_corner_mean_own": {
         "label": "mean of the corners, as trained",
         "marker": "|",
@@ -169,7 +170,7 @@ def _draw_summary(axes: Axes, rows: pd.DataFrame, surfaces: Sequence[str]) -> No
         mean, low, high = (100 * part[column].astype(float) for column in ("mean", "low", "high"))
         # One replicate has no spread: low and high are null.
         spread = [(mean - low).fillna(0), (high - mean).fillna(0)]
-        axes.errorbar(mean, places, xerr=spread, **{"linestyle": "", "elinewidth": 0.8} | mark)
+        axes.errorbar(mean, places, xerr=spread, linestyle="", **{"elinewidth": 0.8, **mark})
     ACCURACY.set_axis(axes, "x", 100 * rows[["mean", "low", "high"]].astype(float).to_numpy())
     first = rows.iloc[0]
     replicates = f"{first['replicates']} replicate" + ("s" if first["replicates"] > 1 else "")
@@ -239,7 +240,7 @@ def _draw_dots(axes: Axes, measure: Measure, rows: pd.DataFrame) -> None:
         note_off_scale(axes, f"{values[index]:.3g}", place, (6 if left else -6, 0))
 
 
-def _pick_mark(pick: str) -> dict:
+def _pick_mark(pick: str) -> dict[str, Any]:
     label, colour, marker, filled = _PICKS[pick]
     return {
         "label": label,

@@ -137,8 +137,7 @@ def _draw_differences(
     axes.set_xlim(left - margin, right + margin)
     rim = 0.03 * (right - left + 2 * margin)
     at = np.clip(value, left - margin + rim, right + margin - rim)
-    ends = [at - np.clip(low, None, at), np.clip(high, at, None) - at]
-    ends = np.where(is_near, ends, 0.0)
+    ends = np.where(is_near, [at - np.clip(low, None, at), np.clip(high, at, None) - at], 0.0)
     for surface, style in styles.items():
         chosen = (rows["surface"] == surface).to_numpy()
         axes.errorbar(

@@ -169,8 +169,9 @@ def _draw_marks(
 
 
 def _set_members(axes: Axes, most: int, numbers_of_all: pd.Series) -> None:
-    step = 1 + most // 12
-    ticks, labels = list(range(1, most + 1, step)), [str(n) for n in range(1, most + 1, step)]
+    members = range(1, most + 1, 1 + most // 12)
+    ticks: list[float] = [*members]
+    labels = [str(n) for n in members]
     if len(numbers_of_all):
         axes.axvline(most + 0.6, color="#BBBBBB", linewidth=0.4)
         ticks.append(_place_of_all(most))

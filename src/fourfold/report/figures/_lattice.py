@@ -2,13 +2,12 @@
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from fourfold.errors import InputError
-from fourfold.report.figures._measure import Measure
+from fourfold.report.figures._measure import Floats, Measure
 
 
-def lattice(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray, NDArray]:
+def lattice(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[Floats, Floats]:
     """Return the points of one axis, and the measure at them as an array [v, u].
 
     Rows of the array are v and columns u: matplotlib then draws u to the right and v upwards. A
@@ -32,12 +31,12 @@ def lattice(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray
     return points, values
 
 
-def diagonals(values: NDArray) -> tuple[NDArray, NDArray]:
+def diagonals(values: Floats) -> tuple[Floats, Floats]:
     """Return the values [v, u] from corner 00 to 11 and from 01 to 10, with u rising."""
     return values.diagonal(), values[::-1].diagonal()
 
 
-def perimeter(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[NDArray, NDArray]:
+def perimeter(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[Floats, Floats]:
     """Return position (0 to 4) and value along the edges 00, 10, 11, 01 and back to 00.
 
     All points on an edge are taken, whether or not they belong to the lattice.

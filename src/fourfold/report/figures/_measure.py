@@ -5,7 +5,7 @@ logarithm and accuracy by the logarithm of the error, which keeps both readable 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import FuncNorm
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
 
 _SMALLEST_NLL = 1e-6  # nats; keeps an nll of 0 on a logarithmic scale
 _ERROR_OFFSET = 0.5  # percentage points; keeps an accuracy of 100 % on a logarithmic scale
@@ -40,16 +42,17 @@ class Measure:
     factor: float
     label: str
     colours: str
-    space: Callable[[ArrayLike], NDArray]
-    unspace: Callable[[ArrayLike], NDArray]
+    space: Callable[[ArrayLike], Floats]
+    unspace: Callable[[ArrayLike], Floats]
     spacing: str
-    worst: Callable[[NDArray], np.intp]
-    round_values: NDArray
-    rounder_values: NDArray
+    worst: Callable[[Floats], np.intp]
+    round_values: Floats
+    rounder_values: Floats
 
-    def values(self, rows: pd.DataFrame) -> NDArray:
+    def values(self, rows: pd.DataFrame) -> Floats:
         """Return the column in the figure's unit."""
-        return rows[self.column].to_numpy(float) * self.factor
+        values: Floats = rows[self.column].to_numpy(float)
+        return values * self.factor
 
     def limits(self, values: ArrayLike, margin: float = 0.0) -> tuple[float, float]:
         """Return the range of `values`, wider by a fraction `margin` of itself at both ends."""
@@ -58,14 +61,15 @@ class Measure:
         pad = max(margin * (high - low), 1e-3)  # equal values still need a range
         return tuple(self.unspace(np.array([low - pad, high + pad])).tolist())
 
-    def ticks(self, low: float, high: float, count: int) -> NDArray:
+    def ticks(self, low: float, high: float, count: int) -> Floats:
         """Return at most `count` round values in [low, high]."""
         round_ones, rounder_ones = (
             choice[(choice >= low) & (choice <= high)]
             for choice in (self.round_values, self.rounder_values)
         )
         if len(round_ones) < 3:  # less than a decade: an evenly spaced choice is finer
-            ticks = MaxNLocator(min(count, 6), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+            locator = MaxNLocator(min(count, 6), steps=[1, 2, 2.5, 5, 10])
+            ticks = np.asarray(locator.tick_values(low, high))
             return ticks[(ticks >= low) & (ticks <= high)]
         if len(round_ones) > count and len(rounder_ones) >= 3:
             round_ones = rounder_ones
@@ -75,7 +79,7 @@ class Measure:
         """Return the colour scale from `low` to `high`."""
         return FuncNorm((self.space, self.unspace), vmin=low, vmax=high)
 
-    def set_axis(self, axes: Axes, which: str, values: Iterable[float], count: int = 9) -> None:
+    def set_axis(self, axes: Axes, which: str, values: ArrayLike, count: int = 9) -> None:
         """Give axis `which` ("x" or "y") the scale, limits and ticks that show all `values`."""
         low, high = self.limits(values, margin=0.07)
         ticks = self.ticks(low, high, count)
@@ -84,7 +88,7 @@ class Measure:
         getattr(axes, f"set_{which}ticks")(ticks, labels=[f"{tick:g}" for tick in ticks])
 
 
-_POWERS = 10.0 ** np.arange(-6, 4)
+_POWERS = 10.0 ** np.arange(-6.0, 4)
 _ONE_TWO_FIVE = np.outer(_POWERS, [1, 2, 5]).ravel()
 
 NLL = Measure(
@@ -109,5 +113,5 @@ ACCURACY = Measure(
     spacing="log scale of the error",
     worst=np.argmin,
     round_values=np.array([0, 50, 80, 90, 95, 98, 99, 99.5, 100]),
-    rounder_values=np.array([0, 90, 99, 100]),
+    rounder_values=np.array([0.0, 90, 99, 100]),
 )

@@ -25,7 +25,11 @@ from fourfold.report.figures._style import (
 )
 
 # Colour and dashes; an empty tuple is a solid line.
-_SPLITS = {"train": (GREY, (4, 2)), "val": (BLUE, ()), "test": (VERMILLION, ())}
+_SPLITS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "train": (GREY, (4, 2)),
+    "val": (BLUE, ()),
+    "test": (VERMILLION, ()),
+}
 
 
 @paper_style
@@ -81,7 +85,11 @@ def plot_training(
         axes.set_ylabel(measure.label)
     handles = [
         Line2D(
-            [], [], color=_SPLITS[split][0], linestyle=(0, _SPLITS[split][1] or None), label=split
+            [],
+            [],
+            color=_SPLITS[split][0],
+            linestyle=(0, _SPLITS[split][1] or None),  # type: ignore[arg-type]  # stubs lack None
+            label=split,
         )
         for split in in_order(rows["split"], _SPLITS)
     ]

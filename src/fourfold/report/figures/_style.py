@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib import style
@@ -61,10 +62,11 @@ def save_figure(figure: Figure, path_stem: str | Path) -> None:
     Equal figures give equal bytes. The figures of this package are unknown to pyplot, so that
     nothing is left open afterwards.
     """
-    for suffix, options in {
+    formats: dict[str, dict[str, Any]] = {
         "png": {"dpi": 150, "pil_kwargs": {"optimize": True}},
         "svg": {"metadata": {"Date": None}},
-    }.items():
+    }
+    for suffix, options in formats.items():
         with atomic_path(f"{path_stem}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, **options)
 

@@ -1,6 +1,7 @@
 """Figures of surfaces over (u, v): contours, relief and profiles."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,15 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
-from mpl_toolkits.mplot3d import Axes3D
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # comes without stubs
 from numpy.typing import NDArray
 
 from fourfold.errors import InputError
 from fourfold.report.figures._lattice import diagonals, lattice, perimeter
-from fourfold.report.figures._measure import ACCURACY, NLL, Measure
+from fourfold.report.figures._measure import ACCURACY, NLL, Floats, Measure
 from fourfold.report.figures._style import (
     BLACK,
     BLUE,
@@ -43,9 +45,14 @@ _STATISTICS = {
 }
 _DIAGONALS = {"00 to 11": BLUE, "01 to 10": VERMILLION}
 _CORNERS = {"00": (0, 0), "10": (1, 0), "11": (1, 1), "01": (0, 1)}  # (u, v), around the surface
-_HALO = [withStroke(linewidth=1.6, foreground="white")]  # keeps text readable on any colour
+# Keeps text readable on any colour.
+_HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white")]
 
-_OUTLINED = {"linestyle": "", "markeredgecolor": BLACK, "markeredgewidth": MARKED_WIDTH}
+_OUTLINED: dict[str, Any] = {
+    "linestyle": "",
+    "markeredgecolor": BLACK,
+    "markeredgewidth": MARKED_WIDTH,
+}
 _CORNER_MARK = {
     **_OUTLINED,
     "marker": "s",
@@ -72,7 +79,7 @@ _WORST_MARK = {
     "zorder": 5,
     "label": "worst point found",
 }
-_CENTER_MARK = {
+_CENTER_MARK: dict[str, Any] = {
     "linestyle": "",
     "marker": "+",
     "markersize": 5,
@@ -117,8 +124,8 @@ def plot_surfaces(
     width, height = _size(surfaces, 4.8)
     # Further columns make all panels smaller, and so the figure lower.
     size = (width + 1.3 * len(flat), height - 0.2 * len(flat))
-    figure = Figure(figsize=size, layout="compressed")
-    figure.get_layout_engine().set(hspace=0.1)  # titles of the lower row need room
+    layout = ConstrainedLayoutEngine(compress=True, hspace=0.1)  # titles of the lower row need room
+    figure = Figure(figsize=size, layout=layout)
     panels = figure.subplots(2, len(columns), sharex=True, sharey=True, squeeze=False)
     for measure, row in zip((NLL, ACCURACY), panels, strict=True):
         shared = measure.limits(measure.values(on_lattice))
@@ -259,7 +266,7 @@ def _flat_surfaces(rows: pd.DataFrame, surfaces: list[str]) -> list[str]:
 
     def extent(measure: Measure, part: pd.DataFrame) -> float:
         places = measure.space(measure.values(part))
-        return np.nanmax(places) - np.nanmin(places)
+        return float(np.nanmax(places) - np.nanmin(places))
 
     flat = [
         surface
@@ -272,7 +279,7 @@ def _flat_surfaces(rows: pd.DataFrame, surfaces: list[str]) -> list[str]:
     return flat[-max(2, len(surfaces) - 1) :]  # more would leave each panel too small
 
 
-def _corner_nll(grid: pd.DataFrame, surface: str, split: str) -> NDArray:
+def _corner_nll(grid: pd.DataFrame, surface: str, split: str) -> Floats:
     rows = own_corner_rows(grid[(grid["surface"] == surface) & (grid["split"] == split)])
     rows = rows.drop_duplicates(["u", "v"])
     if len(rows) != len(_CORNERS):
@@ -298,7 +305,7 @@ def _draw_colourbar(
     figure: Figure,
     colours: ScalarMappable,
     measure: Measure,
-    panels: Axes | NDArray,
+    panels: Axes | NDArray[np.object_],
     *,
     count: int = 8,
     label: str | None = None,
@@ -306,19 +313,19 @@ def _draw_colourbar(
     label = f"{measure.label}\n{measure.spacing}" if label is None else label
     bar = figure.colorbar(colours, ax=panels, pad=0.02, aspect=22, label=label)
     ticks = measure.ticks(*colours.get_clim(), count)
-    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    bar.set_ticks(ticks.tolist(), labels=[f"{tick:g}" for tick in ticks])
     bar.minorticks_off()
 
 
 def _draw_contours(
-    axes: Axes, measure: Measure, points: NDArray, values: NDArray, limits: tuple[float, float]
+    axes: Axes, measure: Measure, points: Floats, values: Floats, limits: tuple[float, float]
 ) -> QuadContourSet:
-    places = np.linspace(*measure.space(np.array(limits)), 25)
+    start, stop = measure.space(np.array(limits))
     filled = axes.contourf(
         points,
         points,
         values,
-        levels=measure.unspace(places),
+        levels=measure.unspace(np.linspace(start, stop, 25)),
         norm=measure.norm(*limits),
         cmap=measure.colours,
     )
@@ -361,7 +368,7 @@ def _mark_points(
     axes.plot(worst["u"], worst["v"], **_WORST_MARK)
 
 
-def _draw_relief(axes: Axes3D, colours: ScalarMappable, points: NDArray, values: NDArray) -> None:
+def _draw_relief(axes: Axes3D, colours: ScalarMappable, points: Floats, values: Floats) -> None:
     u, v = np.meshgrid(points, points)  # "xy": rows are v, as in `lattice`
     faces = (values[1:, 1:] + values[:-1, 1:] + values[1:, :-1] + values[:-1, :-1]) / 4
     axes.plot_surface(
