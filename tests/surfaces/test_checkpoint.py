@@ -20,7 +20,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from fourfold.errors import DivergenceError, InputError, WriteError
 from fourfold.files.tensors import read_header, state_hash
-from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
+from fourfold.surfaces.checkpoint import (
+    load_checkpoint,
+    load_trajectory,
+    save_checkpoint,
+    save_trajectory,
+)
 
 DTYPES = (
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
@@ -552,3 +557,21 @@ def test_names_in_a_file_send_nothing_to_the_terminal(escape, tmp_path):
     assert str(caught[0].message).isprintable()
     for error in (InputError(f"a{escape}b"), DivergenceError(escape), WriteError(escape)):
         assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_networks_of_a_run_come_back_bit_for_bit(name, tmp_path):
+    networks = {epoch: make_network(name, seed=epoch).state_dict() for epoch in (3, 12, 7)}
+    save_trajectory(networks, tmp_path / "run.safetensors", {"seed": 5})
+    found = load_trajectory(tmp_path / "run.safetensors")
+    assert list(found) == [3, 12, 7]
+    for epoch, state in networks.items():
+        assert list(found[epoch]) == list(state)
+        assert differing(found[epoch], state) == []
+    assert read_header(tmp_path / "run.safetensors")["seed"] == 5
+
+
+def test_a_checkpoint_is_not_the_networks_of_a_run(tmp_path):
+    save_checkpoint(make_network("no-norm").state_dict(), tmp_path / "one.safetensors")
+    with pytest.raises(InputError, match="holds no networks of a run"):
+        load_trajectory(tmp_path / "one.safetensors")

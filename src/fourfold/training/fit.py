@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -301,6 +301,15 @@ SAMPLERS: dict[str, Sampler] = {
 # --- updates of the control points ----------------------------------------------------------------
 
 
+class _Block(NamedTuple):
+    """Some columns of the control-point matrix in one step; all but the first are views."""
+
+    columns: slice
+    rows: list[Tensor]  # the free control points, each (columns,)
+    theta: Tensor  # (points, columns)
+    gradient: Tensor  # (points, columns)
+
+
 class _Descent(ABC):
     """Move the free rows of the control points, block by block of columns.
 
@@ -346,19 +355,12 @@ class _Descent(ABC):
             theta[:, columns] = 0
         for block in self.blocks:
             rows = [self.points[k, block] for k in self.free]
-            self.update(rows, block, share, theta[:, block], gradient[:, block], rate)
+            part = _Block(block, rows, theta[:, block], gradient[:, block])
+            self.update(part, share, rate)
 
     @abstractmethod
-    def update(
-        self,
-        rows: list[Tensor],
-        block: slice,
-        share: Tensor,
-        theta: Tensor,
-        gradient: Tensor,
-        rate: float,
-    ) -> None:
-        """Move one block of columns; `rows` are views of the free control points."""
+    def update(self, block: _Block, share: Tensor, rate: float) -> None:
+        """Move one block of columns; `share` is (free control points, points)."""
 
 
 class _SGD(_Descent):
@@ -366,20 +368,12 @@ class _SGD(_Descent):
 
     moments = 1
 
-    def update(
-        self,
-        rows: list[Tensor],
-        block: slice,
-        share: Tensor,
-        theta: Tensor,
-        gradient: Tensor,
-        rate: float,
-    ) -> None:
+    def update(self, block: _Block, share: Tensor, rate: float) -> None:
         if self.weight_decay:
-            gradient.add_(theta, alpha=self.weight_decay)
-        velocity = self.states[0][:, block]
-        torch.addmm(velocity, share, gradient, beta=self.momentum, out=velocity)
-        torch._foreach_add_(rows, list(velocity), alpha=-rate)
+            block.gradient.add_(block.theta, alpha=self.weight_decay)
+        velocity = self.states[0][:, block.columns]
+        torch.addmm(velocity, share, block.gradient, beta=self.momentum, out=velocity)
+        torch._foreach_add_(block.rows, list(velocity), alpha=-rate)
 
 
 class _AdamW(_Descent):
@@ -394,18 +388,10 @@ class _AdamW(_Descent):
 
     moments = 2
 
-    def update(
-        self,
-        rows: list[Tensor],
-        block: slice,
-        share: Tensor,
-        theta: Tensor,
-        gradient: Tensor,
-        rate: float,
-    ) -> None:
+    def update(self, block: _Block, share: Tensor, rate: float) -> None:
         beta1, beta2 = self.betas
-        direction = share @ gradient
-        mean, square = (state[:, block] for state in self.states)
+        direction = share @ block.gradient
+        mean, square = (state[:, block.columns] for state in self.states)
         mean.lerp_(direction, 1 - beta1)
         square.mul_(beta2).addcmul_(direction, direction, value=1 - beta2)
         denominator = (square / (1 - beta2**self.steps)).sqrt_().add_(1e-8)  # eps as in PyTorch
@@ -413,8 +399,8 @@ class _AdamW(_Descent):
         if self.weight_decay:
             total = share.sum(dim=1, keepdim=True)  # 0 for a row that no point of the step touches
             nearby = share / torch.where(total > 0, total, 1)
-            direction.addmm_(nearby, theta, alpha=self.weight_decay)
-        torch._foreach_add_(rows, list(direction), alpha=-rate)
+            direction.addmm_(nearby, block.theta, alpha=self.weight_decay)
+        torch._foreach_add_(block.rows, list(direction), alpha=-rate)
 
 
 _OPTIMIZERS = {"sgd": _SGD, "adamw": _AdamW}
