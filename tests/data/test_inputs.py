@@ -667,6 +667,17 @@ def test_a_model_without_the_tie_of_the_corners_has_two_parameters():
     assert not torch.equal(before["second.weight"], after["second.weight"])
 
 
+def test_a_layer_with_two_names_is_one_also_in_its_statistics():
+    def build():
+        norm = nn.BatchNorm1d(6)
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(SIZE * SIZE, 6), norm, nn.Linear(6, 6), norm, nn.Tanh(),
+            nn.Linear(6, CLASSES),
+        )  # fmt: skip
+
+    fit_and_evaluate(build)
+
+
 class Branches(nn.Module):
     """Two biases that are added get the same gradients: they are equal, and not tied."""
 

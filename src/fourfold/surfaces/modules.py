@@ -59,7 +59,8 @@ def module_of(model: nn.Module, state: StateDict, *, rename: bool = False) -> nn
             "such as build()."
         )
     candidates = [model]
-    while inner := [getattr(candidates[-1], name, None) for name in _WRAPPED_AT]:
+    while True:
+        inner = [getattr(candidates[-1], name, None) for name in _WRAPPED_AT]
         found = next((module for module in inner if isinstance(module, nn.Module)), None)
         if found is None:
             break
@@ -103,7 +104,7 @@ def load_state(model: nn.Module, state: StateDict, *, rename: bool = False) -> N
         raise InputError(
             "the model is not of the checkpoints' architecture: "
             f"{'; '.join(details[:3])}{f' and {len(details) - 3} more' if len(details) > 3 else ''}"
-            " Build the model that the corners were trained with."
+            ". Build the model that the corners were trained with."
         ) from error
     given = {name for group in groups if any(name in state for name in group) for name in group}
     missing = [name for name in missing if name not in given]

@@ -146,8 +146,9 @@ def _coordinates(surface: BezierSurface, module: nn.Module) -> tuple[set[str], d
     )
     tied = {alias: name for alias, name in layout.tied.items() if alias not in parameters}
     for group in tied_names(module):
-        name, *aliases = (name for name in layout.order if name in group and name in parameters)
-        for alias in aliases:
+        named = [name for name in layout.order if name in group and name in parameters]
+        for alias in named[1:]:  # buffers that are tied have no coordinates
+            name = named[0]
             first, second = (layout.tied.get(one, one) for one in (name, alias))
             is_one = first == second or (first in shared and second in shared)
             if not is_one and not (
