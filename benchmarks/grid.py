@@ -25,8 +25,8 @@ from _timing import (
 )
 
 from fourfold.data.batches import iterate_batches
-from fourfold.evaluation.batchnorm import batchnorm_layers
 from fourfold.evaluation.grid import evaluate_points
+from fourfold.surfaces.modules import batchnorm_layers
 
 BATCH = 512  # images per forward pass, the default of `evaluate_points`
 TARGET = "at most 1.15"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from blocks import replace_block
+from publish import replace_block
 
 from fourfold.files.atomic import write_text
 
@@ -24,11 +24,17 @@ RUNS = {
     "grid": ["benchmarks/grid.py"],
     "data": ["benchmarks/data.py"],
 }
+# Kept from machines with a GPU; `--run` leaves them alone.
+ON_GPU = {
+    "step-h100": ["benchmarks/step.py", "--device", "cuda"],
+    "step-h200": ["benchmarks/step.py", "--device", "cuda", "--no-memory"],
+    "step-h200-graph": ["benchmarks/step.py", "--device", "cuda", "--no-memory", "--cuda-graph"],
+}
 
 
 def build_page(text: str, outputs: Path) -> str:
     """Return docs/benchmarks.md with every output in its block."""
-    for name, command in RUNS.items():
+    for name, command in (RUNS | ON_GPU).items():
         output = (outputs / f"{name}.txt").read_text(encoding="utf-8").rstrip()
         text = replace_block(text, name, f"```console\n$ python {' '.join(command)}\n{output}\n```")
     return text
@@ -37,14 +43,11 @@ def build_page(text: str, outputs: Path) -> str:
 def main() -> None:
     """Run the programs if asked to, and rewrite the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--run", nargs="*", metavar="NAME", help="run these (default: all)")
-    names = parser.parse_args().run
-    if names is not None:
-        if unknown := sorted(set(names) - RUNS.keys()):
-            parser.error(f"no run is called {', '.join(unknown)}; choose from {', '.join(RUNS)}")
-        for name in names or RUNS:
-            print(f"running {' '.join(RUNS[name])}", flush=True)
-            command = [sys.executable, *RUNS[name]]
+    parser.add_argument("--run", action="store_true", help="run the programs first")
+    if parser.parse_args().run:
+        for name, command in RUNS.items():
+            print(f"running {' '.join(command)}", flush=True)
+            command = [sys.executable, *command]
             done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
             write_text(OUTPUTS / f"{name}.txt", done.stdout)
     write_text(PAGE, build_page(PAGE.read_text(encoding="utf-8"), OUTPUTS))

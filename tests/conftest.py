@@ -1,6 +1,5 @@
 """Small networks, states and images that the tests share."""
 
-import copy
 import importlib
 import itertools
 import sys
@@ -10,7 +9,12 @@ from types import ModuleType
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 from torch import Tensor, nn
+
+# Shapes in signatures are checked here and never in production; before the package is imported.
+CORE = ["fourfold.surfaces", "fourfold.evaluation", "fourfold.training"]
+install_import_hook(CORE, "shapes.check_shapes")
 
 from fourfold.evaluation.batchnorm import batchnorm_layers
 from fourfold.networks import build_model
@@ -224,27 +228,26 @@ def _bits(tensor: Tensor) -> Tensor:
 def untouched() -> Callable[[nn.Module], Callable[[], None]]:
     """Return a function that remembers a network, and gives one that checks it is as it was."""
 
-    def remember(network: nn.Module) -> Callable[[], None]:
-        modules = {module: copy.copy(module.__dict__) for module in network.modules()}
-        tensors = snapshot(
-            dict(itertools.chain(network.named_parameters(), network.named_buffers()))
-        )
-        identities = [
-            id(tensor) for tensor in itertools.chain(network.parameters(), network.buffers())
+    def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+        return dict(itertools.chain(network.named_parameters(), network.named_buffers()))
+
+    def settings_of(network: nn.Module) -> list[dict]:
+        return [
+            {k: v for k, v in vars(module).items() if not k.startswith("_")}
+            for module in network.modules()
         ]
-        random_state = torch.get_rng_state()
+
+    def remember(network: nn.Module) -> Callable[[], None]:
+        settings, tensors = settings_of(network), tensors_of(network)
+        values, random_state = snapshot(tensors), torch.get_rng_state()
 
         def check() -> None:
-            after = dict(itertools.chain(network.named_parameters(), network.named_buffers()))
-            assert differing(tensors, after) == []
-            assert identities == [
-                id(tensor) for tensor in itertools.chain(network.parameters(), network.buffers())
-            ]
+            after = tensors_of(network)
+            assert differing(values, after) == []
+            assert list(map(id, tensors.values())) == list(map(id, after.values()))
             assert all(parameter.grad is None for parameter in network.parameters())
-            for module, settings in modules.items():
-                now = {k: v for k, v in module.__dict__.items() if not k.startswith("_")}
-                assert now == {k: v for k, v in settings.items() if not k.startswith("_")}
-                assert not module._forward_hooks
+            assert settings_of(network) == settings
+            assert not any(module._forward_hooks for module in network.modules())
             assert torch.equal(torch.get_rng_state(), random_state)
 
         return check

@@ -12,33 +12,39 @@ def described(**surfaces):
     return {name: dict(zip(keys, values, strict=True)) for name, values in surfaces.items()}
 
 
-THREE = described(a=("four", "seeds", None), b=("four", "seeds", "x"), c=("along", "run", None))
+PLAIN = described(plain=("four", "seeds", None), other=("four", "seeds", None))
+ALONG = described(along=("run", "run", None))
+SURFACES = {"plain": PLAIN["plain"]} | ALONG
+FITTED = described(one_fit=("four", "seeds", "x"), another=("four", "seeds", "y"))
 
 
-def test_baselines_are_taken_from_the_first_surface_without_a_fit_else_from_the_first():
-    assert reference_surfaces(THREE) == {"four": "a", "along": "c"}
-    fits = described(y=("four", "seeds", "x"), z=("four", "seeds", "y"))
-    assert reference_surfaces(fits) == {"four": "y"}
-    plain = described(p=("four", "seeds", None), q=("four", "seeds", None))
-    assert reference_surfaces(fits | plain) == {"four": "p"}
-    assert reference_surfaces(plain | fits) == {"four": "p"}
-
-
-def test_corner_sets_are_in_the_order_of_their_first_use():
-    assert list(reference_surfaces(dict(reversed(THREE.items())))) == ["along", "four"]
+@pytest.mark.parametrize(
+    ("surfaces", "expected"),
+    [
+        (SURFACES | FITTED, {"four": "plain", "run": "along"}),
+        (ALONG | FITTED, {"run": "along", "four": "one_fit"}),
+        (FITTED | PLAIN, {"four": "plain"}),
+        (PLAIN | FITTED, {"four": "plain"}),
+    ],
+)
+def test_baselines_are_taken_from_the_first_surface_without_a_fit_else_from_the_first(
+    surfaces, expected
+):
+    assert list(reference_surfaces(surfaces).items()) == list(expected.items())
 
 
 def test_the_first_set_of_independent_networks_alone_has_the_plain_name():
-    assert corner_ensembles(THREE) == {"four": "corners", "along": "along-corners"}
-    more = THREE | described(d=("others", "seeds", None))
-    assert corner_ensembles(more)["others"] == "others-corners"
-    assert corner_ensembles(described(c=("along", "run", None))) == {"along": "along-corners"}
+    more = ALONG | SURFACES | described(d=("others", "seeds", None))
+    assert corner_ensembles(more) == {
+        "run": "run-corners", "four": "corners", "others": "others-corners"
+    }  # fmt: skip
+    assert corner_ensembles(ALONG) == {"run": "run-corners"}
 
 
-@pytest.mark.parametrize("found", [["a", "b"], ["a", "b", "c", "d"], ["a", "a", "b", "c"], []])
+@pytest.mark.parametrize("found", [["plain"], ["plain", "along", "d"], ["plain"] * 2, []])
 def test_files_of_other_surfaces_are_refused(found):
-    check_surfaces(["c", "a", "b"], THREE, "the logits")
+    check_surfaces(["along", "plain"], SURFACES, "the logits")
     with pytest.raises(InputError) as caught:
-        check_surfaces(found, THREE, "the logits")
-    assert str(found) in str(caught.value)
-    assert str(list(THREE)) in str(caught.value)
+        check_surfaces(found, SURFACES, "the logits")
+    assert f"the logits are of the surfaces {found}" in str(caught.value)
+    assert str(list(SURFACES)) in str(caught.value)

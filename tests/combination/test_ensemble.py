@@ -1,10 +1,9 @@
 """Laws of ensembles."""
 
-import itertools
-
 import pandas as pd
 import pytest
 import torch
+from combination.test_baselines import FITTED, SURFACES
 from conftest import CORNERS
 
 from fourfold.combination.ensemble import compare_ensembles, evaluate_ensemble, greedy_ensemble
@@ -30,16 +29,21 @@ def test_an_ensemble_of_identical_members_is_the_member():
     logits, labels = members(networks=1)
     alone = evaluate_ensemble(logits, [0], labels)
     together = evaluate_ensemble(logits.expand(4, -1, -1), [0, 1, 2, 3], labels)
-    assert alone.pop("forward_passes") == 1
-    assert together.pop("forward_passes") == 4
+    assert (alone.pop("forward_passes"), together.pop("forward_passes")) == (1, 4)
     assert together == pytest.approx(alone, rel=1e-5)
     assert together["disagreement"] == 0
 
 
-def test_an_ensemble_does_not_depend_on_the_order_of_its_members():
+def test_an_ensemble_depends_on_its_members_alone_and_not_on_their_order():
     logits, labels = members()
-    forward, backward = (evaluate_ensemble(logits, m, labels) for m in ([0, 2, 4], [4, 2, 0]))
+    spoiled = logits.clone()
+    spoiled[3] = 1e4
+    forward, backward, without_it = (
+        evaluate_ensemble(given, chosen, labels)
+        for given, chosen in ((logits, [0, 2, 4]), (logits, [4, 2, 0]), (spoiled, [0, 2, 4]))
+    )
     assert forward == pytest.approx(backward, rel=1e-5)
+    assert forward == without_it
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -49,72 +53,21 @@ def test_the_nll_of_an_ensemble_is_at_most_the_mean_of_its_members(seed):
     assert evaluate_ensemble(logits, range(5), labels)["nll"] <= mean
 
 
-def test_members_that_are_not_chosen_do_not_count():
-    logits, labels = members()
-    spoiled = logits.clone()
-    spoiled[3] = 1e4
-    chosen = [0, 1, 4]
-    assert evaluate_ensemble(logits, chosen, labels) == evaluate_ensemble(spoiled, chosen, labels)
-
-
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("max_members", [1, 2, 5, 9])
-def test_a_greedy_ensemble_is_never_worse_than_the_best_single_network(seed, max_members):
-    logits, labels = members(seed=seed)
-    chosen = greedy_ensemble(logits, labels, max_members)
-    best = min(nll(logits, [i], labels) for i in range(5))
-    assert 1 <= len(chosen) <= min(max_members, 5)
-    assert len(set(chosen)) == len(chosen)
-    assert nll(logits, chosen, labels) <= best + 1e-6
-    assert nll(logits, chosen[:1], labels) == pytest.approx(best)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_each_greedy_choice_is_the_best_one_and_it_stops_when_none_helps(seed):
-    logits, labels = members(seed=seed)
-    chosen = greedy_ensemble(logits, labels, 5)
-    for size in range(1, len(chosen) + 1):
-        others = [i for i in range(5) if i not in chosen[: size - 1]]
-        found = {i: nll(logits, [*chosen[: size - 1], i], labels) for i in others}
-        assert found[chosen[size - 1]] == pytest.approx(min(found.values()))
-    for other in set(range(5)) - set(chosen):
-        assert nll(logits, [*chosen, other], labels) >= nll(logits, chosen, labels) - 1e-9
-
-
-@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("max_members", [1, 3, 5, 9])
-def test_without_an_early_stop_there_are_as_many_members_as_asked_for(seed, max_members):
-    """For a comparison with as many others; each is still the best of what is left."""
+def test_each_greedy_choice_is_the_best_one_and_it_stops_when_none_helps(seed, max_members):
     logits, labels = members(seed=seed)
     chosen = greedy_ensemble(logits, labels, max_members, stop_early=False)
     assert len(set(chosen)) == len(chosen) == min(max_members, 5)
+    for size in range(len(chosen)):
+        left = set(range(5)) - set(chosen[:size])
+        found = {i: nll(logits, [*chosen[:size], i], labels) for i in left}
+        assert found[chosen[size]] == pytest.approx(min(found.values()))
     stopped = greedy_ensemble(logits, labels, max_members)
-    assert chosen[: len(stopped)] == stopped
-    assert chosen == greedy_ensemble(logits, labels, 9, stop_early=False)[:max_members]
-    for size in range(1, len(chosen) + 1):
-        left = [i for i in range(5) if i not in chosen[: size - 1]]
-        found = {i: nll(logits, [*chosen[: size - 1], i], labels) for i in left}
-        assert found[chosen[size - 1]] == pytest.approx(min(found.values()))
-
-
-def test_a_copy_is_chosen_only_where_the_choice_does_not_stop():
-    logits, labels = members(networks=1)
-    assert greedy_ensemble(logits.expand(3, -1, -1), labels, 3) == [0]
-    assert sorted(greedy_ensemble(logits.expand(3, -1, -1), labels, 3, stop_early=False)) == [
-        0,
-        1,
-        2,
-    ]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_two_of_three_are_chosen_as_by_trying_all_where_the_best_one_is_in_the_best_two(seed):
-    logits, labels = members(networks=3, seed=seed)
-    chosen = greedy_ensemble(logits, labels, 2)
-    single = min(range(3), key=lambda i: nll(logits, [i], labels))
-    subsets = [s for k in (1, 2) for s in itertools.combinations(range(3), k) if single in s]
-    best = min(subsets, key=lambda s: nll(logits, s, labels))
-    assert set(chosen) == set(best)
+    assert stopped == chosen[: len(stopped)]
+    for other in set(range(5)) - set(stopped) if len(stopped) < len(chosen) else ():
+        assert nll(logits, [*stopped, other], labels) >= nll(logits, stopped, labels) - 1e-9
+    assert nll(logits, stopped, labels) <= nll(logits, stopped[:1], labels) + 1e-6
 
 
 def test_two_networks_that_mend_each_other_are_both_chosen_and_a_copy_is_not():
@@ -122,8 +75,9 @@ def test_two_networks_that_mend_each_other_are_both_chosen_and_a_copy_is_not():
     left, right = torch.zeros(8, 2), torch.zeros(8, 2)
     left[:4, 0], left[4:, 0] = 4.1, -2.0
     right[4:, 0], right[:4, 0] = 4.0, -2.0
-    assert greedy_ensemble(torch.stack([left, right, left]), labels, 3) == [0, 1]
-    assert greedy_ensemble(torch.stack([left, left]), labels, 2) == [0]
+    both = torch.stack([left, right, left])
+    assert greedy_ensemble(both, labels, 3) == [0, 1]
+    assert greedy_ensemble(both, labels, 3, stop_early=False) == [0, 1, 2]
 
 
 def test_a_confident_mistake_of_every_network_does_not_empty_the_ensemble():
@@ -136,24 +90,33 @@ def test_a_confident_mistake_of_every_network_does_not_empty_the_ensemble():
     assert greedy_ensemble(logits.half(), labels, 1) == [1]
 
 
-@pytest.mark.parametrize(("networks", "max_members"), [(0, 3), (3, 0), (3, -1)])
-def test_an_ensemble_of_nothing_is_refused(networks, max_members):
+def test_a_network_without_numbers_is_never_chosen():
     logits, labels = members()
-    with pytest.raises(InputError, match=f"max_members is {max_members}.*{networks} networks"):
-        greedy_ensemble(logits[:networks], labels, max_members)
+    logits[0, 3] = float("nan")
+    logits[2, 1, 0] = float("inf")
+    assert sorted(greedy_ensemble(logits, labels, 5, stop_early=False)) == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("logits", "max_members", "said"),
+    [
+        (members()[0][:0], 3, "max_members is 3 and there are 0 networks"),
+        (members()[0], -1, "max_members is -1 and there are 5 networks"),
+        (members()[0][0], 3, r"the shape \(40, 4\); give \(networks, n, classes\)"),
+        (members()[0] / 0, 3, "each of the 5 networks has a NaN or an infinity"),
+        (members()[0][:, 1:], 3, "39 images but 40 labels"),
+        (members()[0][..., 1:], 3, "the largest label is 3"),
+    ],
+)
+def test_wrong_input_is_named(logits, max_members, said):
+    with pytest.raises(InputError, match=said):
+        greedy_ensemble(logits, members()[1], max_members)
 
 
 # --- of all surfaces of an experiment -------------------------------------------------------------
 
 POINTS = grid_points(5)
 SPLITS = {"val": torch.arange(30) % 10, "test": torch.arange(40) % 10}
-SURFACES = {
-    "plain": {"corners": "four", "kind": "seeds", "fit": None},
-    "along": {"corners": "run", "kind": "run", "fit": None},
-}
-FITTED = {
-    name: {"corners": "four", "kind": "seeds", "fit": name} for name in ("one-fit", "another-fit")
-}
 
 
 def surface_logits(name, corners, statistics="reestimated"):
@@ -168,19 +131,15 @@ def surface_logits(name, corners, statistics="reestimated"):
     return SurfaceLogits(name, statistics, POINTS, *half, SPLITS)
 
 
-def compared(surfaces, max_members=5, **logits):
-    found = {name: surface_logits(name, of["corners"]) for name, of in surfaces.items()} | logits
-    return pd.DataFrame(compare_ensembles(found, surfaces, max_members))
+def compared(surfaces, statistics="reestimated", **logits):
+    found = {name: surface_logits(name, of["corners"], statistics) for name, of in surfaces.items()}
+    return pd.DataFrame(compare_ensembles(found | logits, surfaces, 5))
 
 
 def of_each(table):
     """Return (ensemble, corners) -> its rows as they are, but for these two."""
-    keys = ["ensemble", "corners"]
-    rows = table.drop(columns=keys).to_dict("records")
-    found = {}
-    for key, row in zip(table[keys].itertuples(index=False, name=None), rows, strict=True):
-        found.setdefault(key, []).append(row)
-    return found
+    groups = table.groupby(["ensemble", "corners"], sort=False)
+    return {key: rows.iloc[:, 2:].to_dict("records") for key, rows in groups}
 
 
 def points_of(members):
@@ -189,17 +148,13 @@ def points_of(members):
 
 def test_corners_have_their_ensembles_once_however_many_surfaces_lie_on_them():
     before, after = of_each(compared(SURFACES)), of_each(compared(SURFACES | FITTED))
-    assert list(before) == [
-        *(("corners", "four"), ("plain", "four"), ("run-corners", "run"), ("along", "run"))
-    ]
+    corners = ("corners", "four")
+    assert list(before) == [corners, ("plain", "four"), ("run-corners", "run"), ("along", "run")]
     assert after.keys() - before.keys() == {(name, "four") for name in FITTED}
     assert {key: after[key] for key in before} == before
-    assert after["one-fit", "four"] != after["another-fit", "four"]
-
-
-def test_corners_have_the_same_ensembles_whether_or_not_a_surface_on_them_is_unfitted():
-    corners = of_each(compared(FITTED))["corners", "four"]
-    assert corners == of_each(compared(SURFACES))["corners", "four"]
+    assert after["one_fit", "four"] != after["plain", "four"]
+    # Nor does it matter whether a surface on them is unfitted.
+    assert of_each(compared(FITTED))[corners] == before[corners]
 
 
 def test_nothing_depends_on_the_names_of_surfaces():
@@ -216,29 +171,37 @@ def test_members_are_as_many_on_both_sides_and_each_number_is_there():
     sizes = table["members"].map(points_of).map(len)
     assert sizes.tolist() == table["forward_passes"].tolist()
     test = table[table["split"] == "test"]
-    found = {
-        key: sorted(rows["forward_passes"])
-        for key, rows in test.groupby(["ensemble", "selection"])
-        if key[0] in ("corners", "plain")
-    }
-    assert found == {
-        ("corners", "fixed"): [4],
-        ("corners", "subset"): [1] * 4 + [2] * 6 + [3] * 4,
-        ("plain", "fixed"): [4],
-        ("plain", "oracle"): [4],
-        ("plain", "all"): [21],  # 25 points, four of them corners
-        ("plain", "validation"): [1, 2, 3, 4, 5],
-    }
+    found = test.groupby(["ensemble", "selection"])["forward_passes"].apply(sorted)
+    sizes = {"fixed": [4], "oracle": [4], "all": [21], "validation": [1, 2, 3, 4, 5]}
+    assert found["corners"].to_dict() == {"fixed": [4], "subset": [1] * 4 + [2] * 6 + [3] * 4}
+    assert found["plain"].to_dict() == sizes  # of 25 points four are corners
 
 
-def test_corners_are_the_networks_as_trained_and_no_members_of_ensembles_of_points():
-    table = compared(SURFACES)
+@pytest.mark.parametrize(
+    ("selection", "split", "size"), [("validation", "val", 5), ("oracle", "test", 4)]
+)
+def test_only_the_oracle_is_chosen_on_test(selection, split, size):
+    surface, rows = surface_logits("plain", "four"), compared(SURFACES)
+    rows = rows[(rows["ensemble"] == "plain") & (rows["selection"] == selection)]
+    others = surface.logits[split][surface.candidates]
+    chosen = greedy_ensemble(others, SPLITS[split], size, stop_early=False)
+    expected = [POINTS[surface.candidates[i]] for i in chosen]
+    assert points_of(rows["members"].iloc[-1]) == expected
+
+
+@pytest.mark.parametrize(("statistics", "own"), [("reestimated", "own"), ("none", "none")])
+def test_corners_are_the_networks_as_trained_and_no_members_of_ensembles_of_points(statistics, own):
+    table = compared(SURFACES, statistics)
     is_corners = table["ensemble"].str.contains("corners")
-    assert set(table.loc[is_corners, "statistics"]) == {"own"}
-    assert set(table.loc[~is_corners, "statistics"]) == {"reestimated"}
-    for is_of_corners, members in zip(is_corners, table["members"], strict=True):
-        members = set(points_of(members))
-        assert members <= set(CORNERS) if is_of_corners else members.isdisjoint(CORNERS)
+    assert set(table.loc[is_corners, "statistics"]) == {own}
+    assert set(table.loc[~is_corners, "statistics"]) == {statistics}
+    for is_of_corners, found in zip(is_corners, table["members"].map(points_of), strict=True):
+        assert set(found) <= set(CORNERS) if is_of_corners else set(found).isdisjoint(CORNERS)
+    best = classification_metrics(
+        average_predictions(surface_logits("plain", "four").own["test"]), SPLITS["test"]
+    )
+    all_four = table.query("ensemble == 'corners' and selection == 'fixed' and split == 'test'")
+    assert all_four["nll"].item() == pytest.approx(best["nll"])
 
 
 def test_logits_of_other_surfaces_are_refused():

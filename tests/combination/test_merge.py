@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from combination.test_baselines import FITTED, SURFACES
 from conftest import CHOSEN, CORNERS, NETWORKS, differing, make_corners, make_network, snapshot
 
 from fourfold.combination.merge import average_states, best_point, compare_merges, greedy_soup
@@ -48,106 +49,73 @@ def test_averaging_changes_no_network_and_shares_no_memory():
     assert [differing(a, b) for a, b in zip(states, before, strict=True)] == [[], [], [], []]
 
 
-def test_networks_that_do_not_fit_are_not_averaged():
-    with pytest.raises(InputError, match="got none"):
-        average_states([])
-    with pytest.raises(InputError, match="network 1 and network 0 are different architectures"):
-        average_states([make_network(n).state_dict() for n in ("no-norm", "batchnorm")])
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (lambda: average_states([]), "got none"),
+        (
+            lambda: average_states([make_network(n).state_dict() for n in ("no-norm", "vit")]),
+            "network 1 and network 0 are different architectures",
+        ),
+        (lambda: greedy_soup([], max), "got no accuracies"),
+        (lambda: compared(SURFACES, grids=[surface_grid("more", "four")]), "'more'"),
+    ],
+)
+def test_wrong_input_is_named(refused, said):
+    with pytest.raises(InputError, match=said):
+        refused()
 
 
-def soup_value(values):
-    """Return an evaluation of soups: the mean of the members' hidden values."""
-    return lambda soup: sum(values[i] for i in soup) / len(soup)
+# --- greedy soups and best points -----------------------------------------------------------------
 
 
 def test_a_greedy_soup_tries_networks_in_order_of_accuracy_and_keeps_what_does_not_hurt():
-    tried = []
-
-    def evaluate(soup):
-        tried.append(list(soup))
-        return {(1, 2): 0.8, (1, 2, 0): 0.79, (1, 2, 3): 0.8}[tuple(soup)]
-
-    soup, accuracy = greedy_soup([0.6, 0.75, 0.7, 0.5], evaluate)
-    assert tried == [[1, 2], [1, 2, 0], [1, 2, 3]]
-    assert soup == [1, 2, 3]  # an equal accuracy is no fall
-    assert accuracy == 0.8
+    tried = {(1, 2): 0.8, (1, 2, 0): 0.79, (1, 2, 3): 0.8}  # an equal accuracy is no fall
+    asked = []
+    soup = greedy_soup([0.6, 0.75, 0.7, 0.5], lambda s: asked.append(tuple(s)) or tried[tuple(s)])
+    assert asked == list(tried)
+    assert soup == ([1, 2, 3], 0.8)
 
 
-@pytest.mark.parametrize("values", [[0.1, 0.9, 0.5], [0.5, 0.5, 0.5], [0.9, 0.1, 0.2]])
-def test_a_greedy_soup_is_never_worse_than_its_best_network(values):
-    soup, accuracy = greedy_soup(values, soup_value(values))
-    assert accuracy >= max(values)
-    assert accuracy == pytest.approx(soup_value(values)(soup))
-
-
-def test_a_soup_of_one_network_evaluates_nothing():
+def test_a_soup_of_one_network_evaluates_nothing_and_one_without_numbers_comes_last():
     assert greedy_soup([0.4], lambda soup: pytest.fail("evaluated")) == ([0], 0.4)
+    assert greedy_soup([float("nan"), 0.4], lambda soup: float("nan")) == ([1], 0.4)
 
 
-def grid(rows, **columns):
+def grid(*rows, **columns):
     table = pd.DataFrame(rows, columns=["split", "u", "v", "accuracy", "nll"])
     return table.assign(**{"n": 10, "sample": "grid", "statistics": "reestimated"} | columns)
 
 
-def test_the_best_point_has_the_highest_accuracy_on_the_split_asked_for():
+def test_the_best_point_has_the_highest_accuracy_then_the_lowest_nll_then_is_the_first():
     table = grid(
-        [
-            ("val", 0.0, 0.5, 0.8, 0.1),
-            ("val", 0.25, 0.75, 0.9, 0.9),
-            ("test", 1.0, 0.5, 0.99, 0.01),
-        ]
+        ("val", 0.0, 0.1, 0.8, 0.1),
+        ("val", 0.25, 0.75, 0.9, 0.5),
+        ("val", 0.1, 0.2, 0.9, 0.3),
+        ("val", 0.3, 0.4, 0.9, 0.3),
+        ("test", 1.0, 0.5, 0.99, 0.01),
     )
-    assert best_point(table, "val") == (0.25, 0.75)
+    assert best_point(table, "val") == (0.1, 0.2)
     assert best_point(table, "test") == (1.0, 0.5)
 
 
-@pytest.mark.parametrize("corner", CORNERS)
-def test_no_corner_is_the_best_point_however_good_it_is(corner):
-    rows = [("val", *corner, 0.99, 0.0), ("val", 0.5, corner[1], 0.5, 2.0)]
-    for statistics in ("reestimated", "own", "none"):
-        table = pd.concat([grid(rows[:1], statistics=statistics), grid(rows[1:])])
-        assert best_point(table, "val") == (0.5, corner[1])
-
-
-def test_no_point_beside_the_grid_is_the_best_one():
-    """Edges and random points are searched for the worst; a merge is picked from the lattice."""
-    better = grid([("val", 0.5, 0.0, 0.99, 0.0)], sample="edge")
-    best = grid([("val", 0.3, 0.4, 1.0, 0.0)], sample="random")
-    table = pd.concat([grid([("val", 0.5, 0.5, 0.5, 2.0)]), better, best])
-    assert best_point(table, "val") == (0.5, 0.5)
-
-
-def test_a_grid_of_corners_alone_has_no_best_point():
-    with pytest.raises(InputError, match=r"no rows of split 'val' beside the corners.*4 rows"):
-        best_point(grid([("val", *corner, 0.9, 0.5) for corner in CORNERS]), "val")
-
-
-def test_among_equally_accurate_points_the_lowest_nll_and_then_the_first_wins():
-    table = grid(
-        [
-            ("val", 0.0, 0.1, 0.9, 0.5),
-            ("val", 0.1, 0.2, 0.9, 0.3),
-            ("val", 0.3, 0.4, 0.9, 0.3),
-        ]
+@pytest.mark.parametrize(
+    ("point", "columns"),
+    [
+        *((corner, {"statistics": s}) for corner in CORNERS for s in ("reestimated", "own")),
+        ((0.5, 0.0), {"sample": "edge"}),
+        ((0.3, 0.4), {"sample": "random"}),
+    ],
+)
+def test_no_corner_and_no_point_beside_the_grid_is_the_best_one_however_good_it_is(point, columns):
+    """Edges and random points are searched for the worst; corners are what merges compare with."""
+    table = pd.concat(
+        [grid(("val", *point, 0.99, 0.0), **columns), grid(("val", *CENTER, 0.5, 2.0))]
     )
-    assert best_point(table, "val") == (0.1, 0.2)
-
-
-def test_a_split_that_was_not_evaluated_has_no_best_point():
-    with pytest.raises(InputError, match=r"'val'.*\['test'\]"):
-        best_point(grid([("test", 0.0, 0.5, 0.9, 0.5)]), "val")
+    assert best_point(table, "val") == CENTER
 
 
 # --- of all surfaces of an experiment -------------------------------------------------------------
-
-SPLITS = ("train", "val", "test")
-SURFACES = {
-    "plain": {"corners": "four", "kind": "seeds", "fit": None},
-    "along": {"corners": "run", "kind": "run", "fit": None},
-}
-FITTED = {
-    name: {"corners": "four", "kind": "seeds", "fit": name} for name in ("one-fit", "another-fit")
-}
 
 
 def evaluated(accuracy, split):
@@ -158,7 +126,7 @@ def evaluated(accuracy, split):
 def surface_grid(name, corners):
     """Return a grid of nine points that are the better the later, and of corners as trained."""
     rows = []
-    for split in SPLITS:
+    for split in ("train", "val", "test"):
         for k, (u, v) in enumerate(grid_points(3)):
             at = {"surface": name, "u": u, "v": v, "sample": "grid"}
             rows.append(at | evaluated((len(name) + k) / 100, split))
@@ -177,8 +145,8 @@ def soup(mean, splits):
 def compared(surfaces, evaluate=soup, grids=()):
     grids = [*(surface_grid(name, of["corners"]) for name, of in surfaces.items()), *grids]
     corners = [{"w": torch.tensor([float(k)])} for k in range(4)]
-    grid = pd.concat(grids, ignore_index=True)
-    return pd.DataFrame(compare_merges(grid, surfaces, lambda _: corners, evaluate))
+    rows = compare_merges(pd.concat(grids), surfaces, lambda _: corners, evaluate)
+    return pd.DataFrame(rows)
 
 
 def ordered(table):
@@ -197,43 +165,35 @@ def test_corners_have_their_baselines_once_however_many_surfaces_lie_on_them():
     assert set(after["split"]) == {"val", "test"}
 
 
-def test_the_order_of_surfaces_changes_no_row():
-    surfaces = SURFACES | FITTED
-    reverse = compared(dict(reversed(surfaces.items())))
-    pd.testing.assert_frame_equal(ordered(reverse), ordered(compared(surfaces)))
-
-
-def test_nothing_depends_on_the_names_of_surfaces():
+def test_nothing_depends_on_the_names_and_the_order_of_surfaces():
     names = {"plain": "curve", "along": "plain"}  # as long: the grids are of their lengths
     renamed = compared({new: SURFACES[old] for old, new in names.items()})
     expected = compared(SURFACES).assign(surface=lambda table: table["surface"].replace(names))
     pd.testing.assert_frame_equal(renamed, expected)
+    reverse = compared(dict(reversed((SURFACES | FITTED).items())))
+    pd.testing.assert_frame_equal(ordered(reverse), ordered(compared(SURFACES | FITTED)))
 
 
 def test_a_uniform_soup_is_the_center_of_an_unfitted_surface():
-    table = compared(SURFACES).set_index(["merge", "surface", "split"])
-    for surface in SURFACES:
-        for split in ("val", "test"):
-            rows = [table.loc[(merge, surface, split)] for merge in ("uniform-soup", "center")]
-            pd.testing.assert_series_equal(*rows, check_names=False)
-            assert (rows[0]["u"], rows[0]["v"]) == CENTER
-
-
-def test_without_an_unfitted_surface_a_uniform_soup_is_the_evaluated_mean_of_the_corners():
-    table = compared(FITTED)
-    uniform = table[table["merge"] == "uniform-soup"]
-    assert uniform["split"].tolist() == ["val", "test"]
-    assert set(uniform["surface"]) == {"one-fit"}
-    assert uniform[["u", "v"]].isna().all(axis=None)
-    assert uniform["accuracy"].tolist() == [0.9, 0.9]
+    table = compared(SURFACES).drop(columns="selected_on")
+    uniform, center = (table[table["merge"] == m] for m in ("uniform-soup", "center"))
+    assert set(zip(uniform["u"], uniform["v"], strict=True)) == {CENTER}
     pd.testing.assert_frame_equal(
-        table[table["merge"] == "best-corner"].drop(columns="surface").reset_index(drop=True),
-        compared(SURFACES)[:2].drop(columns="surface"),
+        ordered(uniform).drop(columns="merge"), ordered(center).drop(columns="merge")
     )
 
 
-def test_the_best_corner_is_the_best_one_as_trained():
-    best = compared(SURFACES).query("merge == 'best-corner' and surface == 'plain'")
+def test_without_an_unfitted_surface_a_uniform_soup_is_the_evaluated_mean_of_the_corners():
+    uniform = compared(FITTED).query("merge == 'uniform-soup'")
+    assert uniform["split"].tolist() == ["val", "test"]
+    assert set(uniform["surface"]) == {"one_fit"}
+    assert uniform[["u", "v"]].isna().all(axis=None)
+    assert uniform["accuracy"].tolist() == [0.9, 0.9]
+
+
+@pytest.mark.parametrize("surfaces", [SURFACES, FITTED])
+def test_the_best_corner_is_the_best_one_as_trained(surfaces):
+    best = compared(surfaces).query("merge == 'best-corner' and corners == 'four'")
     assert set(zip(best["u"], best["v"], strict=True)) == {(0.0, 0.0)}  # re-estimated: (1, 1)
     assert set(best["statistics"]) == {"own"}
     assert best["accuracy"].tolist() == pytest.approx([0.54] * 2)
@@ -257,13 +217,8 @@ def test_a_greedy_soup_of_one_corner_is_that_corner_as_trained():
         return pd.DataFrame([evaluated(0.2, split) for split in splits])
 
     rows = compared(SURFACES, evaluate=worse).query("surface == 'plain'").set_index("merge")
-    shown = ["split", "statistics", "accuracy", "nll"]
-    pd.testing.assert_frame_equal(
-        rows.loc[["greedy-soup"], shown].reset_index(drop=True),
-        rows.loc[["best-corner"], shown].reset_index(drop=True),
+    shown = rows[["split", "statistics", "accuracy", "nll"]]
+    soups, corners = (
+        shown.loc[name].to_numpy().tolist() for name in ("greedy-soup", "best-corner")
     )
-
-
-def test_grids_of_other_surfaces_are_refused():
-    with pytest.raises(InputError, match="'more'"):
-        compared(SURFACES, grids=[surface_grid("more", "four")])
+    assert soups == corners

@@ -10,40 +10,51 @@ from fourfold.combination.selection import select_corners
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.errors import InputError
 from fourfold.evaluation.grid import evaluate_points
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.surface import CORNERS, BezierSurface
 
 VAL, TRAIN = make_images(21, seed=3), make_images(24, seed=4)
 NINE = [(u, v) for u in (0, 0.5, 1) for v in (0, 0.5, 1)]
-EPOCHS = ["corner_00", "corner_01", "corner_10", "corner_11"]
+PLAIN = make_network("no-norm")
 
 
 def checkpoints(name, epochs):
     return {epoch: make_network(name, seed=epoch).state_dict() for epoch in epochs}
 
 
-@pytest.mark.parametrize("k", [4, 5, 6])
-def test_all_choices_of_four_are_tried_in_three_placings(k):
-    ranked = select_corners(checkpoints("no-norm", range(k)), make_network("no-norm"), *VAL)
-    assert len(ranked) == 3 * comb(k, 4)
-    corners = [tuple(row) for row in ranked[EPOCHS].to_numpy()]
-    assert len(set(corners)) == len(corners)
+def selected(name, saved, **settings):
+    settings = {"batchnorm_images": TRAIN[0]} | settings
+    return select_corners(saved, make_network(name), *VAL, **settings)
+
+
+def epochs_of(table):
+    return [tuple(row) for row in table[[*CORNERS]].to_numpy().tolist()]
+
+
+@pytest.mark.parametrize("k", [4, 6])
+def test_all_choices_of_four_are_tried_in_three_placings_and_the_best_is_selected(k):
+    ranked = selected("no-norm", checkpoints("no-norm", range(k)))
     # A placing is which pairs lie across a diagonal: all three of each four, none twice.
     diagonals = {
-        frozenset([frozenset([c00, c11]), frozenset([c01, c10])]) for c00, c01, c10, c11 in corners
+        frozenset([frozenset([c00, c11]), frozenset([c01, c10])])
+        for c00, c01, c10, c11 in epochs_of(ranked)
     }
-    assert len(diagonals) == len(corners)
+    assert len(diagonals) == len(ranked) == 3 * comb(k, 4)
+    assert ranked["nll_mean"].is_monotonic_increasing
+    assert ranked["candidate"].tolist() == [*range(1, len(ranked) + 1)]
+    assert ranked["selected"].tolist() == [True] + [False] * (len(ranked) - 1)
 
 
 @pytest.mark.parametrize("name", ["layernorm", "batchnorm"])
 def test_a_candidate_is_measured_by_the_nine_points_of_its_linear_surface(name):
-    saved, network = checkpoints(name, (2, 3, 5, 7, 11)), make_network(name)
-    ranked = select_corners(saved, network, *VAL, batchnorm_images=TRAIN[0])
+    """With statistics of images augmented by the seed."""
+    saved, settings = checkpoints(name, (2, 3, 5, 7, 11)), {"batchnorm_images": TRAIN[0]}
+    settings |= {"augment": RandomShiftFlip(2, flip=False), "seed": 1}
+    ranked = selected(name, saved, **settings)
     for row in ranked.iloc[[0, 4, 9, 14]].itertuples():
-        corners = [saved[getattr(row, corner)] for corner in EPOCHS]
+        corners = [saved[getattr(row, corner)] for corner in CORNERS]
         surface = BezierSurface.from_corners(corners, degree=(1, 1))
-        direct = evaluate_points(
-            surface, network, {"val": VAL}, NINE, batchnorm_images=TRAIN[0]
-        ).table.query("statistics != 'own'")
+        direct = evaluate_points(surface, make_network(name), {"val": VAL}, NINE, **settings).table
+        direct = direct.query("statistics != 'own'")
         assert row.nll_mean == pytest.approx(direct["nll"].mean(), rel=1e-4)
         assert row.nll_max == pytest.approx(direct["nll"].max(), rel=1e-4)
         assert row.accuracy_mean == pytest.approx(direct["accuracy"].mean())
@@ -51,104 +62,55 @@ def test_a_candidate_is_measured_by_the_nine_points_of_its_linear_surface(name):
         assert (row.split, row.n) == ("val", 21)
 
 
-def test_candidates_are_measured_with_statistics_of_images_augmented_by_the_seed():
-    saved, network = checkpoints("batchnorm", range(4)), make_network("batchnorm")
-
-    def ranked(**settings):
-        return select_corners(saved, network, *VAL, batchnorm_images=TRAIN[0], **settings)
-
-    augment = RandomShiftFlip(2, flip=False)
-    first, again = (ranked(augment=augment, seed=1) for _ in range(2))
-    pd.testing.assert_frame_equal(first, again, check_exact=True)
-    for other in (ranked(augment=augment, seed=2), ranked()):
-        assert set(other["nll_mean"]).isdisjoint(first["nll_mean"])
-    row = first.iloc[0]
-    corners = [saved[row[corner]] for corner in EPOCHS]
-    direct = evaluate_points(
-        BezierSurface.from_corners(corners, degree=(1, 1)), network, {"val": VAL}, NINE,
-        batchnorm_images=TRAIN[0], augment=augment, seed=1,
-    ).table.query("statistics != 'own'")  # fmt: skip
-    assert row["nll_mean"] == pytest.approx(direct["nll"].mean(), rel=1e-4)
-
-
-def test_the_best_candidate_is_first_and_alone_selected():
-    ranked = select_corners(checkpoints("no-norm", range(6)), make_network("no-norm"), *VAL)
-    assert ranked["nll_mean"].is_monotonic_increasing
-    assert ranked["candidate"].tolist() == list(range(1, 46))
-    assert ranked["selected"].tolist() == [True] + [False] * 44
-
-
 def test_equal_candidates_are_in_the_order_of_their_epochs():
-    state = make_network("no-norm").state_dict()
-    saved = dict.fromkeys((9, 3, 7, 5, 1), state)
-    ranked = select_corners(saved, make_network("no-norm"), *VAL)
-    fours = [tuple(sorted(row)) for row in ranked[EPOCHS].to_numpy()]
+    ranked = selected("no-norm", dict.fromkeys((9, 3, 7, 5, 1), PLAIN.state_dict()))
+    fours = [tuple(sorted(epochs)) for epochs in epochs_of(ranked)]
     assert fours == sorted(fours)
-    assert ranked[EPOCHS].iloc[0].tolist() == [1, 3, 5, 7]
+    assert epochs_of(ranked)[0] == (1, 3, 5, 7)
 
 
 def test_a_run_that_ends_in_equal_networks_is_placed_there():
-    """Two copies of good networks beside bad ones: the flat surface is chosen."""
-    good = make_network("no-norm", seed=1).state_dict()
-    saved = {1: make_network("no-norm", seed=7).state_dict(), 2: good, 3: good, 4: good, 5: good}
-    saved[1] = {name: 50 * tensor for name, tensor in saved[1].items()}
-    ranked = select_corners(saved, make_network("no-norm"), *VAL)
-    assert sorted(ranked[EPOCHS].iloc[0]) == [2, 3, 4, 5]
+    """Copies of a good network beside a bad one: the flat surface is chosen."""
+    saved = dict.fromkeys((2, 3, 4, 5), make_network("no-norm", seed=1).state_dict())
+    saved[1] = {name: 50 * tensor for name, tensor in PLAIN.state_dict().items()}
+    assert sorted(epochs_of(selected("no-norm", saved))[0]) == [2, 3, 4, 5]
 
 
 def test_given_candidates_alone_are_measured():
-    saved, network = checkpoints("no-norm", range(6)), make_network("no-norm")
-    asked = [[5, 1, 0, 2], [4, 3, 2, 1]]
-    ranked = select_corners(saved, network, *VAL, candidates=asked)
-    assert sorted(map(tuple, ranked[EPOCHS].to_numpy())) == sorted(map(tuple, asked))
-    everything = select_corners(saved, network, *VAL)
-    shared = everything.merge(ranked, on="nll_mean", suffixes=("", "_asked"))
-    assert len(shared) == 2  # the same four in a symmetric placing
+    saved, asked = checkpoints("no-norm", range(6)), [[5, 1, 0, 2], [4, 3, 2, 1]]
+    ranked = selected("no-norm", saved, candidates=asked)
+    assert sorted(epochs_of(ranked)) == sorted(map(tuple, asked))
+    # Among all candidates are the same four in a symmetric placing.
+    assert len(selected("no-norm", saved).merge(ranked, on="nll_mean")) == 2
 
 
-def test_the_model_and_the_checkpoints_are_left_alone(untouched):
-    network = make_network("batchnorm").train()
+def test_the_model_is_left_alone_and_progress_is_reported_for_every_network(untouched):
+    network, saved, seen = make_network("batchnorm").train(), checkpoints("batchnorm", range(4)), []
     check = untouched(network)
-    saved = checkpoints("batchnorm", range(4))
-    expected = select_corners(saved, network, *VAL, batchnorm_images=TRAIN[0])
+    tables = [
+        select_corners(saved, network, *VAL, batchnorm_images=TRAIN[0], on_network=report)
+        for report in (None, lambda *progress: seen.append(progress))
+    ]
     check()
-    again = select_corners(saved, network, *VAL, batchnorm_images=TRAIN[0])
-    pd.testing.assert_frame_equal(again, expected, check_exact=True)
-
-
-def test_progress_is_reported_for_every_network():
-    seen = []
-    select_corners(
-        checkpoints("no-norm", range(4)), make_network("no-norm"), *VAL,
-        on_network=lambda *progress: seen.append(progress),
-    )  # fmt: skip
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
     # Four checkpoints, six means of two, and the mean of all.
     assert seen == [(i, 11) for i in range(1, 12)]
 
 
-@pytest.mark.parametrize("k", [0, 3])
-def test_fewer_than_four_checkpoints_are_refused(k):
-    with pytest.raises(InputError, match="at least 4 checkpoints"):
-        select_corners(checkpoints("no-norm", range(k)), make_network("no-norm"), *VAL)
-
-
-@pytest.mark.parametrize("candidate", [[0, 1, 2, 9], [0, 1, 2, 2], [0, 1, 2], [0, 1, 2, 3, 4]])
-def test_a_candidate_of_other_epochs_is_refused_with_the_saved_ones(candidate):
+@pytest.mark.parametrize(
+    ("name", "k", "settings", "said"),
+    [
+        ("no-norm", 0, {}, ["at least 4 checkpoints"]),
+        ("no-norm", 3, {}, ["at least 4 checkpoints", "[0, 1, 2]"]),
+        *(
+            ("no-norm", 5, {"candidates": [wrong]}, [str(wrong), "[0, 1, 2, 3, 4]"])
+            for wrong in ([0, 1, 2, 9], [0, 1, 2, 2], [0, 1, 2], [0, 1, 2, 3, 4])
+        ),
+        ("no-norm", 4, {"candidates": []}, ["candidates is empty"]),
+        ("batchnorm", 4, {"batchnorm_images": None}, ["batchnorm_images"]),
+    ],
+)
+def test_wrong_input_is_named(name, k, settings, said):
     with pytest.raises(InputError) as caught:
-        select_corners(
-            checkpoints("no-norm", range(5)), make_network("no-norm"), *VAL, candidates=[candidate]
-        )
-    assert str(candidate) in str(caught.value)
-    assert "[0, 1, 2, 3, 4]" in str(caught.value)
-
-
-def test_no_candidates_are_refused():
-    with pytest.raises(InputError, match="candidates is empty"):
-        select_corners(
-            checkpoints("no-norm", range(4)), make_network("no-norm"), *VAL, candidates=[]
-        )
-
-
-def test_a_network_with_batchnorm_needs_training_images():
-    with pytest.raises(InputError, match="batchnorm_images"):
-        select_corners(checkpoints("batchnorm", range(4)), make_network("batchnorm"), *VAL)
+        selected(name, checkpoints(name, range(k)), **settings)
+    assert all(part in str(caught.value) for part in said)

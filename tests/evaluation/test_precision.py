@@ -6,7 +6,7 @@ from conftest import NETWORKS, make_images, make_network, make_surface
 
 from fourfold.errors import InputError
 from fourfold.evaluation.grid import evaluate_points, predict
-from fourfold.evaluation.precision import PRECISIONS, compute_precision
+from fourfold.evaluation.precision import PRECISIONS
 from fourfold.training.fit import fit
 from fourfold.training.train import train
 
@@ -36,12 +36,6 @@ def test_bfloat16_passes_leave_control_points_and_their_moves_in_float32(name):
     cosine = (move * rounded_move).sum() / (move.norm() * rounded_move.norm())
     assert cosine > 0.8  # VGG16, sixteen layers with BatchNorm over few pixels, loses most
     assert not torch.equal(move, rounded_move)
-
-
-@pytest.mark.parametrize("name", ["batchnorm", "vit"])
-def test_a_fixed_precision_gives_the_same_bits_twice(name):
-    first, second = (fitted(name, precision="bfloat16")[0].control_points for _ in range(2))
-    assert torch.equal(first, second)
 
 
 def test_training_in_bfloat16_keeps_float32_parameters_that_follow_every_step():
@@ -81,22 +75,16 @@ def test_corners_in_bfloat16_are_evaluated_as_every_other_point():
 
 @pytest.mark.parametrize("function", ["fit", "train", "evaluate"])
 def test_an_unknown_precision_is_refused(function):
+    surface, network, common = make_surface("no-norm"), make_network("no-norm"), {"lr": 0.1}
     with pytest.raises(InputError, match=r"float16.*float32, tf32, bfloat16"):
         if function == "fit":
-            fitted("no-norm", precision="float16")
+            fit(surface, network, IMAGES, LABELS, batch_size=8, precision="float16")
         elif function == "train":
-            train(make_network("no-norm"), IMAGES, LABELS, epochs=1, lr=0.1, seed=0, batch_size=8,
-                  precision="float16")  # fmt: skip
+            common |= {"epochs": 1, "seed": 0, "batch_size": 8}
+            train(network, IMAGES, LABELS, **common, precision="float16")
         else:
-            evaluate_points(fitted("no-norm")[0], make_network("no-norm"),
-                            {"train": (IMAGES, LABELS)}, [(0, 0)], precision="float16")  # fmt: skip
-
-
-def test_the_precision_ends_with_its_block():
-    matrix = torch.rand(4, 4)
-    with compute_precision("bfloat16", torch.device("cpu")):
-        assert (matrix @ matrix).dtype == torch.bfloat16
-    assert (matrix @ matrix).dtype == torch.float32
+            splits = {"train": (IMAGES, LABELS)}
+            evaluate_points(surface, network, splits, [(0, 0)], precision="float16")
 
 
 @pytest.mark.parametrize("name", ["batchnorm", "tied"])

@@ -6,137 +6,149 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import wraps
-from itertools import pairwise
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from fourfold.combination.differences import measure_differences
-from fourfold.data.dataset import Dataset
 from fourfold.evaluation.geometry import measure_barriers
 from fourfold.evaluation.logits import Examples, SurfaceLogits
 from fourfold.files.table import read_table
 from fourfold.networks import build_model
 from fourfold.pipeline.cli import COMMANDS, main
 from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
-from fourfold.surfaces.points import CORNER_COORDINATES, grid_points, surface_rows
+from fourfold.surfaces.points import grid_points, surface_rows
 from fourfold.training.fit import fit
 
-NETWORK = {"name": "resnet18", "width": 2, "stem": "3x3"}
-AUGMENT = {"shift": 1, "flip": False}
-SGD = {"name": "sgd", "lr": 0.1}
-TRAINING = {"epochs": 2, "batch_size": 32, "optimizer": SGD, "keep": [0.5, 1.0]}
-FIT = {"epochs": 1, "batch_size": 32, "points_per_step": 4, "optimizer": SGD}
+SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
+COMMON = {
+    "batch_size": 32, "optimizer": SGD, "weight_decay": 5e-4, "clip_norm": None, "warmup": 0.05,
+    "schedule": "cosine", "precision": "float32", "compile": False,
+    "cuda_graph": False,
+}  # fmt: skip
+SETTINGS = {
+    "network": {"name": "resnet18", "width": 2, "stem": "3x3"},
+    "augment": {"shift": 1, "flip": False},
+    "training": COMMON | {"epochs": 2, "keep": [0.5, 1.0]},
+    "fit": COMMON | {"boundary_epochs": 0, "epochs": 1, "points_per_step": 4, "sampler": "uniform"},
+    "grid": {
+        "points": 3, "edge_points": 5, "random_points": 3, "search_images": 30, "seed": 0,
+        "batchnorm": "reestimated", "batchnorm_images": 50, "train_images": 20, "batch_size": 50,
+        "precision": "float32",
+    },
+    "source": {"name": "digits"},
+    "split": {"by": "chance", "seed": 0, "train_images": 100, "val_images": 30, "test_images": 40},
+}  # fmt: skip
 LINEAR = {"linear": {"corners": "independent", "kind": "seeds", "fit": None}}
-SPLIT = {"by": "chance", "seed": 0, "train_images": 100, "val_images": 30, "test_images": 40}
+
+
+def command(program, folder, /, *sections, change=None, **arguments):
+    """Run a command on files below `folder`; return its exit status.
+
+    Args:
+        program: the command.
+        folder: outputs lie in its folder `out`, whose paths begin with `out/`.
+        sections: of `SETTINGS`, that go into `--settings`.
+        change: section -> keys with other values.
+        arguments: further ones, `_` for `-`; lists are several values.
+    """
+    settings = {
+        section: SETTINGS[section] | (change or {}).get(section, {}) for section in sections
+    }
+    given = {"settings": json.dumps(settings)} if sections else {}
+    if program != "prepare-data":
+        given |= {"experiment": "e", "replicate": 0, "cost": "out/cost.parquet"}
+    options = []
+    for key, value in (given | arguments).items():
+        values = [str(one) for one in (value if isinstance(value, (list, tuple)) else [value])]
+        paths = [str(folder / one) if one.startswith("out/") else one for one in values]
+        options += [f"--{key.replace('_', '-')}", *paths]
+    try:
+        return main([program, *options])
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def prepare(folder, **change):
+    return command(
+        "prepare-data", folder, "source", "split", change=change, name="d", output="out/"
+    )
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Return a folder with a small prepared data set."""
-    folder = tmp_path_factory.mktemp("data") / "digits"
-    settings = json.dumps({"source": {"name": "digits"}, "split": SPLIT})
-    assert (
-        main(["prepare-data", "--name", "digits", "--settings", settings, "--output", str(folder)])
-        == 0
-    )
-    return folder
+    folder = tmp_path_factory.mktemp("data")
+    assert prepare(folder) == 0
+    return folder / "out"
 
 
 @pytest.fixture
 def corners(tmp_path):
     """Return the files of four small networks."""
-    return [str(_network(tmp_path / f"corner{seed}.safetensors", seed)) for seed in range(4)]
+    return [write_network(tmp_path / f"corner{seed}.safetensors", seed) for seed in range(4)]
 
 
-def _network(path, seed=0, width=2):
+def write_network(path, seed=0, width=2):
     torch.manual_seed(seed)
     model = build_model("resnet18", channels=1, image_size=8, classes=10, width=width)
     save_checkpoint(model.state_dict(), path)
     return path
 
 
-def _job(folder):
-    cost = str(folder / "out" / "cost.parquet")
-    return ["--experiment", "e", "--replicate", "0", "--cost", cost]
+def train(data, folder, **training):
+    return command(
+        "train-endpoint", folder, "network", "augment", "training", change={"training": training},
+        data=data, device="cpu", seed=0, checkpoint="out/seed0.safetensors", state="out/state",
+        trajectory="out/trajectory.safetensors", training="out/t.parquet",
+        endpoints="out/e.parquet",
+    )  # fmt: skip
 
 
-def _network_job(data, folder, **settings):
-    return [
-        *_job(folder),
-        *("--data", str(data), "--device", "cpu", "--settings", json.dumps(settings)),
-    ]
+def build_linear(folder, corners):
+    return command(
+        "build-linear-surface", folder, name="linear", degree=(1, 1), corners=corners,
+        output="out/linear.safetensors",
+    )  # fmt: skip
 
 
-def _train(data, folder, training):
-    out = folder / "out"
-    return main(
-        [
-            "train-endpoint",
-            *_network_job(data, folder, network=NETWORK, augment=AUGMENT, training=training),
-            "--seed",
-            "0",
-            "--checkpoint",
-            str(out / "seed0.safetensors"),
-            "--trajectory",
-            str(out / "trajectory.safetensors"),
-            "--training",
-            str(out / "t.parquet"),
-            "--endpoints",
-            str(out / "e.parquet"),
-            "--state",
-            str(out / "state"),
-        ]
-    )
+def fit_surface(data, folder, corners, degree=(2, 2), **settings):
+    return command(
+        "fit-bezier-surface", folder, "network", "augment", "fit", change={"fit": settings},
+        data=data, device="cpu", name="bezier", degree=degree, corners=corners, seed=0,
+        output="out/bezier.safetensors", training="out/t.parquet", state="out/state",
+    )  # fmt: skip
 
 
-def _linear(folder, corners):
-    return main(
-        [
-            *("build-linear-surface", *_job(folder), "--name", "linear", "--degree", "1", "1"),
-            *("--corners", *corners, "--output", str(folder / "out" / "linear.safetensors")),
-        ]
-    )
+def evaluate(data, folder, surface, device="cpu", **grid):
+    return command(
+        "evaluate-grid", folder, "network", "augment", "grid", change={"grid": grid}, data=data,
+        device=device, surface=surface, output="out/grid.parquet", logits="out/logits.safetensors",
+        examples="out/examples.safetensors",
+    )  # fmt: skip
 
 
-def _fit(data, folder, corners, settings, degree=(2, 2)):
-    return main(
-        [
-            "fit-bezier-surface",
-            *_network_job(data, folder, network=NETWORK, augment=AUGMENT, fit=settings),
-            *("--name", "bezier", "--degree", *map(str, degree)),
-            "--corners",
-            *corners,
-            "--seed",
-            "0",
-            "--output",
-            str(folder / "out" / "bezier.safetensors"),
-            "--training",
-            str(folder / "out" / "t.parquet"),
-            "--state",
-            str(folder / "out" / "state"),
-        ]
-    )
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """Return a check that a command ended in one message with these parts, and left no file."""
 
+    def check(status, *said):
+        message = capsys.readouterr().err
+        assert status == 1
+        assert len(re.findall("^error: ", message, flags=re.M)) == 1
+        assert [part for part in said if part not in message] == [], message
+        assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
-def _refused(capsys, folder, status, *said):
-    """Check that a command ended in one message with these parts, and left no file."""
-    message = capsys.readouterr().err
-    assert status == 1
-    assert len(re.findall("^error: ", message, flags=re.M)) == 1
-    for part in said:
-        assert part in message
-    out = folder / "out"
-    assert not out.exists() or not [path for path in out.rglob("*") if path.is_file()]
+    return check
 
 
 def test_every_command_explains_itself(capsys):
-    for command in COMMANDS:
+    for name in COMMANDS:
         with pytest.raises(SystemExit) as stop:
-            main([command, "--help"])
+            main([name, "--help"])
         assert stop.value.code == 0
-        assert "usage: fourfold " + command in capsys.readouterr().out
+        assert "usage: fourfold " + name in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -160,122 +172,97 @@ def test_figures_are_drawn_without_torch():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"epochz": 3}, ["training.epochz", "epochs"]),
-        ({"epochs": -2}, ["epochs is -2", "0 or more"]),
-        ({"keep": [0.5, 1.5]}, ["[0.5, 1.5]", "(0, 1]"]),
+        ({"epochz": 3}, ["training: ", "'epochz' was unexpected", "epochs"]),
+        ({"epochs": True}, ["training.epochs: True is not of type 'integer'"]),
+        ({"keep": [0.5, 1.5]}, ["training.keep.1: 1.5", "maximum of 1"]),
         ({"keep": [0.9, 1.0]}, ["[0.9, 1.0]", "the same"]),
-        ({"optimizer": SGD | {"lr": 0}}, ["lr is 0", "positive"]),
-        ({"optimizer": SGD | {"name": "sdg"}}, ["'sdg'", "sgd"]),
-        ({"optimizer": SGD | {"rate": 1.0}}, ["training.optimizer", "'rate'", "momentum"]),
-        ({"schedule": "cosin"}, ["'cosin'", "cosine"]),
-        ({"batch_size": 101}, ["101", "1 to 100"]),
-        ({"batch_size": 32.0}, ["training.batch_size is 32.0", "an integer"]),
-        ({"epochs": True}, ["training.epochs is True", "an integer"]),
-        ({"keep": ["half", 1.0]}, ["training.keep is ['half', 1.0]", "a list of finite numbers"]),
-        ({"optimizer": SGD | {"lr": "1e-3"}}, ["lr is '1e-3'", "a finite number"]),
-        ({"optimizer": SGD | {"lr": False}}, ["lr is False", "a finite number"]),
-        ({"clip_norm": "none"}, ["training.clip_norm is 'none'", "a finite number or null"]),
-        ({"warmup": float("nan")}, ["training.warmup is nan", "a finite number"]),
+        ({"optimizer": SGD | {"lr": "1e-3"}}, ["training.optimizer.lr: '1e-3'", "write 1.0e-3"]),
+        ({"optimizer": {"name": "sgd"}}, ["'lr' is a required", "'momentum' is a required"]),
         ({"optimizer": SGD | {"lr": 1e9}}, ["diverged", "lr"]),
+        ({"warmup": float("nan")}, ["training.warmup: nan is not of type 'number'"]),
+        ({"batch_size": 101}, ["101", "1 to 100"]),
     ],
 )
-def test_impossible_training_ends_in_one_message(change, said, data, tmp_path, capsys):
-    _refused(capsys, tmp_path, _train(data, tmp_path, TRAINING | change), *said)
+def test_impossible_training_ends_in_one_message(change, said, data, tmp_path, refused):
+    refused(train(data, tmp_path, **change), *said)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"epochs": -2}, ["epochs is -2", "0 or more"]),
         ({"points_per_step": 5}, ["32", "5", "multiple"]),
-        ({"sampler": "grid"}, ["'grid'", "latin-hypercube"]),
+        ({"sampler": "grid"}, ["fit.sampler: 'grid'", "latin-hypercube"]),
         ({"optimizer": SGD | {"lr": 1e9}}, ["diverged"]),
+        ({"degree": (0, 2)}, ["(0, 2)", "1 to 20"]),
+        ({"degree": (1, 1)}, ["(1, 1)", "no free control points", "(2, 2)"]),
     ],
 )
-def test_impossible_fits_end_in_one_message(change, said, data, tmp_path, corners, capsys):
-    _refused(capsys, tmp_path, _fit(data, tmp_path, corners, FIT | change), *said)
+def test_impossible_fits_end_in_one_message(change, said, data, tmp_path, corners, refused):
+    refused(fit_surface(data, tmp_path, corners, **change), *said)
 
 
 @pytest.mark.parametrize(
-    ("degree", "said"),
-    [((0, 2), ["(0, 2)", "1 to 20"]), ((1, 1), ["(1, 1)", "no free control points", "(2, 2)"])],
+    ("change", "said"),
+    [
+        ({"split": {"val_images": 0}}, ["split.val_images: 0", "minimum of 1"]),
+        ({"split": {"test_images": 5000}}, ["split.test_images is 5000", "10"]),
+        ({"split": {"test_images": None}}, ["null", "number"]),
+        ({"split": {"vall_images": 3}}, ["'vall_images' was unexpected", "val_images"]),
+        ({"source": {"name": "mnist"}}, ["source.name: 'mnist'", "tiny-imagenet"]),
+    ],
 )
-def test_impossible_degrees_end_in_one_message(degree, said, data, tmp_path, corners, capsys):
-    _refused(capsys, tmp_path, _fit(data, tmp_path, corners, FIT, degree), *said)
+def test_impossible_data_ends_in_one_message(change, said, tmp_path, refused):
+    refused(prepare(tmp_path, **change), *said)
 
 
-def test_three_corners_are_refused(tmp_path, corners, capsys):
-    _refused(capsys, tmp_path, _linear(tmp_path, corners[:3]), "4 corners", "got 3")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("{source", ["--settings is damaged", "line 1"]),
+        ('{"source": {"name": "digits"}, "grid": {}}', ["'split' is a required", "'grid' was un"]),
+        ("@nowhere.json", ["nowhere.json", "doesn't exist"]),
+    ],
+)
+def test_settings_that_are_not_the_sections_of_the_command_are_refused(
+    settings, said, tmp_path, refused
+):
+    status = command("prepare-data", tmp_path, name="d", settings=settings, output="out/")
+    refused(status, *said)
 
 
-def test_corners_of_different_architectures_are_refused(tmp_path, corners, capsys):
-    corners[2] = str(_network(tmp_path / "wide.safetensors", width=3))
-    _refused(capsys, tmp_path, _linear(tmp_path, corners), "corner_10", "conv1.weight")
-
-
-@pytest.mark.parametrize("tamper", ["missing", "extra", "nan"])
-def test_damaged_corners_are_refused(tamper, tmp_path, corners, capsys):
-    torch.manual_seed(0)
-    state = build_model("resnet18", channels=1, image_size=8, classes=10, width=2).state_dict()
+@pytest.mark.parametrize(
+    "tamper", ["missing", "extra", "nan", "wide", "nowhere", "garbage", "three"]
+)
+def test_damaged_corners_are_refused(tamper, tmp_path, corners, refused):
+    path = corners[3]
+    state = load_checkpoint(path)
+    said = ["corner_11", "fc.bias"]
     if tamper == "missing":
         del state["fc.bias"]
+    elif tamper == "nan":
+        state["fc.bias"][3] = float("nan")
     elif tamper == "extra":
         state["fc.scale"] = torch.ones(1)
-    else:
-        state["fc.bias"][3] = float("nan")
-    corners[3] = str(tmp_path / "tampered.safetensors")
-    save_file(state, corners[3])
-    name = "fc.scale" if tamper == "extra" else "fc.bias"
-    _refused(capsys, tmp_path, _linear(tmp_path, corners), "corner_11", name)
+        said = ["corner_11", "fc.scale"]
+    save_file(state, path)
+    if tamper == "wide":
+        write_network(path, width=3)
+        said = ["corner_11", "conv1.weight"]
+    elif tamper == "nowhere":
+        path.unlink()
+        said = ["no file at", path.name]
+    elif tamper == "garbage":
+        path.write_bytes(b"no safetensors")
+        said = [path.name]
+    elif tamper == "three":
+        corners.pop()
+        said = ["4 corners", "got 3"]
+    refused(build_linear(tmp_path, corners), *said)
 
 
-def test_a_missing_or_foreign_file_is_refused(tmp_path, corners, capsys):
-    missing = str(tmp_path / "nowhere.safetensors")
-    _refused(capsys, tmp_path, _linear(tmp_path, [*corners[:3], missing]), "no file at")
-    garbage = tmp_path / "garbage.safetensors"
-    garbage.write_bytes(b"no safetensors")
-    _refused(capsys, tmp_path, _linear(tmp_path, [*corners[:3], str(garbage)]), "garbage")
-
-
-def test_a_model_of_another_architecture_is_refused(data, tmp_path, capsys):
-    wide = [str(_network(tmp_path / f"{seed}.safetensors", seed, width=3)) for seed in range(4)]
-    _refused(capsys, tmp_path, _fit(data, tmp_path, wide, FIT), "architecture")
-
-
-@pytest.mark.parametrize(
-    ("split", "said"),
-    [
-        ({"val_images": 0}, ["split.val_images is 0", "10"]),
-        ({"test_images": 5000}, ["split.test_images is 5000", "10"]),
-        ({"test_images": None}, ["null", "number"]),
-        ({"vall_images": 3}, ["split.vall_images", "val_images"]),
-    ],
-)
-def test_impossible_splits_end_in_one_message(split, said, tmp_path, capsys):
-    settings = json.dumps({"source": {"name": "digits"}, "split": SPLIT | split})
-    output = str(tmp_path / "out")
-    status = main(["prepare-data", "--name", "d", "--settings", settings, "--output", output])
-    _refused(capsys, tmp_path, status, *said)
-
-
-def test_settings_that_are_no_json_are_refused(tmp_path, capsys):
-    output = str(tmp_path / "out")
-    status = main(["prepare-data", "--name", "d", "--settings", "{source", "--output", output])
-    _refused(capsys, tmp_path, status, "no JSON", "{source")
-
-
-@pytest.mark.parametrize("key", ["epochs", "optimizer", "batch_size", "keep"])
-def test_a_setting_that_is_not_there_is_named(key, data, tmp_path, capsys):
-    training = {k: v for k, v in TRAINING.items() if k != key}
-    _refused(
-        capsys, tmp_path, _train(data, tmp_path, training), f"training lacks the setting {key}"
-    )
-
-
-def test_a_setting_that_stands_twice_is_refused(tmp_path, capsys):
-    arguments = ["--settings", '{"source": {}, "split": {"seed": 0, "seed": 1}}']
-    status = main(["prepare-data", "--name", "d", *arguments, "--output", str(tmp_path / "out")])
-    _refused(capsys, tmp_path, status, "a key stands twice among seed, seed")
+def test_a_model_of_another_architecture_is_refused(data, tmp_path, refused):
+    wide = [write_network(tmp_path / f"{seed}.safetensors", seed, width=3) for seed in range(4)]
+    refused(fit_surface(data, tmp_path, wide), "architecture")
 
 
 @pytest.mark.parametrize(
@@ -289,16 +276,16 @@ def test_a_setting_that_stands_twice_is_refused(tmp_path, capsys):
     ],
     ids=repr,
 )
-def test_a_lack_of_memory_ends_in_one_message(error, data, tmp_path, corners, capsys, monkeypatch):
+def test_a_lack_of_memory_ends_in_one_message(error, data, tmp_path, corners, refused, monkeypatch):
     def fail(*arguments, **settings):
         raise error
 
     monkeypatch.setattr("fourfold.pipeline.commands.fit_bezier_surface.fit", wraps(fit)(fail))
-    status = _fit(data, tmp_path, corners, FIT)
-    _refused(capsys, tmp_path, status, "out of memory (", "batch_size", "--resources gpu=1")
+    status = fit_surface(data, tmp_path, corners)
+    refused(status, "out of memory (", "batch_size", "--resources gpu=1")
 
 
-def test_more_memory_than_there_is_ends_in_one_message(data, tmp_path, capsys, monkeypatch):
+def test_more_memory_than_there_is_ends_in_one_message(capsys, monkeypatch):
     """PyTorch's own error, of an allocation that no machine grants."""
     monkeypatch.setattr(
         "fourfold.pipeline.commands.show.run", lambda _: torch.empty(2**55, dtype=torch.int8)
@@ -316,49 +303,42 @@ def test_an_error_that_is_no_lack_of_memory_stays_a_traceback(monkeypatch):
         main(["show", "x"])
 
 
-def test_a_gpu_that_is_not_there_is_refused(data, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(("device", "said"), [("cuda", "no GPU"), ("gpu", "auto, cpu or cuda")])
+def test_a_device_that_is_not_there_is_refused(device, said, data, tmp_path, refused, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    arguments = _network_job(data, tmp_path, network=NETWORK, augment=AUGMENT, grid=GRID)
-    arguments[arguments.index("cpu")] = "cuda"
-    arguments += ["--surface", "s", "--output", "o", "--logits", "l", "--examples", "e"]
-    status = main(["evaluate-grid", *arguments])
-    _refused(capsys, tmp_path, status, "'cuda'", "no GPU")
+    refused(evaluate(data, tmp_path, "s", device=device), f"'{device}'", said)
 
 
 # --- one evaluation, and what is made of it -------------------------------------------------------
 
-GRID = {
-    "points": 3, "edge_points": 5, "random_points": 3, "search_images": 30, "seed": 0,
-    "batchnorm": "reestimated", "batchnorm_images": 50, "train_images": 20, "batch_size": 50,
-    "precision": "float32",
-}  # fmt: skip
-
-
-def _evaluate(data, folder, surface, **grid):
-    out = folder / "out"
-    job = _network_job(data, folder, network=NETWORK, augment=AUGMENT, grid=GRID | grid)
-    return main(
-        [
-            *("evaluate-grid", *job, "--surface", str(surface)),
-            *("--output", str(out / "grid.parquet"), "--logits", str(out / "logits.safetensors")),
-            *("--examples", str(out / "examples.safetensors")),
-        ]
-    )
-
 
 @pytest.fixture(scope="module")
 def evaluated(data, tmp_path_factory):
-    """Return a folder with a linear surface through four networks, and its evaluation."""
+    """Return a folder with four networks, the linear surface through them, and its evaluation."""
     folder = tmp_path_factory.mktemp("evaluated")
-    corners = [str(_network(folder / f"corner{seed}.safetensors", seed)) for seed in range(4)]
-    assert _linear(folder, corners) == 0
-    assert _evaluate(data, folder, folder / "out" / "linear.safetensors") == 0
-    return folder
+    corners = [write_network(folder / f"out/corner{seed}.safetensors", seed) for seed in range(4)]
+    assert build_linear(folder, corners) == 0
+    assert evaluate(data, folder, "out/linear.safetensors") == 0
+    return folder / "out"
 
 
-def test_a_point_has_one_row_a_split_whichever_splits_are_smaller_than_the_search(evaluated):
+@pytest.fixture(scope="module")
+def table(evaluated):
+    return read_table("grid", evaluated / "grid.parquet")
+
+
+@pytest.fixture(scope="module")
+def examples(evaluated):
+    return Examples.load(evaluated / "examples.safetensors")
+
+
+@pytest.fixture(scope="module")
+def logits(evaluated):
+    return SurfaceLogits.load(evaluated / "logits.safetensors")
+
+
+def test_a_point_has_one_row_a_split_whichever_splits_are_smaller_than_the_search(table):
     """Train and val have no more images than the search takes, test has more."""
-    table = read_table("grid", evaluated / "out" / "grid.parquet")
     assert not table.duplicated(["sample", "u", "v", "split", "statistics"]).any()
     grid = table[table["sample"] == "grid"]
     counts = grid.groupby(["statistics", "split"])["n"].agg(["count", "min", "max"])
@@ -373,16 +353,14 @@ def test_a_point_has_one_row_a_split_whichever_splits_are_smaller_than_the_searc
 
 
 def test_the_worst_points_of_the_search_and_no_others_are_evaluated_on_all_images(
-    evaluated, data, tmp_path
+    table, evaluated, data, tmp_path
 ):
     """Which they are, on each split and in both metrics, comes from a search over few images."""
-    table = read_table("grid", evaluated / "out" / "grid.parquet")
     search = table[table["sample"] == "edge"]
     whole = search[search["n"] == 40]
     whole = set(zip(whole["u"], whole["v"], strict=True))
     assert 0 < len(whole) < 8
-    surface = evaluated / "out" / "linear.safetensors"
-    assert _evaluate(data, tmp_path, surface, search_images=None) == 0
+    assert evaluate(data, tmp_path, evaluated / "linear.safetensors", search_images=None) == 0
     full = read_table("grid", tmp_path / "out" / "grid.parquet")
     key = ["sample", "u", "v", "split", "statistics", "n"]
     both = table.merge(full, on=key, suffixes=("", "_full"))
@@ -397,11 +375,8 @@ def test_the_worst_points_of_the_search_and_no_others_are_evaluated_on_all_image
 
 
 def test_barrier_and_difference_have_the_same_worst_point_where_a_split_is_smaller_than_the_search(
-    evaluated,
+    table, examples, logits
 ):
-    table = read_table("grid", evaluated / "out" / "grid.parquet")
-    examples = Examples.load(evaluated / "out" / "examples.safetensors")
-    logits = SurfaceLogits.load(evaluated / "out" / "logits.safetensors")
     places = set(zip(examples.points, examples.samples, strict=True))
     for _, rows in table.groupby("split"):
         rows = surface_rows(rows)
@@ -417,19 +392,15 @@ def test_barrier_and_difference_have_the_same_worst_point_where_a_split_is_small
             assert worst == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_cost_of_a_grid_counts_every_image_that_passed_a_network(evaluated):
-    table = read_table("grid", evaluated / "out" / "grid.parquet")
-    (cost,) = read_table("cost", evaluated / "out" / "cost.parquet")["images_forward"]
+def test_the_cost_of_a_grid_counts_every_image_that_passed_a_network(table, evaluated):
+    (cost,) = read_table("cost", evaluated / "cost.parquet")["images_forward"]
     worst = table[(table["sample"] != "grid") & (table["split"] == "test") & (table["n"] == 40)]
     expected = 9 * (20 + 30 + 40 + 50) + 4 * (20 + 30 + 40)
     expected += (8 + 3) * (20 + 30 + 30 + 50) + len(worst) * (20 + 30 + 40 + 50)
     assert cost == expected
 
 
-def test_logits_examples_and_grid_are_of_the_same_numbers(evaluated):
-    table = read_table("grid", evaluated / "out" / "grid.parquet")
-    logits = SurfaceLogits.load(evaluated / "out" / "logits.safetensors")
-    examples = Examples.load(evaluated / "out" / "examples.safetensors")
+def test_logits_examples_and_grid_are_of_the_same_numbers(table, examples, logits):
     assert logits.statistics == "reestimated"
     assert logits.points == grid_points(3)
     rows = table[table["n"] == table.groupby("split")["n"].transform("max")]
@@ -452,59 +423,32 @@ def test_logits_examples_and_grid_are_of_the_same_numbers(evaluated):
             assert found == examples.correct[split][positions].tolist()
 
 
-def test_corners_as_trained_are_the_checkpoints(evaluated, data):
-    """Loaded into a plain network, in evaluation mode."""
-    logits = SurfaceLogits.load(evaluated / "out" / "logits.safetensors")
-    dataset = Dataset.load(data)
-    for seed in range(4):
-        network = build_model("resnet18", channels=1, image_size=8, classes=10, width=2)
-        network.load_state_dict(load_checkpoint(evaluated / f"corner{seed}.safetensors"))
-        network.eval()
-        for split in ("val", "test"):
-            with torch.no_grad():
-                expected = network(dataset.normalize(dataset.splits[split].images))
-            torch.testing.assert_close(
-                logits.own[split][seed], expected.half(), rtol=1e-3, atol=1e-4
-            )
-
-
-def _ensembles(folder, logits, max_members=4, surfaces=LINEAR):
-    output = folder / "ensemble.parquet"
-    settings = json.dumps({"ensembles": {"max_members": max_members}})
-    arguments = ["--settings", settings, "--surfaces", json.dumps(surfaces)]
-    arguments += ["--logits", *map(str, logits), "--output", str(output)]
-    assert main(["compare-ensembles", *_job(folder), *arguments]) == 0
-    return read_table("ensemble", output)
-
-
-def _logits(path, surface="linear", labels=None):
-    """Write the logits of 25 points, every corner far better than any other point."""
-    draw, points = torch.Generator().manual_seed(0), grid_points(5)
-    labels = labels or {
+def write_logits(path, surface="linear"):
+    """Write logits of 25 points; return the labels."""
+    draw = torch.Generator().manual_seed(0)
+    labels = {
         name: torch.randint(10, (n,), generator=draw) for name, n in (("val", 30), ("test", 40))
     }
-    logits = {name: torch.randn(25, len(of), 10, generator=draw) for name, of in labels.items()}
-    own = {name: torch.randn(4, len(of), 10, generator=draw).half() for name, of in labels.items()}
-    for name, of in labels.items():
-        for corner in map(points.index, CORNER_COORDINATES):
-            logits[name][corner] += 9 * torch.nn.functional.one_hot(of, 10)
-        logits[name] = logits[name].half()
-    SurfaceLogits(surface, "reestimated", points, logits, own, labels).save(path, {})
+    logits, own = (
+        {name: torch.randn(k, len(of), 10, generator=draw).half() for name, of in labels.items()}
+        for k in (25, 4)
+    )
+    SurfaceLogits(surface, "reestimated", grid_points(5), logits, own, labels).save(path, {})
     return labels
 
 
-def _points(members):
-    return [tuple(map(float, member.split(","))) for member in members.split(";")]
-
-
 def test_no_ensemble_but_the_oracle_is_chosen_on_test(tmp_path):
-    labels = _logits(tmp_path / "linear.safetensors")
+    labels, path = write_logits(tmp_path / "linear.safetensors"), tmp_path / "other.safetensors"
     members = []
     for order in (torch.arange(40), torch.arange(39, -1, -1)):
         shuffled = {"val": labels["val"], "test": labels["test"][order]}
-        logits = SurfaceLogits.load(tmp_path / "linear.safetensors")
-        replace(logits, labels=shuffled).save(tmp_path / "other.safetensors", {})
-        table = _ensembles(tmp_path, [tmp_path / "other.safetensors"])
+        replace(SurfaceLogits.load(tmp_path / "linear.safetensors"), labels=shuffled).save(path, {})
+        status = command(
+            "compare-ensembles", tmp_path, settings='{"ensembles": {"max_members": 4}}',
+            surfaces=json.dumps(LINEAR), logits=path, output="out/ensemble.parquet",
+        )  # fmt: skip
+        assert status == 0
+        table = read_table("ensemble", tmp_path / "out" / "ensemble.parquet")
         keys = ["ensemble", "selection", "forward_passes", "split"]
         members.append(table.sort_values([*keys, "members"]).set_index(keys)["members"])
     same = members[0] == members[1]
@@ -512,75 +456,22 @@ def test_no_ensemble_but_the_oracle_is_chosen_on_test(tmp_path):
     assert not same.xs("oracle", level="selection").all()
 
 
-def test_no_corner_is_a_member_of_an_ensemble_of_points_however_good_it_is(tmp_path):
-    paths = [tmp_path / f"{name}.safetensors" for name in ("linear", "bezier", "trajectory")]
-    for path in paths:
-        _logits(path, path.stem)
-    surfaces = LINEAR | {
-        "bezier": LINEAR["linear"] | {"fit": "standard"},
-        "trajectory": {"corners": "trajectory", "kind": "run", "fit": None},
-    }
-    table = _ensembles(tmp_path, paths, max_members=5, surfaces=surfaces)
-    of_corners = table["ensemble"].str.contains("corners")
-    assert set(table.loc[of_corners, "ensemble"]) == {"corners", "trajectory-corners"}
-    assert set(table.loc[of_corners, "statistics"]) == {"own"}
-    for members in table.loc[of_corners, "members"]:
-        assert set(_points(members)) <= set(CORNER_COORDINATES)
-    assert set(table.loc[~of_corners, "ensemble"]) == {"linear", "bezier", "trajectory"}
-    assert set(table.loc[~of_corners, "statistics"]) == {"reestimated"}
-    for members in table.loc[~of_corners, "members"]:
-        assert set(_points(members)).isdisjoint(CORNER_COORDINATES)
+def differences_of(folder, logits, examples, kept=0.9):
+    return command(
+        "measure-differences", folder, kept=kept, logits=logits, examples=examples,
+        output="out/difference.parquet",
+    )  # fmt: skip
 
 
-def test_members_are_as_many_on_both_sides_and_each_number_is_shown(tmp_path):
-    _logits(tmp_path / "linear.safetensors")
-    table = _ensembles(tmp_path, [tmp_path / "linear.safetensors"], max_members=5)
-    members = table["members"].map(_points).map(len)
-    assert members.tolist() == table["forward_passes"].tolist()
-    found = table[table["split"] == "test"].groupby(["ensemble", "selection"])["forward_passes"]
-    sizes = {key: sorted(passes) for key, passes in found}
-    assert sizes[("corners", "fixed")] == [4]
-    assert sizes[("corners", "subset")] == [1] * 4 + [2] * 6 + [3] * 4
-    assert sizes[("linear", "fixed")] == sizes[("linear", "oracle")] == [4]
-    assert sizes[("linear", "all")] == [21]  # 25 points, four of them corners
-    assert sizes[("linear", "validation")] == [1, 2, 3, 4, 5]
-    # The first members of a larger choice are the smaller choice.
-    chosen = table[(table["selection"] == "validation") & (table["split"] == "val")]
-    chosen = chosen.sort_values("forward_passes")["members"].tolist()
-    assert all(more.startswith(fewer + ";") for fewer, more in pairwise(chosen))
+@pytest.mark.parametrize("kept", ["1.5", "nan", "half"])
+def test_a_share_that_is_none_is_refused(kept, evaluated, tmp_path, refused):
+    files = [evaluated / f"{name}.safetensors" for name in ("logits", "examples")]
+    refused(differences_of(tmp_path, *files, kept=kept), "--kept", kept)
 
 
-def test_an_ensemble_of_one_corner_is_the_corner_as_trained(evaluated, tmp_path):
-    grid = read_table("grid", evaluated / "out" / "grid.parquet")
-    table = _ensembles(tmp_path, [evaluated / "out" / "logits.safetensors"])
-    alone = table[(table["ensemble"] == "corners") & (table["forward_passes"] == 1)]
-    assert len(alone) == 4 * 2
-    own = grid[grid["statistics"] == "own"].set_index(["u", "v", "split"]).sort_index()
-    for row in alone.itertuples():
-        ((u, v),) = _points(row.members)
-        expected = own.loc[(u, v, row.split)]
-        assert row.accuracy == expected["accuracy"]
-        assert row.nll == pytest.approx(expected["nll"], rel=1e-6)
-
-
-def _differences(folder, logits, examples, kept="0.9"):
-    return main(
-        [
-            *("measure-differences", *_job(folder), "--kept", kept),
-            *("--logits", *map(str, logits), "--examples", *map(str, examples)),
-            *("--output", str(folder / "out" / "difference.parquet")),
-        ]
+def test_logits_and_examples_of_different_surfaces_are_refused(evaluated, tmp_path, refused):
+    write_logits(tmp_path / "bezier.safetensors", "bezier")
+    status = differences_of(
+        tmp_path, tmp_path / "bezier.safetensors", evaluated / "examples.safetensors"
     )
-
-
-@pytest.mark.parametrize("kept", ["1.5", "-0.1", "nan"])
-def test_a_share_that_is_none_is_refused(kept, evaluated, tmp_path, capsys):
-    files = [[evaluated / "out" / f"{name}.safetensors"] for name in ("logits", "examples")]
-    _refused(capsys, tmp_path, _differences(tmp_path, *files, kept=kept), "--kept is", "[0, 1]")
-
-
-def test_logits_and_examples_of_different_surfaces_are_refused(evaluated, tmp_path, capsys):
-    _logits(tmp_path / "bezier.safetensors", "bezier")
-    files = [tmp_path / "bezier.safetensors"], [evaluated / "out" / "examples.safetensors"]
-    status = _differences(tmp_path, *files)
-    _refused(capsys, tmp_path, status, "'bezier'", "one file of each")
+    refused(status, "'bezier'", "one file of each")

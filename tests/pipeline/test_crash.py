@@ -1,7 +1,4 @@
-"""Kills, full disks and unwritable folders: a clear end, nothing half-written, and a way on.
-
-`kill_workflow.py` does the first part with three kills of the whole workflow.
-"""
+"""Kills, full disks and unwritable folders: a clear end, nothing half-written, and a way on."""
 
 import base64
 import contextlib
@@ -13,10 +10,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 import torch
-from kill_workflow import BrokenLawError, Run, check_file, final_files, make_project
+from kill_workflow import BrokenLawError, Run, check_files, final_files, make_project, processes_in
 from matplotlib.figure import Figure
 from project import EXPERIMENT, ROOT, planned, snakemake
 
@@ -29,6 +25,7 @@ from fourfold.training.snapshots import Snapshots
 
 CORNER = f"results/{EXPERIMENT}/0/endpoints/seed0.safetensors"
 TRAIN_ONE = f"snakemake --cores 2 -- {CORNER}"
+AS_ROOT = os.geteuid() == 0  # who may write everywhere: then a disk is read-only
 
 
 def test_a_killed_workflow_recovers_with_the_documented_command():
@@ -38,9 +35,6 @@ def test_a_killed_workflow_recovers_with_the_documented_command():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 of 3 kills recovered" in done.stdout
     assert " 0 tables equal" not in done.stdout
-
-
-def test_the_readme_names_the_recovery_command_that_is_tested():
     documented = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "snakemake --unlock && snakemake --cores " in documented
 
@@ -49,9 +43,10 @@ def test_the_readme_names_the_recovery_command_that_is_tested():
 
 
 def _write_table(path):
-    rows = [dict.fromkeys(SCHEMAS["geometry"].names, k) for k in range(20_000)]
-    text = ["experiment", "surface", "a", "b"]
-    write_table("geometry", pd.DataFrame(rows).astype(dict.fromkeys(text, str)), path)
+    rows = pd.DataFrame([dict.fromkeys(SCHEMAS["geometry"].names, k) for k in range(20_000)])
+    write_table(
+        "geometry", rows.astype(dict.fromkeys(["experiment", "surface", "a", "b"], str)), path
+    )
 
 
 def _write_figure(path):
@@ -75,10 +70,10 @@ WRITERS = {
 
 
 @contextlib.contextmanager
-def limited_file_size(size):
-    """Let no file of this process grow beyond `size` bytes."""
+def limited_file_size(folder):
+    """Let no file of this process grow beyond some size."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:
         yield
     finally:
@@ -86,7 +81,7 @@ def limited_file_size(size):
 
 
 @contextlib.contextmanager
-def small_disk(folder, options):
+def small_disk(folder, options="size=16k"):
     """Mount a file system of its own on a folder; skip the test where that isn't allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
@@ -100,50 +95,43 @@ def small_disk(folder, options):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def _remount(folder, options):
+def remount(folder, options):
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
-def check_refusal(name, folder, said):
-    """Check that writing over an old file ends in one message, and leaves the old one alone."""
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(WriteError) as raised:
-        WRITERS[name](folder / name)
-    message = str(raised.value)
-    for part in (f"can't write {folder / name}", said):
-        assert part in message
-    assert "\n" not in message
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_file_over_the_size_limit_ends_in_one_message(name, tmp_path):
-    (tmp_path / name).write_text("old")
-    with limited_file_size(5_000):
-        check_refusal(name, tmp_path, "File too large. Raise")
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_ends_in_one_message(name, tmp_path):
-    with small_disk(tmp_path / "disk", "size=16k"):
-        (tmp_path / "disk" / name).write_text("old")
-        check_refusal(name, tmp_path / "disk", "No space left on device. Free some space")
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_an_unwritable_folder_ends_in_one_message(name, tmp_path):
-    folder = tmp_path / "closed"
-    folder.mkdir()
-    if os.geteuid():
-        (folder / name).write_text("old")
+@contextlib.contextmanager
+def unwritable(folder):
+    if AS_ROOT:
+        remount(folder, "ro")
+        yield
+    else:
         folder.chmod(0o555)
-        check_refusal(name, folder, "Permission denied. Make the folder writable")
+        yield
         folder.chmod(0o755)
-    else:  # who may write everywhere: a disk that is read-only
-        with small_disk(folder, "size=16k"):
-            (folder / name).write_text("old")
-            _remount(folder, "ro")
-            check_refusal(name, folder, "Read-only file system. Make the folder writable")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    ("disk", "fault", "said"),
+    [
+        (contextlib.nullcontext, limited_file_size, "File too large. Raise"),
+        (small_disk, contextlib.nullcontext, "No space left on device. Free some space"),
+        (
+            small_disk if AS_ROOT else contextlib.nullcontext,
+            unwritable,
+            ("Read-only file system" if AS_ROOT else "Permission denied") + ". Make the folder",
+        ),
+    ],
+)
+def test_what_can_not_be_written_ends_in_one_message(name, disk, fault, said, tmp_path):
+    with disk(tmp_path):
+        (tmp_path / name).write_text("old")
+        with fault(tmp_path), pytest.raises(WriteError) as raised:
+            WRITERS[name](tmp_path / name)
+        message = str(raised.value)
+        assert f"can't write {tmp_path / name}: {said}" in message
+        assert "\n" not in message
+        assert {path: path.read_text() for path in tmp_path.iterdir()} == {tmp_path / name: "old"}
 
 
 @pytest.mark.parametrize("below", ["a.md", "more/a.md"])
@@ -183,9 +171,7 @@ def test_a_kill_while_a_finished_state_is_removed_leaves_none_to_continue(tmp_pa
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Return a project in which one network has been trained without disturbance."""
-    project = make_project(
-        tmp_path_factory.mktemp("trained"), ROOT / "tests" / "params.tiny.yaml", EXPERIMENT, 5
-    )
+    project = make_project(tmp_path_factory.mktemp("trained"), longer=5)
     assert Run(project, TRAIN_ONE).wait(300)
     return project
 
@@ -193,63 +179,56 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def fresh(trained, tmp_path):
     """Return a project as that one was before its run."""
-    project = tmp_path / "project"
-    shutil.copytree(
-        trained, project, ignore=shutil.ignore_patterns("results", "data", ".snakemake")
-    )
-    return project
+    made = shutil.ignore_patterns("results", "data", ".snakemake")
+    return shutil.copytree(trained, tmp_path / "project", ignore=made)
 
 
-def run_fails(project, command, *said):
-    """Run a command that must fail with 1; return what it printed."""
-    run = Run(project, command)
+def check_failure(run, *said):
+    """Check that a run fails with 1 and says why, without a traceback."""
     with pytest.raises(BrokenLawError, match="ended with 1:"):
         run.wait(300)
     for part in said:
         assert part in run.text
-    assert '.py", line' not in run.text  # of a traceback
-    assert not list(project.rglob(".unfinished-*"))
-    return run.text
+    assert '.py", line' not in run.text
 
 
 def check_rerun(project, trained):
     """Check that a further run ends as the undisturbed one, without any help."""
-    for name in final_files(project):
-        check_file(project, name, trained)
+    check_files(project, trained)
     assert Run(project, TRAIN_ONE).wait(300)
-    assert final_files(project) == final_files(trained)
-    for name in final_files(project):
-        check_file(project, name, trained)
+    assert check_files(project, trained) == final_files(trained)
     assert not list((project / "results").rglob("*unfinished-*"))
 
 
 def test_a_job_killed_for_lack_of_memory_is_named_and_continued(fresh, trained):
     """The system kills the process that has most memory; Snakemake lives."""
     run = Run(fresh, TRAIN_ONE)
-    state = fresh / "results" / EXPERIMENT / "0" / "unfinished-seed0" / "state.safetensors"
+    results = fresh / "results" / EXPERIMENT / "0"
+    state = results / "unfinished-seed0" / "state.safetensors"
     while not state.exists():
         assert not run.wait(0.01)
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if "train-endpoint" in process.cmdline()[3:4] and Path(process.cwd()) == fresh:
-                process.kill()
+    for process in processes_in(fresh):
+        if "train-endpoint" in process.cmdline()[3:4]:
+            process.kill()
     with pytest.raises(BrokenLawError, match="ended with 1:"):
         run.wait(300)
-    for part in ("Error in rule train_endpoint", "lack of memory"):
-        assert part in run.text
+    assert "Error in rule train_endpoint" in run.text
+    assert "lack of memory" in run.text
     assert state.exists()
     assert not (fresh / CORNER).exists()
     check_rerun(fresh, trained)
-    log = (fresh / "results" / EXPERIMENT / "0" / "log" / "train_endpoint-seed0.log").read_text()
+    log = (results / "log" / "train_endpoint-seed0.log").read_text()
     assert "continuing with step" in log
 
 
 def test_a_run_on_a_full_disk_says_so_and_a_later_one_goes_on(fresh, trained):
     results = fresh / "results"
     with small_disk(results, "size=100k"):
-        run_fails(fresh, TRAIN_ONE, "error: can't write results/", "No space left on device")
+        said = ("error: can't write results/", "No space left on device")
+        check_failure(Run(fresh, TRAIN_ONE), *said)
         assert not (fresh / CORNER).exists()
-        _remount(results, "size=64m")
+        assert not list(fresh.rglob(".unfinished-*"))
+        remount(results, "size=64m")
         check_rerun(fresh, trained)
 
 
@@ -260,39 +239,32 @@ def test_a_full_disk_that_holds_the_records_as_well_is_named_and_a_later_run_goe
     disk = fresh.parent / "disk"
     with small_disk(disk, "size=16m"):
         shutil.copytree(fresh, disk, dirs_exist_ok=True)
-        with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        filler = disk / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
-                filler.write(bytes(4096))
-        with (disk / "filler").open("r+b") as filler:
-            filler.truncate((disk / "filler").stat().st_size - 40_000)
-        run_fails(disk, TRAIN_ONE, "No space left on device")
-        (disk / "filler").unlink()
+                file.write(bytes(4096))
+        os.truncate(filler, filler.stat().st_size - 40_000)
+        check_failure(Run(disk, TRAIN_ONE), "No space left on device")
+        filler.unlink()
         check_rerun(disk, trained)
 
 
 @pytest.mark.parametrize("folder", ["results", "data"])
 def test_a_run_that_can_not_write_says_so_and_starts_nothing(folder, fresh):
     (fresh / folder).write_text("a file")
-    run = snakemake(fresh, "--", "data")
-    assert run.returncode == 1
-    assert f"{folder} is a file" in run.stdout + run.stderr
+    check_failure(Run(fresh, "snakemake --cores 2 -- data"), f"{folder} is a file")
     (fresh / folder).unlink()
-    if os.geteuid():
-        (fresh / folder).mkdir(mode=0o555)
-        run_fails(fresh, "snakemake --cores 2 -- data", f"can't write into {folder}: no permission")
-        (fresh / folder).chmod(0o755)
-    else:
-        with small_disk(fresh / folder, "ro"):
-            run_fails(
-                fresh, "snakemake --cores 2 -- data", f"can't write into {folder}: no permission"
-            )
+    (fresh / folder).mkdir()
+    disk = small_disk(fresh / folder) if AS_ROOT else contextlib.nullcontext()
+    with disk, unwritable(fresh / folder):
+        said = f"can't write into {folder}: no permission"
+        check_failure(Run(fresh, "snakemake --cores 2 -- data"), said)
     assert final_files(fresh) == []
     assert planned(fresh)
 
 
 def test_a_half_written_record_is_built_again_after_a_kill_and_otherwise_refused(trained, tmp_path):
-    project = tmp_path / "project"
-    shutil.copytree(trained, project)
+    project = shutil.copytree(trained, tmp_path / "project")
     name = base64.urlsafe_b64encode(CORNER.encode()).decode()
     record = project / ".snakemake" / "metadata" / name
     record.write_text(record.read_text()[:100])

@@ -46,8 +46,9 @@ def contents(folder):
     }
 
 
-def is_clean(folder):
-    return "up to date" in run(folder, "dvc", "status")
+def is_finished(folder):
+    """Return whether DVC finds the files as committed, and Snakemake nothing to do."""
+    return "up to date" in run(folder, "dvc", "status") and planned(folder) == {}
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +86,7 @@ def clone(origin, tmp_path):
 
 
 def test_a_clone_that_pulled_has_nothing_to_do(origin, clone):
-    assert planned(clone) == {}
-    assert is_clean(clone)
+    assert is_finished(clone)
     assert contents(clone) == contents(origin)
     assert "accuracy_mean" in run(clone, "dvc", "metrics", "show", "--json")
 
@@ -104,64 +104,55 @@ def test_a_changed_parameter_rebuilds_in_a_clone_what_it_would_at_home(origin, c
     assert RESULTS / "tables" / "ensemble.parquet" in changed
     kept = ("endpoints", "trajectory", "surfaces", "logits", "examples", "data")
     assert not [path for path in changed if set(path.parts) & set(kept)]
-    assert is_clean(clone)
-    assert planned(clone) == {}
+    assert is_finished(clone)
     # And back, with files that DVC has, without running anything.
     commit(clone, "more members")
     run(clone, "git", "checkout", "-q", "HEAD~1")
     run(clone, "dvc", "checkout")
     assert contents(clone) == before
-    assert is_clean(clone)
-    assert planned(clone) == {}
+    assert is_finished(clone)
     run(clone, "git", "checkout", "-q", "main")
     run(clone, "dvc", "checkout")
     assert contents(clone) == after
-    assert is_clean(clone)
-    assert planned(clone) == {}
+    assert is_finished(clone)
 
 
-def test_a_pull_of_some_folders_alone_is_refused_with_the_cure(origin, tmp_path):
-    partial = new_clone(origin, tmp_path)
-    run(partial, "dvc", "pull", "data")
-    assert_refused(partial, "`rm -r data/digits`")
-    run(partial, "dvc", "pull")
-    assert planned(partial) == {}
-
-
-def test_results_without_their_records_are_refused_with_the_cure(clone):
-    shutil.rmtree(clone / ".snakemake")
-    assert_refused(clone, "`rm -r data/digits ", f" results/{EXPERIMENT}/0`")
-    run(clone, "dvc", "checkout")
-    assert planned(clone) == {}
-
-
-def assert_refused(project, *said):
+@pytest.mark.parametrize("is_partial", [True, False])
+def test_results_without_their_records_are_refused_with_the_cure(is_partial, origin, tmp_path):
+    made = new_clone(origin, tmp_path)
+    run(made, "dvc", "pull", *(["data"] if is_partial else []))
+    shutil.rmtree(made / ".snakemake", ignore_errors=True)
+    cure = ["`rm -r data/digits`"] if is_partial else ["`rm -r data/digits ", f" {RESULTS}`"]
     for arguments in (["--dry-run"], []):
-        refused = snakemake(project, *arguments)
+        refused = snakemake(made, *arguments)
         assert refused.returncode == 1
-        message = refused.stdout + refused.stderr
-        for part in ("without readable records", "`dvc checkout`", *said):
-            assert part in message
+        for part in ("without readable records", "`dvc checkout`", *cure):
+            assert part in refused.stdout + refused.stderr
+    run(made, "dvc", "pull" if is_partial else "checkout")
+    assert planned(made) == {}
 
 
-def test_what_params_no_longer_ask_for_is_moved_away(origin, clone):
-    (clone / RESULTS / "endpoints" / "seed99.safetensors").write_bytes(b"stale")
-    (clone / "results" / "gone" / "0").mkdir(parents=True)
-    (clone / "results" / "gone" / "0" / "t.parquet").write_bytes(b"stale")
-    (clone / "data" / "gone").mkdir()
-    (clone / "data" / "gone" / "train.safetensors").write_bytes(b"stale")
-    log = clone / RESULTS / "log"
-    logs = sorted(log.iterdir())
-    pruned = snakemake(clone, "--", "prune_results")
-    assert pruned.returncode == 0, pruned.stderr
-    assert contents(clone) == contents(origin)
-    assert sorted(log.iterdir()) == logs
-    assert not (clone / "results" / "gone").exists()
+def test_what_params_no_longer_ask_for_is_moved_away_and_can_be_taken_back(clone):
+    before = contents(clone)
+    stale = RESULTS / "endpoints" / "seed99.safetensors"
+    gone = [Path("results/gone/0/t.parquet"), Path("data/gone/train.safetensors")]
+    for path in (stale, *gone):
+        (clone / path).parent.mkdir(parents=True, exist_ok=True)
+        (clone / path).write_bytes(b"stale")
+    assert snakemake(clone, "--", "prune_results").returncode == 0
+    assert contents(clone) == before
+    assert is_finished(clone)
     (kept,) = (clone / ".pruned").iterdir()  # nobody may have another copy
-    assert (kept / "results" / "gone" / "0" / "t.parquet").read_bytes() == b"stale"
-    assert (kept / RESULTS / "endpoints" / "seed99.safetensors").read_bytes() == b"stale"
+    assert contents(kept) == dict.fromkeys((stale, *gone), b"stale")
+    shutil.rmtree(clone / ".pruned")
+    edit(clone, lambda p: p.update(run=["tiny-vit"]))
+    assert snakemake(clone, "--", "prune_results").returncode == 0
+    assert not (clone / RESULTS).exists()
+    edit(clone, lambda p: p.update(run=[EXPERIMENT]))
+    (kept,) = (clone / ".pruned").iterdir()
+    shutil.copytree(kept, clone, dirs_exist_ok=True)
+    assert contents(clone) == before
     assert planned(clone) == {}
-    assert is_clean(clone)
 
 
 # --- a remote on S3 -------------------------------------------------------------------------------
@@ -195,18 +186,5 @@ def test_results_travel_through_s3(origin, tmp_path, s3_server):
     run(tmp_path, "git", "clone", "-q", str(sender), "clone")
     run(tmp_path / "clone", "dvc", "pull", "-r", "bucket")
     assert contents(tmp_path / "clone") == contents(origin)
-    assert planned(tmp_path / "clone") == {}
-    assert is_clean(tmp_path / "clone")
+    assert is_finished(tmp_path / "clone")
     assert "nobody" not in (sender / ".dvc" / "config").read_text()  # nor any other credential
-
-
-def test_what_was_moved_away_can_be_taken_back(clone):
-    before = contents(clone)
-    edit(clone, lambda p: p.update(run=["tiny-vit"]))
-    assert snakemake(clone, "--", "prune_results").returncode == 0
-    assert not (clone / RESULTS).exists()
-    edit(clone, lambda p: p.update(run=[EXPERIMENT]))
-    (kept,) = (clone / ".pruned").iterdir()
-    shutil.copytree(kept, clone, dirs_exist_ok=True)
-    assert contents(clone) == before
-    assert planned(clone) == {}

@@ -1,4 +1,4 @@
-"""Laws of what all jobs of a replicate write about themselves."""
+"""What all jobs of a replicate write about themselves, and how they read surfaces' files."""
 
 import argparse
 import json
@@ -7,12 +7,14 @@ import sys
 
 import pytest
 import torch
+from conftest import differing, make_network
 
 from fourfold.errors import InputError
 from fourfold.files.table import read_metadata, read_table
 from fourfold.files.tensors import save_tensors
-from fourfold.pipeline.commands._job import Job, surface_files
-from fourfold.pipeline.commands._surfaces import read_surfaces
+from fourfold.pipeline.commands._job import Job, read_corners, surface_files
+from fourfold.pipeline.commands._settings import read_surfaces
+from fourfold.surfaces.checkpoint import save_checkpoint, save_trajectory
 
 MADE_BY = {"data_sha256": "d" * 64, "device": "cuda", "threads": 4}
 # Commands that pass no image through a network.
@@ -26,6 +28,7 @@ def save(path, **header):
 
 def job(folder, *inputs):
     given = {"experiment": "e", "replicate": 1, "cost": folder / "jobs" / "cost-x.parquet"}
+    given["command"] = "measure-geometry"
     return Job(argparse.Namespace(**given), inputs=inputs)
 
 
@@ -45,7 +48,7 @@ def test_whole_tables_have_a_csv_and_parts_of_gathered_ones_have_none(tmp_path):
     this = job(tmp_path, save(tmp_path / "a.safetensors", **MADE_BY))
     row = {"surface": "s", "a": "P_01", "b": "P_10", "l2": 1.0, "relative_l2": 0.5, "cosine": 0.9}
     this.write("geometry", [row | {"disagreement": None}], tmp_path / "tables" / "geometry.parquet")
-    this.write_cost("measure_geometry", "geometry")
+    this.write_cost("geometry")
     assert [path.name for path in tmp_path.rglob("*.csv")] == ["geometry.csv"]
     cost = read_table("cost", tmp_path / "jobs" / "cost-x.parquet").iloc[0]
     assert (cost["stage"], cost["item"], cost["device"]) == ("measure_geometry", "geometry", "cpu")
@@ -81,8 +84,7 @@ def test_files_of_surfaces_are_told_by_their_headers_whatever_their_order(tmp_pa
 def test_surfaces_are_read_in_their_order():
     text = '{"z": {"corners": "c", "kind": "seeds", "fit": null}, "a": {"corners": "d", '
     text += '"kind": "run", "fit": "standard"}}'
-    assert read_surfaces(text) == json.loads(text)
-    assert list(read_surfaces(text)) == ["z", "a"]
+    assert list(read_surfaces(text).items()) == list(json.loads(text).items())
 
 
 @pytest.mark.parametrize(
@@ -93,10 +95,59 @@ def test_surfaces_are_read_in_their_order():
         ("{}", "an object of surfaces"),
         ('{"a": "independent"}', "'a' is 'independent'"),
         ('{"a": {"corners": "c", "kind": "seeds"}}', "corners, kind and fit"),
-        ('{"a": {"corners": null, "kind": "seeds", "fit": null}}', "corners of 'a' is None"),
-        ('{"a": {"corners": "c", "kind": "seeds", "fit": 3}}', "fit of 'a' is 3"),
+        ('{"a": {"corners": null, "kind": "seeds", "fit": null}}', "whose values are names"),
+        ('{"a": {"corners": "c", "kind": "seeds", "fit": 3}}', "whose values are names"),
     ],
 )
 def test_what_describes_no_surfaces_is_refused(text, said):
     with pytest.raises(InputError, match=said):
         read_surfaces(text)
+
+
+# --- corners --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return the file of a run's networks, and the networks."""
+    networks = {epoch: make_network("no-norm", epoch).state_dict() for epoch in (1, 2, 3, 4, 5)}
+    save_trajectory(networks, tmp_path / "run.safetensors", {"seed": 7})
+    return tmp_path / "run.safetensors", networks
+
+
+CHOICE = {"corners": "c", "kind": "run", "chosen_on": "val"}
+
+
+def test_chosen_corners_are_the_runs_networks_in_the_order_of_the_choice(run, tmp_path):
+    path, networks = run
+    (tmp_path / "c.json").write_text(json.dumps(CHOICE | {"epochs": [5, 2, 1, 3]}))
+    corners, seeds = read_corners([tmp_path / "c.json", path])
+    assert seeds == [7] * 4
+    for state, epoch in zip(corners, (5, 2, 1, 3), strict=True):
+        assert differing(state, networks[epoch]) == []
+
+
+def test_independent_corners_are_the_checkpoints_in_order(tmp_path):
+    states = [make_network("batchnorm", seed).state_dict() for seed in range(4)]
+    paths = [tmp_path / f"{seed}.safetensors" for seed in range(4)]
+    for seed, (state, path) in enumerate(zip(states, paths, strict=True)):
+        save_checkpoint(state, path, {"seed": seed})
+    corners, seeds = read_corners(paths)
+    assert seeds == [0, 1, 2, 3]
+    assert [differing(a, b) for a, b in zip(corners, states, strict=True)] == [[]] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "no file at"),
+        ("[1]", "not a JSON object"),
+        ('{"epochs": [1]}', "lacks"),
+        (json.dumps(CHOICE | {"epochs": [1, 2, 3, 9]}), r"\[9\], which .*doesn't hold"),
+    ],
+)
+def test_a_list_that_names_no_networks_is_refused(text, said, run, tmp_path):
+    if text is not None:
+        (tmp_path / "c.json").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_corners([tmp_path / "c.json", run[0]])

@@ -16,18 +16,15 @@ from fourfold.surfaces.checkpoint import save_checkpoint
 MADE_BY = {
     "settings": {"bezier": {"lr": 0.4, "degree": [2, 2]}},
     "seeds": {"bezier": {"corners": [0, 1, 2, 3], "fit": 1000}},
-    "versions": {"torch": "2.13.0"},
     "data_sha256": "d" * 64,
-    "device": "cpu",
     "git": {"commit": "0123456789", "dirty": True},
 }
-FACTS = ["0.4", "[0, 1, 2, 3]", "1000", "2.13.0", "d" * 64, "cpu", "0123456789", "true"]
+FACTS = ["0.4", "[0, 1, 2, 3]", "1000", "d" * 64, "0123456789", "true"]
 
 
 def show(path, capsys, *arguments):
-    status = main(["show", str(path), *arguments])
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
+    assert main(["show", str(path), *arguments]) == 0
+    return capsys.readouterr().out
 
 
 def test_a_table_shows_its_rows_and_what_made_it(tmp_path, capsys):
@@ -38,34 +35,25 @@ def test_a_table_shows_its_rows_and_what_made_it(tmp_path, capsys):
     ]
     table = make_table("barrier", rows, experiment="e", replicate=0)
     write_table("barrier", table, tmp_path / "t.parquet", MADE_BY)
-    status, out, _ = show(tmp_path / "t.parquet", capsys, "--rows", "3")
-    assert status == 0
-    assert "table barrier: 30 rows, 16 columns" in out
-    assert [fact for fact in FACTS if fact not in out] == []
-    assert "first 3 rows" in out
-    assert "0.50" in out
+    out = show(tmp_path / "t.parquet", capsys, "--rows", "3")
+    shown = ["table barrier: 30 rows, 16 columns", "first 3 rows", "0.50", *FACTS]
+    assert [fact for fact in shown if fact not in out] == []
     assert "0.75" not in out
-    _, out, _ = show(tmp_path / "t.parquet", capsys, "--rows", "0")
-    assert "rows:" not in out
+    assert "rows:" not in show(tmp_path / "t.parquet", capsys, "--rows", "0")
 
 
 def test_a_checkpoint_shows_its_shapes_and_what_made_it(tmp_path, capsys):
     state = {"w": torch.zeros(3, 5), "steps": torch.tensor(4)}
     save_checkpoint(state, tmp_path / "c.safetensors", MADE_BY)
-    status, out, _ = show(tmp_path / "c.safetensors", capsys)
-    assert status == 0
-    assert "w  F32 [3, 5]" in out
-    assert "steps  I64 []" in out
-    assert [fact for fact in FACTS if fact not in out] == []
+    out = show(tmp_path / "c.safetensors", capsys)
+    assert [fact for fact in ["w  F32 [3, 5]", "steps  I64 []", *FACTS] if fact not in out] == []
 
 
 def test_foreign_files_are_shown_without_provenance(tmp_path, capsys):
     pd.DataFrame({"a": [1, 2]}).to_parquet(tmp_path / "t.parquet")
     save_file({"w": torch.zeros(2)}, tmp_path / "c.safetensors")
     for name in ("t.parquet", "c.safetensors"):
-        status, out, _ = show(tmp_path / name, capsys)
-        assert status == 0
-        assert "not recorded" in out
+        assert "not recorded" in show(tmp_path / name, capsys)
 
 
 def test_letters_that_the_terminal_lacks_are_shown_as_escapes(tmp_path):
@@ -80,9 +68,9 @@ def test_letters_that_the_terminal_lacks_are_shown_as_escapes(tmp_path):
 def test_what_can_not_be_shown_is_one_message(tmp_path, name, capsys):
     if not name.startswith("absent"):
         (tmp_path / name).write_bytes(b"PAR1 no table PAR1")
-    status, out, err = show(tmp_path / name, capsys)
-    assert status == 1
-    assert out == ""
-    assert err.startswith("error: ")
-    assert name in err
-    assert err.count("\n") == 1
+    assert main(["show", str(tmp_path / name)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert name in printed.err
+    assert printed.err.count("\n") == 1

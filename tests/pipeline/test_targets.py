@@ -1,14 +1,16 @@
 """Which rules read which value, which files there are, and which code is behind a job."""
 
 import copy
+import shutil
 from functools import reduce
 
 import pytest
 from project import ROOT
 
-from fourfold.pipeline.code import code_hash
+from fourfold.pipeline import code
 from fourfold.pipeline.params import read_params
-from fourfold.pipeline.targets import READS, Targets
+from fourfold.pipeline.reads import READS
+from fourfold.pipeline.targets import Targets
 
 PARAMS = read_params(ROOT / "tests" / "params.tiny.yaml")
 EXPERIMENT = "tiny-vgg16"
@@ -107,27 +109,21 @@ def test_corners_of_one_run_need_one_run():
         ("fit_bezier_surface", "vit", "training/fit.py", True),
         ("fit_bezier_surface", "vit", "networks/vit.py", True),
         ("fit_bezier_surface", "vgg16", "networks/vit.py", False),
-        ("fit_bezier_surface", "vit", "report/figures/_style.py", False),
         ("fit_bezier_surface", "vit", "combination/merge.py", False),
+        ("fit_bezier_surface", "vit", "pipeline/params.py", False),
         ("train_endpoint", "vit", "training/fit.py", False),
         ("plot_figures", None, "report/figures/_style.py", True),
         ("compare_ensembles", None, "networks/__init__.py", False),
     ],
 )
 def test_the_code_behind_a_job(command, network, file, is_behind, monkeypatch, tmp_path):
-    import shutil
-
-    from fourfold.pipeline import code
-
-    shutil.copytree(code.PACKAGE, tmp_path / "fourfold")
-    monkeypatch.setattr(code, "PACKAGE", tmp_path / "fourfold")
+    package = tmp_path / "fourfold"
+    shutil.copytree(code.PACKAGE, package)
+    monkeypatch.setattr(code, "PACKAGE", package)
     hashes = []
     for text in ("", "\n# edited\n"):
-        path = tmp_path / "fourfold" / file
-        path.write_text(path.read_text() + text)
+        (package / file).write_text((package / file).read_text() + text)
         code.code_hash.cache_clear()
         code._imported.cache_clear()
-        hashes.append(code_hash(command, network))
-    code.code_hash.cache_clear()
-    code._imported.cache_clear()
+        hashes.append(code.code_hash(command, network))
     assert (hashes[0] != hashes[1]) == is_behind

@@ -1,21 +1,10 @@
 """The commands that report: they take any list of surfaces, described as JSON."""
 
-import itertools
 import json
 
 import pytest
-from report.test_figures import (
-    DESCRIBED,
-    FIGURES,
-    difference_table,
-    ensemble_table,
-    geometry_table,
-    grid_table,
-    merge_table,
-    table,
-    training_table,
-)
-from report.test_summary import SURFACES, _tables
+from report.test_figures import READ, TABLES, grid_table, table
+from report.test_summary import SURFACES, make_tables
 
 from fourfold.files.table import read_metadata, read_table, write_table
 from fourfold.pipeline.cli import main
@@ -26,7 +15,7 @@ from fourfold.report import figures as plot
 def summarize(tmp_path):
     """Write tables and return a function that runs the command on them."""
     given = []
-    for name, frame in _tables().items():
+    for name, frame in make_tables().items():
         write_table(name, frame, tmp_path / f"{name}.parquet", {"experiment": "e"})
         given += [f"--{name}", str(tmp_path / f"{name}.parquet")]
     output = tmp_path / "results"
@@ -65,22 +54,22 @@ def test_summarize_refuses_surfaces_that_it_can_not_tell_apart(summarize, surfac
 
 
 def test_plot_figures_draws_every_figure_with_the_surfaces_in_their_order(tmp_path, monkeypatch):
-    tables = {"merge": merge_table(), "ensemble": ensemble_table(), "geometry": geometry_table()}
-    tables |= {"difference": difference_table(), "training": training_table()}
     row = {"seed": 3, "epoch": 1, "split": "test", "n": 9, "nll": 1.0, "accuracy": 0.5}
     row |= {"ece": 0.1, "brier": 0.1, "checkpoint": "endpoints/seed3", "sha256": "0"}
-    tables |= {"endpoints": table("endpoints", [row])}
+    tables = {name: make() for name, make in TABLES.items()} | {
+        "endpoints": table("endpoints", [row])
+    }
     for name, frame in tables.items():
         write_table(name, frame, tmp_path / f"{name}.parquet")
     for surface, rows in grid_table(3).groupby("surface"):
         write_table("grid", rows, tmp_path / f"grid-{surface}.parquet")
     drawn = {}
     monkeypatch.setattr(plot, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
-    surfaces = dict(reversed(DESCRIBED.items()))
-    arguments = {"tables": tmp_path, "surfaces": json.dumps(surfaces), "output": tmp_path}
-    options = itertools.chain(*((f"--{name}", str(value)) for name, value in arguments.items()))
-    assert main(["plot-figures", *options]) == 0
-    assert drawn.keys() == FIGURES.keys() - {"summary"}
+    surfaces = dict(reversed(SURFACES.items()))
+    folder = str(tmp_path)
+    arguments = ["--tables", folder, "--surfaces", json.dumps(surfaces), "--output", folder]
+    assert main(["plot-figures", *arguments]) == 0
+    assert drawn.keys() == READ.keys() - {"summary"}
     assert "corner seeds 3" in drawn["merges"].get_suptitle()
     titles = [axes.get_title() for axes in drawn["surfaces_3d"].axes[: len(surfaces)]]
     assert titles == list(surfaces)

@@ -1,5 +1,7 @@
 """Laws of surfaces: they meet their corners, and start as the bilinear one."""
 
+import re
+
 import pytest
 import torch
 from conftest import (
@@ -14,10 +16,11 @@ from conftest import (
     make_network,
     make_surface,
     move_free_points,
+    snapshot,
 )
 
 from fourfold.errors import DivergenceError, InputError
-from fourfold.files.tensors import save_tensors, state_hash
+from fourfold.files.tensors import load_tensors, save_tensors, state_hash
 from fourfold.surfaces.surface import BezierSurface, separate
 from fourfold.training.fit import fit
 
@@ -97,13 +100,6 @@ def test_u_comes_before_v_in_control_points_and_their_names(degree):
     assert surface.control_point_names == tuple(names)
 
 
-@pytest.mark.parametrize("degree", DEGREES)
-def test_corner_rows_and_free_rows_are_all_rows_and_disjoint(degree):
-    surface = make_surface("no-norm", degree)
-    rows = sorted([*surface.corner_rows, *surface.free_rows])
-    assert rows == list(range((degree[0] + 1) * (degree[1] + 1)))
-
-
 @pytest.mark.parametrize("edge", range(4))
 def test_an_edge_depends_on_its_own_control_points_alone(edge):
     surface = move_free_points(make_surface("no-norm", (3, 2)))
@@ -118,23 +114,20 @@ def test_an_edge_depends_on_its_own_control_points_alone(edge):
     torch.testing.assert_close(surface.point(u, v), before + 10)
 
 
-def test_the_state_dict_at_a_point_is_a_copy():
-    surface = make_surface("batchnorm", (1, 1))
-    before = [surface.control_points.clone(), surface.buffers.varying["1.running_mean"].clone()]
+def test_a_surface_is_a_copy_of_its_corners_and_a_state_dict_one_of_the_surface():
+    corners = make_corners("batchnorm")
+    for name, parameter in make_network("batchnorm").named_parameters():
+        corners[0][name] = parameter  # requires grad
+    surface = BezierSurface.from_corners(corners)
+    assert not surface.control_points.requires_grad
+    expected = [snapshot(surface.state_dict(*point)) for point in (*CORNERS, (0.5, 0.5))]
     for point in (*CORNERS, (0.5, 0.5)):
         for tensor in surface.state_dict(*point).values():
             tensor.zero_()
-    assert torch.equal(surface.control_points, before[0])
-    assert torch.equal(surface.buffers.varying["1.running_mean"], before[1])
-
-
-def test_a_surface_is_a_copy_of_its_corners():
-    corners = make_corners("batchnorm")
-    surface = BezierSurface.from_corners(corners)
-    expected = surface.state_dict(0, 0)
-    for tensor in corners[0].values():
+    for tensor in corners[1].values():
         tensor.zero_()
-    assert differing(surface.state_dict(0, 0), expected) == []
+    for state, point in zip(expected, (*CORNERS, (0.5, 0.5)), strict=True):
+        assert differing(surface.state_dict(*point), state) == []
 
 
 def test_running_statistics_are_interpolated_and_counters_are_a_corners_own():
@@ -161,12 +154,6 @@ def test_a_corner_that_unties_tied_weights_is_refused_by_name():
     corners[2]["second.weight"] += 1
     with pytest.raises(InputError, match=r"first\.weight.*second\.weight.*corner_10"):
         BezierSurface.from_corners(corners)
-
-
-def test_parameters_that_require_grad_span_a_surface_outside_of_autograd():
-    corners = [dict(make_network("no-norm", seed).named_parameters()) for seed in range(4)]
-    surface = BezierSurface.from_corners(corners)
-    assert not surface.control_points.requires_grad
 
 
 @pytest.mark.parametrize("name", ["batchnorm", "tied", "bfloat16", "buffers", "float64"])
@@ -199,93 +186,6 @@ def test_a_surface_with_a_nan_or_an_infinity_is_not_saved(value, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("degree", [(0, 2), (2, 0), (-1, 2), (2, 21), (2,), (2, 2, 2), (1.5, 2), 2])
-def test_an_impossible_degree_is_refused_with_its_value_and_the_range(degree):
-    with pytest.raises(InputError) as caught:
-        BezierSurface.from_corners(make_corners("no-norm"), degree=degree)
-    assert str(degree) in str(caught.value)
-    assert "from 1 to 20" in str(caught.value)
-
-
-@pytest.mark.parametrize("number", [0, 3, 5])
-def test_another_number_of_corners_is_refused(number):
-    corners = (make_corners("no-norm") * 2)[:number]
-    with pytest.raises(InputError, match=f"needs 4 corners, got {number}"):
-        BezierSurface.from_corners(corners)
-
-
-def test_corners_of_different_architectures_are_refused_by_corner():
-    corners = make_corners("no-norm")
-    corners[1] = make_network("layernorm").state_dict()
-    with pytest.raises(InputError, match=r"corner_01 and corner_00 are different architectures"):
-        BezierSurface.from_corners(corners)
-
-
-def test_a_corner_with_a_nan_is_refused_by_tensor_and_corner():
-    corners = make_corners("batchnorm")
-    corners[3]["1.running_var"][0] = float("nan")
-    with pytest.raises(InputError, match=r"'1\.running_var' of corner_11"):
-        BezierSurface.from_corners(corners)
-
-
-@pytest.mark.parametrize("point", [(-0.01, 0.5), (0.5, 1.01), (float("nan"), 0.5), (2, 2)])
-def test_a_point_outside_the_square_is_refused_with_its_value(point):
-    with pytest.raises(InputError) as caught:
-        make_surface("no-norm").state_dict(*point)
-    assert str(point[0]) in str(caught.value)
-    assert "[0, 1]" in str(caught.value)
-
-
-def saved_surface(path, **changes):
-    """Save a valid surface whose header is then changed; None removes an entry."""
-    from fourfold.files.tensors import load_tensors
-
-    make_surface("batchnorm").save(path)
-    tensors, header = load_tensors(path)
-    header |= changes
-    save_tensors(tensors, path, {k: v for k, v in header.items() if v is not None})
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"format": "other"}, "'other'"),
-        ({"format": None}, "fourfold-surface-2"),
-        ({"degree": [3, 3]}, "(16, "),
-        ({"degree": [0, 3]}, "[0, 3]"),
-        ({"layout": None}, "layout"),
-        ({"degree": None}, "degree"),
-    ],
-)
-def test_a_file_that_is_no_surface_is_refused_with_its_name(changes, said, tmp_path):
-    path = tmp_path / "odd.safetensors"
-    saved_surface(path, **changes)
-    with pytest.raises(InputError) as caught:
-        BezierSurface.load(path)
-    assert said in str(caught.value)
-
-
-def test_a_surface_file_without_its_buffers_is_refused(tmp_path):
-    from fourfold.files.tensors import load_tensors
-
-    path = tmp_path / "s.safetensors"
-    make_surface("batchnorm").save(path)
-    tensors, header = load_tensors(path)
-    save_tensors({"control_points": tensors["control_points"]}, path, header)
-    with pytest.raises(InputError, match=r"s\.safetensors"):
-        BezierSurface.load(path)
-
-
-def test_a_missing_or_truncated_surface_file_is_refused(tmp_path):
-    path = tmp_path / "s.safetensors"
-    with pytest.raises(InputError, match=r"no file at .*s\.safetensors"):
-        BezierSurface.load(path)
-    make_surface("no-norm").save(path)
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(InputError, match=r"s\.safetensors"):
-        BezierSurface.load(path)
-
-
 def test_a_mask_of_infinities_that_all_corners_share_is_no_parameter():
     mask = torch.full((2, 2), float("-inf")).triu(1)
     corners = [{"weight": torch.randn(3), "mask": mask.clone()} for _ in range(4)]
@@ -297,16 +197,46 @@ def test_a_mask_of_infinities_that_all_corners_share_is_no_parameter():
         BezierSurface.from_corners(corners)
 
 
-def test_a_module_in_place_of_its_state_dict_is_refused():
-    with pytest.raises(InputError, match="state_dict"):
-        BezierSurface.from_corners([torch.nn.Linear(1, 1)] * 4)
+@pytest.mark.parametrize("degree", [(0, 2), (2, 21), (2,), (2, 2, 2), (1.5, 2), 2])
+def test_an_impossible_degree_is_refused_with_its_value_and_the_range(degree):
+    with pytest.raises(InputError, match=rf"degree is {re.escape(str(degree))}.*from 1 to 20"):
+        BezierSurface.from_corners(make_corners("no-norm"), degree=degree)
 
 
-def test_a_changed_byte_of_a_surface_file_is_noticed(tmp_path):
-    path = tmp_path / "surface.safetensors"
-    BezierSurface.from_corners([{"weight": torch.randn(3)} for _ in range(4)]).save(path)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="hash"):
+@pytest.mark.parametrize(
+    ("corners", "said"),
+    [
+        (make_corners("no-norm")[:3], "needs 4 corners, got 3"),
+        (make_corners("no-norm")[:3] + make_corners("layernorm")[:1], "corner_11 and corner_00"),
+    ],
+)
+def test_what_are_no_four_networks_of_one_architecture_is_refused(corners, said):
+    with pytest.raises(InputError, match=said):
+        BezierSurface.from_corners(corners)
+
+
+@pytest.mark.parametrize("point", [(-0.01, 0.5), (0.5, 1.01), (float("nan"), 0.5)])
+def test_a_point_outside_the_square_is_refused_with_its_value(point):
+    with pytest.raises(InputError, match=rf"{point[0]}, {point[1]}.*\[0, 1\]"):
+        make_surface("no-norm").state_dict(*point)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": "other"}, "no surface.*'other'.*fourfold-surface-2"),
+        ({"sha256": "0" * 64}, "hash"),
+        ({"degree": [3, 3]}, r"\(16, "),
+        ({"degree": None}, "degree"),
+        ({"control_points": None}, "control_points"),
+    ],
+)
+def test_a_file_that_is_no_surface_is_refused_with_its_name(changes, said, tmp_path):
+    path = tmp_path / "odd.safetensors"
+    make_surface("batchnorm").save(path)
+    tensors, header = load_tensors(path)
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in changes}
+    header |= {"sha256": state_hash(tensors)} | changes
+    save_tensors(tensors, path, {k: v for k, v in header.items() if v is not None})
+    with pytest.raises(InputError, match=rf"odd\.safetensors.*{said}"):
         BezierSurface.load(path)

@@ -19,10 +19,12 @@ IMAGES, LABELS = make_images(24)
 SETTINGS = {"epochs": 2, "lr": 0.05, "seed": 0, "batch_size": 8}
 
 
-def trained(name="no-norm", global_seed=0, **settings):
+def trained(name="no-norm", global_seed=0, data=(IMAGES, LABELS), **settings):
     network = make_network(name)
     torch.manual_seed(global_seed)
-    history = train(network, IMAGES, LABELS, **(SETTINGS | settings))
+    before = torch.get_rng_state()
+    history = train(network, *data, **(SETTINGS | settings))
+    assert torch.equal(torch.get_rng_state(), before)
     return snapshot(network.state_dict()), history
 
 
@@ -31,21 +33,9 @@ def test_one_seed_gives_one_network_bit_for_bit_whatever_the_global_generator(na
     augment = RandomShiftFlip(1, True)
     first, second = (trained(name, global_seed=g, augment=augment)[0] for g in (1, 2))
     assert differing(first, second) == []
-    assert differing(first, make_network(name).state_dict()) != []
-
-
-@pytest.mark.parametrize("name", ["no-norm", "dropout"])
-def test_another_seed_gives_another_network(name):
-    assert differing(trained(name, seed=1)[0], trained(name, seed=2)[0]) != []
-
-
-def test_the_seed_decides_dropout_too():
-    """With one full batch the order does not matter; without dropout nothing else is random."""
-    full = {"batch_size": 24, "epochs": 1}
-    calm = [trained("no-norm", seed=s, **full)[0] for s in (1, 2)]
-    torch.testing.assert_close(*calm, rtol=1e-5, atol=1e-6)
-    dropped = [trained("dropout", seed=s, **full)[0]["1.weight"] for s in (1, 2)]
-    assert (dropped[0] - dropped[1]).abs().max() > 1e-4
+    assert set(differing(first, trained(name, seed=1, augment=augment)[0])) >= {
+        name for name, p in make_network(name).named_parameters() if p.requires_grad
+    }
 
 
 def test_drawing_for_augmentation_changes_neither_the_order_nor_dropout():
@@ -55,13 +45,6 @@ def test_drawing_for_augmentation_changes_neither_the_order_nor_dropout():
 
     plain, drawn = trained("dropout")[0], trained("dropout", augment=draw_and_forget)[0]
     assert differing(plain, drawn) == []
-
-
-def test_the_global_generator_is_as_before():
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    train(make_network("dropout"), IMAGES, LABELS, **SETTINGS)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_measuring_during_training_does_not_change_it():
@@ -124,11 +107,6 @@ def test_a_step_is_that_of_torchs_own_optimizer(optimizer, clip_norm):
     torch.testing.assert_close(state, dict(reference.state_dict()), rtol=1e-4, atol=1e-4)
 
 
-def test_frozen_parameters_stay():
-    state, _ = trained("frozen", weight_decay=0.1)
-    assert torch.equal(state["1.weight"], make_network("frozen")[1].weight)
-
-
 def test_the_history_has_one_row_per_epoch_with_the_columns_of_the_table():
     epochs, steps = [], []
     _, history = trained(
@@ -151,12 +129,6 @@ def test_the_reported_loss_is_the_mean_over_the_images():
     assert history[0]["nll"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_zero_epochs_train_nothing():
-    state, history = trained(epochs=0)
-    assert history == []
-    assert differing(state, make_network("no-norm").state_dict()) == []
-
-
 def test_divergence_is_an_error_that_names_epoch_rate_and_cure():
     with pytest.raises(DivergenceError, match=r"epoch \d+.*learning rate.*Lower lr"):
         trained(lr=1e25, epochs=10, warmup=0, schedule="constant")
@@ -177,19 +149,13 @@ def test_divergence_is_an_error_that_names_epoch_rate_and_cure():
         ({"warmup": -0.1}, "warmup is -0.1"),
         ({"schedule": "step"}, "schedule is 'step'.*cosine, constant"),
         ({"optimizer": "lion"}, "optimizer is 'lion'.*sgd or adamw"),
+        ({"data": (IMAGES[:0], LABELS[:0])}, "no training images"),
+        ({"data": (IMAGES, LABELS[:5])}, "5 labels"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_value_and_what_is_allowed(settings, said):
     with pytest.raises(InputError, match=said):
         trained(**settings)
-
-
-@pytest.mark.parametrize(
-    ("n", "labels", "said"), [(0, 0, "no training images"), (24, 5, "5 labels")]
-)
-def test_images_without_labels_are_refused(n, labels, said):
-    with pytest.raises(InputError, match=said):
-        train(make_network("no-norm"), IMAGES[:n], LABELS[:labels], **SETTINGS)
 
 
 # --- schedule and seeds ---------------------------------------------------------------------------

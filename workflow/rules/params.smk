@@ -31,10 +31,7 @@ configfile: "params.yaml"
 
 
 try:
-    EXPERIMENTS = check_params(  # all of them, with every value
-        config,
-        Path(workflow.basedir) / "workflow" / "schemas" / "params.schema.yaml",
-        as_text=workflow.config_settings.config,
-    )
+    # All of them, with every value.
+    EXPERIMENTS = check_params(config, as_text=workflow.config_settings.config)
 except InputError as error:
     stop(error)

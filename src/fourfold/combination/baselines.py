@@ -47,11 +47,7 @@ def corner_ensembles(surfaces: Surfaces) -> dict[str, str]:
 
 
 def check_surfaces(found: Iterable[str], surfaces: Surfaces, what: str) -> None:
-    """Refuse files that are not of these surfaces, each once.
-
-    Raises:
-        InputError: naming both; `what` begins the message.
-    """
+    """Refuse files, which `what` names, that are not of these surfaces, each once."""
     if sorted(found := list(found)) != sorted(surfaces):
         raise InputError(
             f"{what} are of the surfaces {found}, but the experiment has {list(surfaces)}; give "

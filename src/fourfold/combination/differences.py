@@ -38,21 +38,19 @@ def measure_differences(
         kept: a fraction.
 
     Returns:
-        Rows of the `difference` table: comparison, surface, split, n, metric, value, reference,
-        difference, low, high, draws.
+        Rows of the `difference` table.
     """
-    name = logits.surface
     rows = []
     for comparison, split, metric, value, reference in (
         *_low_loss(examples, kept),
-        *_merge(logits),
-        *_ensemble(logits),
+        *_picked(logits),
     ):
         better = value - reference if metric == "accuracy" else reference - value
         draws = bootstrap_means(better)[0]
         low, high = interval(draws)
         rows.append(
-            {"comparison": comparison, "surface": name, "split": split, "n": len(better)}
+            {"comparison": comparison, "surface": logits.surface, "split": split}
+            | {"n": len(better)}
             | {"metric": metric, "value": value.mean(), "reference": reference.mean()}
             | {"difference": better.mean(), "low": low, "high": high, "draws": draws}
         )
@@ -68,49 +66,31 @@ def _low_loss(examples: Examples, kept: float) -> Iterator[_Difference]:
     for split, labels in examples.labels.items():
         shares = np.bincount(labels.numpy()) / len(labels)
         shares = shares[shares > 0]
-        guessing = {"accuracy": shares.max(), "nll": -(shares * np.log(shares)).sum()}
-        of_split = {
-            "accuracy": examples.correct[split].double(),
-            "nll": examples.nll[split].double(),
-        }
-        for metric in METRICS:
-            values = of_split[metric]
-            corners, points = values[is_own].mean(dim=0), values[~is_own]
-            means = points.mean(dim=1)
-            worst = points[means.argmin() if metric == "accuracy" else means.argmax()]
-            guess = np.full(len(labels), guessing[metric])
+        for metric, values, guessing, sign in (
+            ("accuracy", examples.correct[split], shares.max(), 1),
+            ("nll", examples.nll[split], -(shares * np.log(shares)).sum(), -1),
+        ):
+            corners, points = values[is_own].double().mean(dim=0), values[~is_own].double()
+            worst = points[(sign * points.mean(dim=1)).argmin()]
+            guess = np.full(len(labels), guessing)
             level = kept * corners.numpy() + (1 - kept) * guess
-            sign = 1 if metric == "accuracy" else -1
-            if sign * (corners.mean() - guessing[metric]) <= 0:
+            if sign * (corners.mean() - guessing) <= 0:
                 level = guess  # corners no better than guessing leave nothing to keep
             yield "low-loss", split, metric, worst.numpy(), level
 
 
-def _merge(logits: SurfaceLogits) -> Iterator[_Difference]:
-    candidates, labels = logits.candidates, logits.labels["val"]
-    point = candidates[best_network(logits.logits["val"][candidates], labels)]
-    corner = best_network(logits.own["val"], labels)
-    for metric, value, reference in zip(
-        METRICS,
-        _of_images(logits.logits["test"][point][None], logits.labels["test"]),
-        _of_images(logits.own["test"][corner][None], logits.labels["test"]),
-        strict=True,
-    ):
-        yield "merge", "test", metric, value, reference
-
-
-def _ensemble(logits: SurfaceLogits) -> Iterator[_Difference]:
-    candidates = logits.candidates
-    val = logits.logits["val"][candidates]
-    chosen = greedy_ensemble(val, logits.labels["val"], CORNERS, stop_early=False)
-    members = logits.logits["test"][[candidates[i] for i in chosen]]
-    for metric, value, reference in zip(
-        METRICS,
-        _of_images(members, logits.labels["test"]),
-        _of_images(logits.own["test"], logits.labels["test"]),
-        strict=True,
-    ):
-        yield "ensemble", "test", metric, value, reference
+def _picked(logits: SurfaceLogits) -> Iterator[_Difference]:
+    candidates, own = logits.candidates, logits.own
+    val, labels = logits.logits["val"][candidates], logits.labels["val"]
+    picks = {
+        "merge": ([best_network(val, labels)], [best_network(own["val"], labels)]),
+        "ensemble": (greedy_ensemble(val, labels, CORNERS, stop_early=False), [*range(CORNERS)]),
+    }
+    for comparison, (points, corners) in picks.items():
+        members = logits.logits["test"][[candidates[i] for i in points]], own["test"][corners]
+        scores = (_of_images(networks, logits.labels["test"]) for networks in members)
+        for metric, value, reference in zip(METRICS, *scores, strict=True):
+            yield comparison, "test", metric, value, reference
 
 
 def _of_images(members: Tensor, labels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -22,7 +22,7 @@ from fourfold.evaluation.metrics import (
     classification_metrics,
     mean_disagreement,
 )
-from fourfold.surfaces.points import CORNER_COORDINATES, Point
+from fourfold.surfaces.points import CORNER_COORDINATES
 
 # As many as there are corners, and no corner among them: chosen before anything was measured.
 _FIXED_POINTS = ((0.0, 0.5), (0.5, 0.0), (0.5, 1.0), (1.0, 0.5))
@@ -37,14 +37,8 @@ def compare_ensembles(
     Corners are the networks as trained; they are no candidates for an ensemble of points, which is
     compared with the ensemble of as many corners.
 
-    Args:
-        logits: name of a surface -> its logits.
-        surfaces: the same surfaces, see `fourfold.combination.baselines`.
-        max_members: of a greedy choice on val.
-
     Returns:
-        Rows of the `ensemble` table: ensemble, corners, selection, members, statistics, split, and
-        what `evaluate_ensemble` returns.
+        Rows of the `ensemble` table.
 
     Raises:
         InputError: if there are not logits of exactly these surfaces.
@@ -65,7 +59,7 @@ def _corner_rows(surface: SurfaceLogits, of: dict[str, str]) -> Iterator[dict[st
     for size in range(1, CORNERS + 1):
         selection = "fixed" if size == CORNERS else "subset"
         for members in combinations(range(CORNERS), size):
-            yield from _rows(surface, surface.own, CORNER_COORDINATES, members, of, selection)
+            yield from _rows(surface, of | {"selection": selection}, members, is_own=True)
 
 
 def _point_rows(
@@ -87,27 +81,20 @@ def _point_rows(
         ("oracle", greedy("test", CORNERS)),
     ]
     for selection, members in ensembles:
-        yield from _rows(surface, surface.logits, surface.points, members, of, selection)
+        yield from _rows(surface, of | {"selection": selection}, members, is_own=False)
 
 
 def _rows(
-    surface: SurfaceLogits,
-    logits: dict[str, Tensor],
-    points: Sequence[Point],
-    members: Sequence[int],
-    of: dict[str, str],
-    selection: str,
+    surface: SurfaceLogits, of: dict[str, str], members: Sequence[int], *, is_own: bool
 ) -> Iterator[dict[str, Any]]:
-    is_own = logits is surface.own and surface.statistics != "none"
+    logits, statistics, points = surface.logits, surface.statistics, surface.points
+    if is_own:
+        logits, points = surface.own, [*CORNER_COORDINATES]
+        statistics = statistics if statistics == "none" else "own"
+    named = ";".join("{:.6g},{:.6g}".format(*points[member]) for member in members)
     for split, labels in surface.labels.items():
-        yield {
-            **of,
-            "selection": selection,
-            "members": ";".join("{:.6g},{:.6g}".format(*points[member]) for member in members),
-            "statistics": "own" if is_own else surface.statistics,
-            "split": split,
-            **evaluate_ensemble(logits[split], members, labels),
-        }
+        at = {"members": named, "statistics": statistics, "split": split}
+        yield of | at | evaluate_ensemble(logits[split], members, labels)
 
 
 def evaluate_ensemble(logits: Tensor, members: Sequence[int], labels: Tensor) -> dict[str, Any]:
@@ -122,7 +109,7 @@ def evaluate_ensemble(logits: Tensor, members: Sequence[int], labels: Tensor) ->
         n, nll, accuracy, ece, brier, disagreement (mean over pairs of members), forward_passes
         (networks evaluated per prediction).
     """
-    logits, labels = as_members(logits, labels)
+    logits, labels = _checked(logits, labels)
     chosen = logits[list(members)]
     return {
         "n": len(labels),
@@ -138,8 +125,8 @@ def greedy_ensemble(
     """Choose networks one by one, each the one that lowers the ensemble's nll most.
 
     It stops when no further network lowers the nll, or at `max_members`. A network is taken once;
-    one with a NaN or an infinity among its logits never.
-    The first k members are what a choice of at most k would have been.
+    one with a NaN or an infinity among its logits never. The first k members are what a choice of
+    at most k would have been.
 
     Args:
         logits: (networks, n, classes) logits on the split to choose on: val, or test for an oracle.
@@ -162,7 +149,7 @@ def greedy_ensemble(
             f"max_members is {max_members} and there are {len(logits)} networks; both must be at "
             "least 1."
         )
-    logits, labels = as_members(logits, labels)
+    logits, labels = _checked(logits, labels)
     broken = ~logits.isfinite().flatten(1).all(dim=1)
     if bool(broken.all()):
         raise InputError(
@@ -174,10 +161,9 @@ def greedy_ensemble(
     total = torch.full_like(of_label[0], -math.inf)
     chosen: list[int] = []
     best = math.inf
-    while len(chosen) < min(max_members, int((~broken).sum())):
+    for _ in range(min(max_members, int((~broken).sum()))):
         nll = math.log(len(chosen) + 1) - torch.logaddexp(total, of_label).mean(dim=1)
-        nll[chosen] = math.inf
-        nll[broken] = math.inf
+        nll[broken] = nll[chosen] = math.inf
         candidate = int(nll.argmin())
         if stop_early and not nll[candidate] < best:
             break
@@ -187,18 +173,14 @@ def greedy_ensemble(
     return chosen
 
 
-def as_members(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
-    """Return (networks, n, classes) logits and (n,) class indices, checked.
-
-    Raises:
-        InputError: if they have other shapes, or a label has no column.
-    """
+def _checked(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Return (networks, n, classes) logits and (n,) class indices; each label has a column."""
     logits = as_tensor(logits, "logits")
     if logits.ndim != 3:
         raise InputError(
             f"logits have the shape {tuple(logits.shape)}; give (networks, n, classes)."
         )
     labels = class_labels(labels, logits.shape[1])
-    for network in logits[:1]:
-        logits_of(network, len(labels), int(labels.max()) if len(labels) else 0)
+    if len(logits):
+        logits_of(logits[0], len(labels), int(labels.max()) if len(labels) else 0)
     return logits, labels

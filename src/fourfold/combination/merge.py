@@ -49,8 +49,7 @@ def compare_merges(
             the metrics.
 
     Returns:
-        Rows of the `merge` table: merge, surface, corners, u, v, selected_on, statistics, split, n,
-        nll, accuracy, ece, brier. `surface` of a baseline is the one that it was taken from.
+        Rows of the `merge` table. `surface` of a baseline is the one that it was taken from.
 
     Raises:
         InputError: if the grid is not of exactly these surfaces.
@@ -82,19 +81,12 @@ def _points(
     """Yield the merges that are points of one surface: name, rows, where selected, and (u, v)."""
     points, corners = lattice_rows(grid), own_corner_rows(grid)
     if is_reference:
-        yield "best-corner", corners, "val", _best_corner(corners)
+        yield "best-corner", corners, "val", _best(corners[corners["split"] == "val"])
     if is_reference and surface["fit"] is None:
         yield "uniform-soup", points, "none", CENTER
     yield "center", points, "none", CENTER
     yield "best-point", points, "val", best_point(grid, "val")
     yield "oracle", points, "test", best_point(grid, "test")
-
-
-def _best_corner(corners: pd.DataFrame) -> Point:
-    """Return the corner that is best on val, as trained."""
-    val = corners[corners["split"] == "val"]
-    best = val.sort_values(["accuracy", "nll"], ascending=[False, True], kind="stable").iloc[0]
-    return float(best["u"]), float(best["v"])
 
 
 def _soups(
@@ -182,21 +174,16 @@ def greedy_soup(
     return soup, best
 
 
-def best_point(grid: pd.DataFrame, split: str) -> tuple[float, float]:
-    """Return (u, v) of the grid point of one surface with the highest accuracy on `split`.
+def best_point(grid: pd.DataFrame, split: str) -> Point:
+    """Return the grid point of one surface with the highest accuracy on `split`.
 
-    Corners are no candidates: they are what a merge is compared with. Among equals the one with the
-    lowest nll, then the first of the table.
-
-    Raises:
-        InputError: if the table has no such row of that split.
+    Corners are no candidates: they are what a merge is compared with.
     """
     rows = lattice_rows(grid[grid["split"] == split])
-    rows = rows[~is_corner(rows["u"], rows["v"])]
-    if rows.empty:
-        raise InputError(
-            f"the grid has no rows of split {split!r} beside the corners; it has "
-            f"{len(grid)} rows of {sorted(set(grid['split']))}."
-        )
+    return _best(rows[~is_corner(rows["u"], rows["v"])])
+
+
+def _best(rows: pd.DataFrame) -> Point:
+    """Return the most accurate point; among equals the one with the lowest nll, then the first."""
     best = rows.sort_values(["accuracy", "nll"], ascending=[False, True], kind="stable").iloc[0]
     return float(best["u"]), float(best["v"])

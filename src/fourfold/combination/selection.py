@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
 from fourfold.combination.merge import average_states
-from fourfold.data.batches import Augment, Preprocess, to_float
 from fourfold.errors import InputError
 from fourfold.evaluation.grid import evaluate_networks
 from fourfold.surfaces.layout import StateDict
@@ -27,14 +27,8 @@ def select_corners(
     labels: Tensor,
     *,
     candidates: Sequence[Sequence[int]] | None = None,
-    batchnorm: str | None = None,
-    batchnorm_images: Tensor | None = None,
-    augment: Augment | None = None,
-    seed: int = 0,
-    batch_size: int = 512,
-    precision: str = "float32",
-    preprocess: Preprocess = to_float,
     on_network: Callable[[int, int], None] | None = None,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Rank choices of four checkpoints and their placings on the corners, on val alone.
 
@@ -50,13 +44,9 @@ def select_corners(
         labels: the val labels.
         candidates: epochs at corner 00, 01, 10 and 11 of each candidate; by default all choices of
             four checkpoints in all three placings that differ.
-        batchnorm: as for `evaluate_points`.
-        batchnorm_images: training images to re-estimate BatchNorm on; needed if the model has any.
-        augment, seed: augmentation of those images, as for `evaluate_points`.
-        batch_size: images per forward pass.
-        precision: of the forward passes, as for `evaluate_points`.
-        preprocess: maps a batch of images to the model's input.
         on_network: progress report, called with (networks evaluated, networks).
+        **settings: as for `evaluate_points`: `batchnorm`, `batchnorm_images` (needed if the model
+            has BatchNorm), `augment`, `seed`, `batch_size`, `precision`, `preprocess`, `device`.
 
     Returns:
         One row per candidate, best first: candidate, corner_00 .. corner_11 (epochs), split `val`,
@@ -91,15 +81,9 @@ def select_corners(
         model,
         (average_states([checkpoints[epoch] for epoch in subset]) for subset in subsets),
         {"val": (images, labels)},
-        batchnorm=batchnorm,
-        batchnorm_images=batchnorm_images,
-        augment=augment,
-        seed=seed,
         keep_logits=(),
-        batch_size=batch_size,
-        precision=precision,
-        preprocess=preprocess,
         on_network=None if on_network is None else lambda done: on_network(done, len(subsets)),
+        **settings,
     ).table
     measured = dict(zip(subsets, zip(table["nll"], table["accuracy"], strict=True), strict=True))
     rows = []

@@ -1,6 +1,6 @@
 """Batches of tensors that lie on the device, and their conversion to a network's input."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,7 @@ Preprocess = Callable[[Tensor], Tensor]
 
 
 def iterate_batches(n: int, batch_size: int, smallest: int = 1) -> Iterator[slice]:
-    """Yield slices that cover range(n); a last batch under `smallest` joins the one before.
-
-    Raises:
-        InputError: if the batch size is below 1.
-    """
+    """Yield slices that cover range(n); a last batch under `smallest` joins the one before."""
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
     start = 0
@@ -71,7 +67,7 @@ class Normalize:
     channels_last is the faster memory format of convolutions on CPU and GPU alike.
     """
 
-    def __init__(self, mean: list[float], std: list[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take per-channel mean and standard deviation of images in [0, 1]."""
         self.mean = 255 * torch.tensor(mean).view(1, -1, 1, 1)
         self.scale = 1 / (255 * torch.tensor(std).view(1, -1, 1, 1))

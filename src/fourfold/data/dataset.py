@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,18 +12,16 @@ from torch import Tensor
 
 from fourfold.data.batches import Normalize
 from fourfold.errors import InputError
-from fourfold.files.reading import check_fields, reading
+from fourfold.files.reading import check_fields
 from fourfold.files.tensors import load_tensors, save_tensors
 
 SPLITS = ("train", "val", "test")
 _HEADER = {
-    "dataset": str,
-    "split": str,
+    **dict.fromkeys(("dataset", "split", "sha256"), str),
     "classes": list[str],
-    "mean": list[float],
-    "std": list[float],
-    "sha256": str,
+    **dict.fromkeys(("mean", "std"), list[float]),
 }
+_KINDS = {"images": (torch.uint8, 4), "labels": (torch.int64, 1), "index": (torch.int64, 1)}
 _SAME = ("dataset", "classes", "mean", "std")  # in the three headers
 
 
@@ -39,9 +38,6 @@ class Split:
     images: Tensor
     labels: Tensor
     index: Tensor
-    # The hash that `Dataset.load` has just checked, so that a job hashes its data once. A split
-    # made in any other way, by dataclasses.replace too, has none.
-    _verified_sha256: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -51,10 +47,9 @@ class Split:
         """Return the first `n` images (all if None); the rows of a split are in random order."""
         return Split(self.images[:n], self.labels[:n], self.index[:n])
 
+    @cached_property  # a job hashes its data once
     def sha256(self) -> str:
-        """Return the hash of shapes and bytes of images and labels."""
-        if self._verified_sha256 is not None:
-            return self._verified_sha256
+        """Hash of shapes and bytes of images and labels."""
         digest = hashlib.sha256(json.dumps(list(self.images.shape)).encode())
         for tensor in (self.images, self.labels):
             digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -81,12 +76,13 @@ class Dataset:
 
     @classmethod
     def from_splits(cls, name: str, classes: list[str], splits: dict[str, Split]) -> "Dataset":
-        """Check the splits and measure the train images.
-
-        Raises:
-            InputError: if a split is empty, a label is out of range, or the images differ in shape.
-        """
-        _check_splits(name, len(classes), splits)
+        """Measure the train images; refuse splits whose images differ in shape."""
+        shapes = {key: tuple(split.images.shape[1:]) for key, split in splits.items()}
+        if len(set(shapes.values())) > 1:
+            raise InputError(
+                f"data set {name!r}: the images of its splits have different shapes, {shapes}; "
+                "make all equal, or let the source resize them (setting `size`)."
+            )
         mean, std = _measure(splits["train"].images)
         return cls(name, tuple(classes), splits, mean, std)
 
@@ -99,11 +95,11 @@ class Dataset:
     @property
     def normalize(self) -> Normalize:
         """The map from uint8 images to the input of the networks."""
-        return Normalize(list(self.mean), list(self.std))
+        return Normalize(self.mean, self.std)
 
     def sha256(self) -> str:
         """Return one hash over the three splits."""
-        hashes = [self.splits[name].sha256() for name in SPLITS]
+        hashes = [self.splits[name].sha256 for name in SPLITS]
         return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
     def to(self, device: torch.device | str) -> "Dataset":
@@ -116,109 +112,37 @@ class Dataset:
 
     def save(self, folder: str | Path) -> None:
         """Write `train.safetensors`, `val.safetensors` and `test.safetensors` into `folder`."""
+        same = {"classes": self.classes, "mean": self.mean, "std": self.std}
         for name, split in self.splits.items():
-            header = {
-                "dataset": self.name,
-                "split": name,
-                "classes": self.classes,
-                "mean": self.mean,
-                "std": self.std,
-                "sha256": split.sha256(),
-            }
+            header = {"dataset": self.name, "split": name, **same, "sha256": split.sha256}
             tensors = {"images": split.images, "labels": split.labels, "index": split.index}
             save_tensors(tensors, Path(folder) / f"{name}.safetensors", header)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Dataset":
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: if a file is missing, damaged, or not what its hash says.
-        """
-        splits, headers = {}, {}
+        """Read what `save` wrote; refuse files that were changed, or are not of one data set."""
+        splits, headers = {}, []
         for name in SPLITS:
             path = Path(folder) / f"{name}.safetensors"
             tensors, header = load_tensors(path)
-            if header.get("split") != name or set(tensors) != {"images", "labels", "index"}:
+            kinds = {key: (tensor.dtype, tensor.ndim) for key, tensor in tensors.items()}
+            if header.get("split") != name or kinds != _KINDS:
                 raise InputError(f"{path} is no prepared {name} split; run prepare-data again.")
             check_fields(header, _HEADER, f"{path}: the header")
-            splits[name], headers[name] = Split(**tensors), header
-            with reading(path, "prepared split", cure="run prepare-data again"):
-                _check_tensors(splits[name])
-                if splits[name].sha256() != header["sha256"]:
-                    raise InputError(
-                        f"{path}: images and labels don't have the hash in the header; the file "
-                        "was changed after it was written. Delete it and run prepare-data again."
-                    )
-            object.__setattr__(splits[name], "_verified_sha256", header["sha256"])
-        for key in _SAME:
-            for name in SPLITS[1:]:
-                if headers[name][key] != header[key]:
-                    raise InputError(
-                        f"{Path(folder) / f'{name}.safetensors'} and {path} have different "
-                        f"{key!r} in their headers; run prepare-data again."
-                    )
-        with reading(folder, "prepared data set", cure="run prepare-data again"):
-            _check_splits(header["dataset"], len(header["classes"]), splits)
-            channels = splits["train"].images.shape[1]
-            for key, lowest in (("mean", 0), ("std", 1e-6)):
-                is_fine = len(header[key]) == channels and all(
-                    lowest <= value <= 1 for value in header[key]
+            splits[name] = Split(**tensors)
+            if splits[name].sha256 != header["sha256"]:
+                raise InputError(
+                    f"{path}: images and labels don't have the hash in the header; the file was "
+                    "changed after it was written. Delete it and run prepare-data again."
                 )
-                if not is_fine:
-                    raise InputError(
-                        f"the header's {key} is {header[key][:5]}; expected a number from {lowest} "
-                        f"to 1 for each of {channels} channels."
-                    )
+            headers.append({key: header[key] for key in _SAME})
+            if headers[-1] != headers[0]:
+                raise InputError(
+                    f"{path} and {SPLITS[0]}.safetensors differ in {', '.join(_SAME)}; run "
+                    "prepare-data again."
+                )
         mean, std = tuple(header["mean"]), tuple(header["std"])
         return cls(header["dataset"], tuple(header["classes"]), splits, mean, std)
-
-
-def _check_tensors(split: Split) -> None:
-    for name, dtype, axes in (
-        ("images", torch.uint8, 4),
-        ("labels", torch.int64, 1),
-        ("index", torch.int64, 1),
-    ):
-        tensor = getattr(split, name)
-        if tensor.dtype != dtype or tensor.ndim != axes or len(tensor) != len(split.labels):
-            raise InputError(
-                f"{name} are {tensor.dtype} of shape {tuple(tensor.shape)}; expected {dtype} with "
-                f"{axes} axes, as many rows as labels."
-            )
-
-
-def _check_splits(name: str, classes: int, splits: dict[str, Split]) -> None:
-    """Refuse splits that are empty, have labels out of range, or images of different shapes."""
-    for split_name in SPLITS:
-        split = splits[split_name]
-        if len(split) == 0:
-            raise InputError(
-                f"data set {name!r}: split {split_name!r} is empty; give it at least one image "
-                f"per class (datasets.{name}.split.{split_name}_images in params.yaml)."
-            )
-        if split.images.dtype != torch.uint8 or split.images.ndim != 4:
-            raise InputError(
-                f"data set {name!r}: images of {split_name!r} are {split.images.dtype} with "
-                f"{split.images.ndim} axes; expected uint8 (n, channels, height, width)."
-            )
-        shape, train_shape = split.images.shape[1:], splits["train"].images.shape[1:]
-        if shape != train_shape:
-            raise InputError(
-                f"data set {name!r}: images of {split_name!r} have the shape {tuple(shape)}, "
-                f"those of 'train' {tuple(train_shape)}; they must be equal."
-            )
-        if len(split.images) != len(split.labels):
-            raise InputError(
-                f"data set {name!r}: {split_name!r} has {len(split.images)} images, but "
-                f"{len(split.labels)} labels; give one label per image."
-            )
-        low, high = int(split.labels.min()), int(split.labels.max())
-        if low < 0 or high >= classes:
-            raise InputError(
-                f"data set {name!r}: labels of {split_name!r} run from {low} to {high}, but "
-                f"there are {classes} classes; labels must be 0 to {classes - 1}."
-            )
 
 
 def _measure(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

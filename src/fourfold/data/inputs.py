@@ -17,29 +17,22 @@ Loss = Callable[[Any, Tensor], Tensor]
 
 
 def as_tensor(values: Any, what: str) -> Tensor:
-    """Return a tensor, or what a NumPy array or a list of numbers holds as one.
-
-    Raises:
-        InputError: if `values` is nothing of that; `what` says what it is for.
-    """
+    """Return a tensor, or what a NumPy array or a list of numbers holds as one."""
     if isinstance(values, Tensor):
-        return values.detach() if values.requires_grad else values
-    try:
-        if isinstance(values, (np.ndarray, list, tuple)):
+        return values.detach()
+    reason = type(values).__name__
+    if isinstance(values, (np.ndarray, list, tuple)):
+        try:
             return torch.as_tensor(np.asarray(values))
-        reason = type(values).__name__
-    except (TypeError, ValueError) as error:  # strings, objects, rows of different length
-        reason = f"{type(values).__name__} ({error})"
+        except (TypeError, ValueError) as error:  # strings, objects, rows of different length
+            reason += f" ({error})"
     raise InputError(f"{what} are {reason}; give a tensor or a NumPy array of numbers.")
 
 
 def class_labels(labels: Any, n: int, what: str = "labels") -> Tensor:
-    """Return `labels` as (n,) int64 class indices.
+    """Return the labels of `n` images as (n,) int64 class indices.
 
     Taken are integers of any width, booleans, whole floating numbers, and the shape (n, 1).
-
-    Raises:
-        InputError: if they are no class indices, or not as many as there are images.
     """
     given = as_tensor(labels, what)
     if given.ndim == 2 and given.shape[1] == 1:
@@ -52,41 +45,22 @@ def class_labels(labels: Any, n: int, what: str = "labels") -> Tensor:
         )
     if len(given) != n:
         raise InputError(f"there are {n} images but {len(given)} {what}; give one per image.")
-    if given.is_complex() or given.is_quantized:
-        raise InputError(f"{what} are {given.dtype}; give class indices.")
     indices = given.to(torch.int64)
     if given.is_floating_point() and not torch.equal(indices.to(given.dtype), given):
         raise InputError(
             f"{what} are {given.dtype} and not whole (the first is {given[0].item():g}); give "
             "class indices from 0."
         )
-    if n and (lowest := int(indices.min())) < 0:
-        count = int((indices < 0).sum())
+    if count := int((indices < 0).sum()):
         raise InputError(
-            f"{what} hold {lowest} ({count} of {n} are negative); classes are numbered from 0, and "
-            "images without a label must be left out."
+            f"{what} hold {int(indices.min())} ({count} of {n} are negative); classes are numbered "
+            "from 0, and images without a label must be left out."
         )
     return indices
 
 
-def as_examples(images: Any, labels: Any, split: str) -> tuple[Tensor, Tensor]:
-    """Return the images and the class indices of one split.
-
-    Raises:
-        InputError: as `as_tensor` and `class_labels`, and if there are none.
-    """
-    images = as_tensor(images, f"images of split {split!r}")
-    if images.ndim == 0 or len(images) == 0:
-        raise InputError(f"split {split!r} has 0 images; it needs at least one.")
-    return images, class_labels(labels, len(images), f"labels of split {split!r}")
-
-
 def as_splits(splits: Any) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the splits of an evaluation, checked.
-
-    Raises:
-        InputError: if they are no mapping of pairs, or as `as_examples`.
-    """
+    """Return name -> (images, class indices) of the splits of an evaluation, none of them empty."""
     if not isinstance(splits, Mapping) or not splits:
         raise InputError(
             f"splits is {'empty' if isinstance(splits, Mapping) else type(splits).__name__}; give "
@@ -98,22 +72,18 @@ def as_splits(splits: Any) -> dict[str, tuple[Tensor, Tensor]]:
             raise InputError(
                 f"split {name!r} is {type(pair).__name__}; give a pair (images, labels) of tensors."
             )
-        checked[name] = as_examples(pair[0], pair[1], name)
+        images = as_tensor(pair[0], f"images of split {name!r}")
+        if images.ndim == 0 or len(images) == 0:
+            raise InputError(f"split {name!r} has 0 images; it needs at least one.")
+        checked[name] = images, class_labels(pair[1], len(images), f"labels of split {name!r}")
     return checked
 
 
 def logits_of(output: Any, n: int, largest: int = 0) -> Tensor:
     """Return the (n, classes) logits in what a classifier returned for `n` images.
 
-    That is a tensor, or the field `logits` of an object or a mapping.
-
-    Args:
-        output: of the model.
-        n: images in the batch.
-        largest: label, which must have its column.
-
-    Raises:
-        InputError: if there are none, or they fit neither the batch nor the labels.
+    That is a tensor, or the field `logits` of an object or a mapping; the label `largest` must have
+    its column.
     """
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if logits is None and isinstance(output, Mapping):
@@ -170,14 +140,14 @@ class Objective:
 
     def correct(self, output: Any, labels: Tensor) -> Tensor:
         """Return the number of right predictions, NaN if there are no classes to predict."""
-        if not self._is_own:
-            return (logits_of(output, len(labels)).argmax(dim=1) == labels).sum()
-        if isinstance(output, (tuple, list)):
+        if self._is_own and isinstance(output, (tuple, list)):
             output = output[0]
         is_index = not labels.is_floating_point() and labels.numel() == len(labels)
         try:
             logits = logits_of(output, len(labels))
         except InputError:
+            if not self._is_own:
+                raise
             is_index = False
         if not is_index:
             return torch.full((), float("nan"), device=labels.device)

@@ -33,41 +33,30 @@ def split_source(
 
     Args:
         source: the decoded data set.
-        name: name of the data set in params.yaml.
+        name: of the data set in params.yaml.
         by: `chance` draws every split with the class shares of the whole, and at least one image of
             each class. `rows` cuts blocks of the source's own order, train first and test last: for
             images that come in groups (writers, patients, days), so that those of test are from
             other groups. A published test set is drawn from by chance all the same.
-        seed: seed of the split, or of the order inside its blocks.
-        train_images: size of train; None takes all that are left.
+        seed: of the draw, or of the order inside the blocks.
+        train_images: None takes all that are left.
         val_images: size of val.
-        test_images: size of test; None takes the whole published test set.
-
-    Raises:
-        InputError: if a size or `by` is impossible, or if a split lacks a class.
+        test_images: None takes the whole published test set.
     """
-    if by not in ("chance", "rows"):
-        raise InputError(f"datasets.{name}.split.by is {by!r}; choose chance or rows.")
     _check_classes(source, name)
-    draw = partial(_take, classes=source.classes, seed=seed, name=name)
-    labels, rows = source.labels.numpy(), np.arange(len(source.labels))
-    splits = {}
+    take = partial(_take, classes=source.classes, seed=seed, name=name)
+    whole = source.images, source.labels
+    rows = np.arange(len(source.labels))
     if source.test is None:
-        rows, chosen = draw(labels, rows, test_images, "test", by, later=2)
-        splits["test"] = _pick(source.images, source.labels, chosen)
+        rows, test = take(*whole, rows, test_images, "test", by, later=2)
     else:
-        images, published = source.test
-        if test_images is None:
-            test_images = len(published)
-        every = np.arange(len(published))
-        _, chosen = draw(published.numpy(), every, test_images, "test", "chance", later=0)
-        splits["test"] = _pick(images, published, chosen)
-    rows, chosen = draw(labels, rows, val_images, "val", by, later=1)
-    splits["val"] = _pick(source.images, source.labels, chosen)
-    if train_images is None:
-        train_images = len(rows)
-    _, chosen = draw(labels, rows, train_images, "train", by, later=0)
-    splits["train"] = _pick(source.images, source.labels, chosen)
+        every = np.arange(len(source.test[1]))
+        size = len(every) if test_images is None else test_images
+        _, test = take(*source.test, every, size, "test", "chance", later=0)
+    rows, val = take(*whole, rows, val_images, "val", by, later=1)
+    size = len(rows) if train_images is None else train_images
+    _, train = take(*whole, rows, size, "train", by, later=0)
+    splits = {"test": test, "val": val, "train": train}  # what is said of two is about the first
     return Dataset.from_splits(name, source.classes, splits)
 
 
@@ -94,25 +83,23 @@ def _check_classes(source: Source, name: str) -> None:
         raise InputError(
             f"data set {name!r} has the one class {source.classes[0]!r}; a classifier needs two."
         )
-    needed = 3 if source.test is None else 2
-    published = [] if source.test is None else [("the published test set", source.test[1], 1)]
-    for what, labels, least in [("the data", source.labels, needed), *published]:
+    needed = [("the data", source.labels, 3)]
+    if source.test is not None:
+        needed = [("the data", source.labels, 2), ("the published test set", source.test[1], 1)]
+    for what, labels, least in needed:
         counts = labels.bincount(minlength=len(source.classes)).tolist()
-        rare = [
-            f"{one!r} ({count})"
-            for one, count in zip(source.classes, counts, strict=True)
-            if count < least
-        ]
-        if rare:
+        pairs = zip(source.classes, counts, strict=True)
+        if rare := [f"{one!r} ({count})" for one, count in pairs if count < least]:
             raise InputError(
-                f"data set {name!r}: {len(rare)} of {len(counts)} classes have fewer than {least} "
-                f"images in {what}: {', '.join(rare[:5])}. Each split needs an image of each "
-                "class; add images, or leave those classes out."
+                f"data set {name!r}: {len(rare)} of {len(source.classes)} classes have fewer than "
+                f"{least} images in {what}: {', '.join(rare[:5])}. Each split needs an image of "
+                "each class; add images, or leave those classes out."
             )
 
 
 def _take(
-    labels: np.ndarray,
+    images: Tensor,
+    labels: Tensor,
     rows: np.ndarray,
     size: int | None,
     split: str,
@@ -122,11 +109,11 @@ def _take(
     classes: list[str],
     seed: int,
     name: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divide `rows` into (the rest, a stratified choice or the last `size`, in random order).
+) -> tuple[np.ndarray, Split]:
+    """Divide `rows` into (the rest, a split of `size` of them in random order).
 
     `later` is the number of splits still to be taken from the rest, each of which needs an image of
-    each class, as the choice does.
+    each class, as this one does.
     """
     key = f"datasets.{name}.split.{split}_images"
     if size is None:
@@ -139,19 +126,28 @@ def _take(
         )
     random_state = derive_seed(seed, split) % 2**32
     if by == "rows":
-        rest, chosen = rows[: len(rows) - size], rows[len(rows) - size :]
-        counts = np.bincount(labels[chosen], minlength=len(classes))
-        if missing := [classes[k] for k in np.flatnonzero(counts == 0)]:
+        rest, chosen = np.split(rows, [len(rows) - size])
+        counts = labels[chosen].bincount(minlength=len(classes))
+        if missing := [one for one, count in zip(classes, counts, strict=True) if not count]:
             raise InputError(
                 f"{key} is {size}, but the block of as many rows lacks {len(missing)} of "
                 f"{len(classes)} classes ({', '.join(missing[:5])}); take more, or set "
                 f"datasets.{name}.split.by to chance."
             )
-        return rest, np.random.default_rng(random_state).permutation(chosen)
+        chosen = np.random.default_rng(random_state).permutation(chosen)
+    else:
+        rest, chosen = _draw(labels.numpy(), rows, size, later, len(classes), random_state)
+    index = torch.from_numpy(chosen)
+    return rest, Split(images[index].contiguous(), labels[index], index)
+
+
+def _draw(
+    labels: np.ndarray, rows: np.ndarray, size: int, later: int, classes: int, random_state: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide `rows` into (the rest, a stratified choice), with enough of every class in both."""
     generator = np.random.default_rng(random_state)
-    if len(rows) - size < len(classes):  # nothing, or too little to stratify, is left over
-        order = generator.permutation(len(rows))
-        rest, chosen = rows[order[size:]], rows[order[:size]]
+    if len(rows) - size < classes:  # nothing, or too little to stratify, is left over
+        chosen, rest = np.split(generator.permutation(rows), [size])
     else:
         from sklearn.model_selection import train_test_split
 
@@ -164,7 +160,7 @@ def _take(
         )
         if single.any():
             chosen = generator.permutation(np.concatenate([chosen, rows[single]]))
-    for k in range(len(classes)):
+    for k in range(classes):
         while not (labels[chosen] == k).any():
             _swap(labels, chosen, rest, k, generator)
         while (labels[rest] == k).sum() < later:
@@ -180,8 +176,3 @@ def _swap(
     i = generator.choice(np.flatnonzero(labels[to] == largest))
     j = generator.choice(np.flatnonzero(labels[source] == k))
     to[i], source[j] = source[j], to[i]
-
-
-def _pick(images: Tensor, labels: Tensor, rows: np.ndarray) -> Split:
-    index = torch.from_numpy(np.ascontiguousarray(rows))
-    return Split(images[index].contiguous(), labels[index], index)

@@ -1,8 +1,10 @@
 """Exact re-estimation of BatchNorm statistics, for weights that were not trained with them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -12,36 +14,7 @@ from fourfold.data.inputs import as_tensor
 from fourfold.errors import InputError
 from fourfold.evaluation.precision import compute_precision
 from fourfold.surfaces.layout import first_names
-from fourfold.surfaces.modules import (
-    batchnorm_layers,
-    other_statistics,
-    running_statistics,
-)
-
-
-class _Statistics:
-    """Mean and variance over everything one layer has seen, combined in float64."""
-
-    def __init__(self) -> None:
-        self.counts: list[int] = []
-        self.means: list[Tensor] = []
-        self.variances: list[Tensor] = []  # unbiased
-
-    def add(self, count: int, mean: Tensor, unbiased_variance: Tensor) -> None:
-        """Add a batch of `count` numbers per channel."""
-        self.counts.append(count)
-        self.means.append(mean.clone())
-        self.variances.append(unbiased_variance.clone())
-
-    def combine(self) -> tuple[Tensor, Tensor]:
-        """Return the mean and the unbiased variance over all batches."""
-        means = torch.stack(self.means).double()
-        variances = torch.stack(self.variances).double()
-        counts = torch.tensor(self.counts, dtype=torch.float64, device=means.device)
-        total = sum(self.counts)
-        mean = counts @ means / total
-        squares = (counts - 1) @ variances + counts @ (means - mean).square()
-        return mean, squares / (total - 1)
+from fourfold.surfaces.modules import batchnorm_layers, evaluation_mode, other_statistics
 
 
 @torch.no_grad()
@@ -75,10 +48,6 @@ def reestimate_batchnorm(
         batch_size: images per batch, at least 2.
         precision: `float32`, `tf32` or `bfloat16`, of the passes; statistics are float32.
         preprocess: maps a batch of `images` to the input of `model`.
-
-    Raises:
-        InputError: if there are fewer than 2 images or the batch size is below 2, or the model's
-            running statistics are those of other layers alone.
     """
     layers = batchnorm_layers(model)
     if not layers:
@@ -91,47 +60,58 @@ def reestimate_batchnorm(
             f"{len(images)} images in batches of {batch_size}."
         )
     images = augment_once(images, augment, seed, "batchnorm")
-    statistics = {layer: _Statistics() for layer in layers}
+    seen: dict[_BatchNorm, list[tuple[int, Tensor, Tensor]]] = {layer: [] for layer in layers}
 
     def collect(
         layer: _BatchNorm, positional: tuple[Any, ...], named: dict[str, Any], _output: Tensor
     ) -> None:
         # With momentum 1 the running statistics are those of the batch just seen: no second pass.
         inputs = positional[0] if positional else named["input"]
-        count = inputs.numel() // inputs.shape[1]
-        mean, variance = running_statistics(layer)
-        statistics[layer].add(count, mean, variance)
+        mean, variance = _running(layer)
+        seen[layer].append((inputs.numel() // inputs.shape[1], mean.clone(), variance.clone()))
 
-    modes = {module: module.training for module in model.modules()}
     momenta = {layer: layer.momentum for layer in layers}
     hooks = [layer.register_forward_hook(collect, with_kwargs=True) for layer in layers]
     try:
-        model.eval()
-        for layer in layers:
-            layer.train()
-            layer.momentum = 1.0
-        for batch in iterate_batches(len(images), batch_size, smallest=2):
-            with compute_precision(precision, images.device):
-                model(prepare(images[batch]))
-        for layer, seen in statistics.items():
-            if seen.counts:  # a layer that the forward pass skips keeps what it has
-                for running, value in zip(running_statistics(layer), seen.combine(), strict=True):
+        with evaluation_mode(model):
+            for layer in layers:
+                layer.train()
+                layer.momentum = 1.0
+            for batch in iterate_batches(len(images), batch_size, smallest=2):
+                with compute_precision(precision, images.device):
+                    model(prepare(images[batch]))
+        for layer, batches in seen.items():
+            if batches:  # a layer that the forward pass skips keeps what it has
+                for running, value in zip(_running(layer), _combine(batches), strict=True):
                     running.copy_(value)
     finally:
         for hook in hooks:
             hook.remove()
         for layer, momentum in momenta.items():
             layer.momentum = momentum
-        for module, training in modes.items():
-            module.training = training
+
+
+def _running(layer: _BatchNorm) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    return layer.running_mean, layer.running_var
+
+
+def _combine(
+    batches: Sequence[tuple[int, Tensor, Tensor]],
+) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+    """Return mean and unbiased variance of what one layer has seen, from those of each batch."""
+    sizes, all_means, all_variances = zip(*batches, strict=True)
+    means, variances = torch.stack(all_means).double(), torch.stack(all_variances).double()
+    counts = torch.tensor(sizes, dtype=torch.float64, device=means.device)
+    total = sum(sizes)
+    mean = counts @ means / total
+    squares = (counts - 1) @ variances + counts @ (means - mean).square()
+    return mean, squares / (total - 1)
 
 
 def check_found(model: nn.Module) -> None:
-    """Refuse a model with running statistics in layers that are no BatchNorm of PyTorch.
-
-    Raises:
-        InputError: naming them.
-    """
+    """Refuse a model with running statistics in layers that are no BatchNorm of PyTorch."""
     if names := other_statistics(model):
         raise InputError(
             f"the model keeps running statistics in {first_names(names)}, of a layer that is no "

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from jaxtyping import Float64
+from numpy.typing import ArrayLike
 
 from fourfold.errors import InputError
 
@@ -12,14 +13,13 @@ LEVEL = 0.95
 _AT_A_TIME = 100  # draws; their counts are a matrix of draws x images
 
 
-def bootstrap_means(values: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> NDArray[np.float64]:
-    """Return the means of (k, n) values over n images drawn with replacement, (k, draws).
+def bootstrap_means(
+    values: ArrayLike, *, draws: int = DRAWS, seed: int = 0
+) -> Float64[np.ndarray, "rows {draws}"]:
+    """Return the means of (rows, n) values over n images drawn with replacement.
 
-    A draw takes the same images for all k rows, and for every call with the same n and seed: means
+    A draw takes the same images for all rows, and for every call with the same n and seed: means
     of several surfaces or replicates are paired.
-
-    Raises:
-        InputError: if there are no images.
 
     Reference: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
     """
@@ -51,10 +51,6 @@ def interval_over_replicates(
     With one replicate that of `interval`. With more, each draw takes the replicates with
     replacement too, and the interval is widened to that of Student's t over the replicates where it
     is narrower: a bootstrap over two or three values alone is too sure of itself.
-
-    Args:
-        differences: of each replicate.
-        draws: of each replicate, drawn with the same images.
     """
     if len(differences) == 1:
         return interval(draws[0])

@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Float
 from torch import Tensor
 
 from fourfold.errors import InputError
@@ -36,10 +37,6 @@ def measure_barriers(grid: pd.DataFrame) -> pd.DataFrame:
         One row per surface, split and metric (`nll`, or `error` = 1 - accuracy): corner_mean_own
         (the corners as trained), corner_mean, min, mean, max, u_at_max, v_at_max, sample_at_max,
         barrier, u_at_barrier, v_at_barrier.
-
-    Raises:
-        InputError: if a corner is not among the points of a surface, nothing else is, or its grid
-            is incomplete.
     """
     rows = []
     grid = grid.reset_index(drop=True)  # tables that were put together may repeat theirs
@@ -91,15 +88,15 @@ def _loss(rows: pd.DataFrame, metric: str) -> pd.Series:
 
 def measure_distances(
     surface: BezierSurface,
-    corner_logits: Mapping[str, Tensor] | None = None,
-    reestimated_logits: Mapping[str, Tensor] | None = None,
+    corner_logits: Mapping[str, Float[Tensor, "images classes"]] | None = None,
+    reestimated_logits: Mapping[str, Float[Tensor, "images classes"]] | None = None,
 ) -> pd.DataFrame:
     """Measure the distances between all pairs of control points.
 
     Args:
         surface: the surface.
-        corner_logits: name of a corner (`corner_00`, ...) -> (n, classes) logits of the network as
-            trained; gives the disagreement of the corners' predictions.
+        corner_logits: name of a corner (`corner_00`, ...) -> logits of the network as trained;
+            gives the disagreement of the corners' predictions.
         reestimated_logits: the same with re-estimated BatchNorm statistics; gives a row for each
             corner with itself, whose disagreement is what re-estimation alone scatters.
 

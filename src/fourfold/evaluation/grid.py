@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Bool, Float, Float16, Float32
 from torch import Tensor, nn
 
 from fourfold.data.augment import augment_once
@@ -24,6 +25,7 @@ from fourfold.surfaces.modules import (
     batchnorm_layers,
     check_buffers,
     copy_module,
+    evaluation_mode,
     load_state,
     module_of,
     other_statistics,
@@ -44,26 +46,22 @@ class Evaluation:
 
     Attributes:
         table: one row per network and split.
-        logits: split -> (networks, n, classes) float16, on the CPU; of the splits asked for.
-        nll: split -> (networks, n) float32, nats, on the CPU.
-        correct: split -> (networks, n) bool, on the CPU.
+        logits: of each split asked for, on the CPU.
+        nll: of each split, nats, on the CPU.
+        correct: of each split, on the CPU.
         own: the same for the corners with their own BatchNorm statistics, where the points are
             evaluated with re-estimated ones; else None.
     """
 
     table: pd.DataFrame
-    logits: dict[str, Tensor]
-    nll: dict[str, Tensor]
-    correct: dict[str, Tensor]
+    logits: dict[str, Float16[Tensor, "networks _images _classes"]]
+    nll: dict[str, Float[Tensor, "networks _images"]]
+    correct: dict[str, Bool[Tensor, "networks _images"]]
     own: "Evaluation | None" = None
 
 
 def random_points(points: int, seed: int) -> list[Point]:
-    """Return independent uniform points of the unit square.
-
-    Raises:
-        InputError: if `points` is negative.
-    """
+    """Return independent uniform points of the unit square."""
     if points < 0:
         raise InputError(f"random points is {points}; give 0 for none, or more.")
     generator = make_generator(seed, "random-points")
@@ -98,9 +96,6 @@ def evaluate_grid(
         One row per point and split: surface, sample (`grid`, `edge`, `random`), u, v, split, n,
         nll, accuracy, ece, brier, statistics, statistics_images. Corners of a network with
         BatchNorm have two: with re-estimated statistics, and with their own.
-
-    Raises:
-        InputError: as `evaluate_points`.
     """
     lattice = grid_points(points)
     further = further_points(lattice, edges, random, seed)
@@ -133,15 +128,8 @@ def evaluate_points(
     *,
     sample: str = "grid",
     batchnorm: str | None = None,
-    batchnorm_images: Tensor | None = None,
-    augment: Augment | None = None,
-    seed: int = 0,
-    batch_size: int = 512,
-    precision: str = "float32",
-    preprocess: Preprocess = to_float,
-    device: torch.device | str | None = None,
-    keep_logits: Collection[str] | None = None,
     on_point: Callable[[int, int], None] | None = None,
+    **settings: Any,
 ) -> Evaluation:
     """Evaluate the networks at the given points, all by the same procedure.
 
@@ -158,20 +146,10 @@ def evaluate_points(
         batchnorm: `reestimated`; `interpolated` takes the blended statistics of the corners (the
             wrong thing to do, to be shown as such); `none` for a model that has no BatchNorm. The
             default is what the model asks for, `reestimated` or `none`.
-        batchnorm_images: images for the re-estimation, by default those of the split `train`.
-        augment: the augmentation of the corners' training, for the re-estimation; left out, it
-            costs the networks points of accuracy (see `reestimate_batchnorm`).
-        seed: of that augmentation, drawn once for all points.
-        batch_size: images per forward pass.
-        precision: `float32`, `tf32` or `bfloat16`, of the forward passes.
-        preprocess: maps a batch of images to the model's input.
-        device: where to evaluate; by default where the images are.
-        keep_logits: splits whose logits are returned; by default all.
         on_point: progress report, called with (points done, points).
-
-    Raises:
-        InputError: if a split is empty, re-estimation has no images, a setting is unknown, or the
-            model is of another architecture.
+        **settings: as for `evaluate_networks`: `augment`, the augmentation of the corners' training
+            (left out, it costs the networks points of accuracy), `seed`, `batchnorm_images`,
+            `batch_size`, `precision`, `preprocess`, `device`, `keep_logits`.
     """
     if not points:
         raise InputError("points is empty; give at least one (u, v).")
@@ -180,7 +158,6 @@ def evaluate_points(
             "batchnorm is 'own', which only corners have; choose 'reestimated', and corners are "
             "evaluated with their own statistics as well."
         )
-
     check_buffers(module_of(model, surface.state_dict(0.0, 0.0)), surface.layout.names)
 
     def evaluate(points: Sequence[Point], mode: str | None, report: bool) -> Evaluation:
@@ -188,12 +165,10 @@ def evaluate_points(
             if report and on_point is not None:
                 on_point(done, len(points))
 
+        networks = (surface.state_dict(u, v) for u, v in points)
         evaluation = evaluate_networks(
-            model, (surface.state_dict(u, v) for u, v in points), splits, batchnorm=mode,
-            batchnorm_images=batchnorm_images, augment=augment, seed=seed, batch_size=batch_size,
-            precision=precision, preprocess=preprocess, device=device, keep_logits=keep_logits,
-            on_network=on_network,
-        )  # fmt: skip
+            model, networks, splits, batchnorm=mode, on_network=on_network, **settings
+        )
         table = evaluation.table
         u, v = zip(*(points[i] for i in table.pop("network")), strict=True)
         columns = {"surface": surface.name, "sample": sample, "u": u, "v": v}
@@ -232,9 +207,17 @@ def evaluate_networks(
     Args:
         model: a module of their architecture; it is copied, not changed.
         networks: state dicts, taken one at a time.
+        splits: name -> (images, labels).
         batchnorm: as for `evaluate_points`, or `own`: the statistics in the state dicts.
-        splits, batchnorm_images, augment, seed, batch_size, precision, preprocess, device,
-            keep_logits: see `evaluate_points`.
+        batchnorm_images: images for the re-estimation, by default those of the split `train`.
+        augment: the augmentation of the networks' training, for the re-estimation; see
+            `reestimate_batchnorm`.
+        seed: of that augmentation, drawn once for all networks.
+        batch_size: images per forward pass.
+        precision: `float32`, `tf32` or `bfloat16`, of the forward passes.
+        preprocess: maps a batch of images to the model's input.
+        device: where to evaluate; by default where the images are.
+        keep_logits: splits whose logits are returned; by default all.
         on_network: progress report, called with the number of networks done.
 
     Returns:
@@ -263,8 +246,9 @@ def evaluate_networks(
     moved = {
         name: (images.to(device), labels.to(device)) for name, (images, labels) in splits.items()
     }
-    settings: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
-    settings["preprocess"] = preprocess
+    settings: dict[str, Any] = {
+        "batch_size": batch_size, "precision": precision, "preprocess": preprocess,
+    }  # fmt: skip
     kept = set(splits if keep_logits is None else keep_logits)
     rows: list[dict[str, Any]] = []
     logits: dict[str, list[Tensor]] = {name: [] for name in splits if name in kept}
@@ -287,15 +271,17 @@ def evaluate_networks(
             )
             if name in kept:
                 logits[name].append(outputs.cpu())
-            of_image = per_image(log_probabilities, labels)
-            nll[name].append(of_image[0].cpu())
-            correct[name].append(of_image[1].cpu())
+            losses, hits = per_image(log_probabilities, labels)
+            nll[name].append(losses.cpu())
+            correct[name].append(hits.cpu())
         if on_network is not None:
             on_network(position + 1)
     return Evaluation(pd.DataFrame(rows), _stack(logits), _stack(nll), _stack(correct))
 
 
-def _without_infinities(logits: Tensor, split: str, position: int) -> Tensor:
+def _without_infinities(
+    logits: Float[Tensor, "images classes"], split: str, position: int
+) -> Float[Tensor, "images classes"]:
     """Return logits; of a network that has a NaN or an infinity among them, NaN throughout."""
     broken = int((~logits.isfinite()).any(dim=1).sum())
     if not broken:
@@ -320,29 +306,20 @@ def predict(
     batch_size: int = 512,
     precision: str = "float32",
     preprocess: Preprocess = to_float,
-) -> Tensor:
-    """Return the (n, classes) float32 logits of `model`, in evaluation mode, for all images."""
+) -> Float32[Tensor, "images classes"]:
+    """Return the logits of `model`, in evaluation mode, for all images."""
     images, prepare = as_tensor(images, "images"), as_input(preprocess, model)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        outputs = []
+    outputs = []
+    with evaluation_mode(model):
         for batch in iterate_batches(len(images), batch_size):
             with compute_precision(precision, images.device):
                 inputs = prepare(images[batch])
                 outputs.append(logits_of(model(inputs), len(images[batch])).float())
-    finally:
-        for module, training in modes:
-            module.training = training
     return torch.cat(outputs)
 
 
 def batchnorm_mode(model: nn.Module, asked: str | None = None) -> str:
-    """Return how the statistics of `model` are obtained: what is asked for, or what it needs.
-
-    Raises:
-        InputError: if the mode is unknown, or `none` for a model with BatchNorm statistics.
-    """
+    """Return how the statistics of `model` are obtained: what is asked for, or what it needs."""
     if asked is not None and asked not in BATCHNORM_MODES:
         raise InputError(f"batchnorm is {asked!r}; choose one of {', '.join(BATCHNORM_MODES)}.")
     if asked not in ("interpolated", "own"):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fourfold.data.inputs import as_tensor, class_labels, logits_of
@@ -13,7 +14,7 @@ ECE_BINS = 15  # equal-width bins of confidence, the usual number since Guo et a
 
 
 def classification_metrics(log_probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return nll, accuracy, ece and brier of one set of predictions.
+    """Return nll, accuracy, ece and brier of one set of predictions; all NaN if one of them is.
 
     Args:
         log_probabilities: (n, classes), rows of natural logarithms that sum to 1 after exp.
@@ -25,11 +26,6 @@ def classification_metrics(log_probabilities: Tensor, labels: Tensor) -> dict[st
         ece: expected calibration error over 15 equal-width confidence bins, a fraction;
         brier: mean over examples of the squared distance between the predicted distribution and
         the one-hot label, from 0 to 2.
-
-        All are NaN if a prediction is.
-
-    Raises:
-        InputError: if there are no examples, or the labels are no classes of the predictions.
     """
     log_probabilities = as_tensor(log_probabilities, "log_probabilities")
     labels = class_labels(labels, len(log_probabilities))
@@ -51,19 +47,18 @@ def classification_metrics(log_probabilities: Tensor, labels: Tensor) -> dict[st
     }
 
 
-def per_image(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nll (float32, nats) and whether the prediction is right, for each example.
-
-    Args:
-        log_probabilities: (n, classes).
-        labels: (n,) class indices.
-    """
+def per_image(
+    log_probabilities: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
+) -> tuple[Float[Tensor, " images"], Bool[Tensor, " images"]]:
+    """Return the nll (nats) and whether the prediction is right, for each example."""
     of_label = log_probabilities.gather(1, labels[:, None])[:, 0]
     is_number = ~log_probabilities.isnan().any(dim=1)
     return -of_label, (log_probabilities.argmax(dim=1) == labels) & is_number
 
 
-def _calibration_error(confidence: Tensor, correct: Tensor) -> float:
+def _calibration_error(
+    confidence: Float[Tensor, " images"], correct: Float[Tensor, " images"]
+) -> float:
     """Sum over bins of |mean confidence - accuracy| times the share of examples in the bin."""
     bins = (confidence * ECE_BINS).long().clamp(max=ECE_BINS - 1)
     gap = torch.zeros(ECE_BINS, dtype=torch.float64, device=bins.device)
@@ -71,27 +66,22 @@ def _calibration_error(confidence: Tensor, correct: Tensor) -> float:
     return (gap.abs().sum() / len(correct)).item()
 
 
-def average_predictions(logits: Sequence[Tensor] | Tensor) -> Tensor:
-    """Return the (n, classes) log of the mean probability of an ensemble's members.
-
-    Args:
-        logits: members, each (n, classes); raw outputs of the networks.
-    """
+def average_predictions(
+    logits: Sequence[Float[Tensor, "images classes"]] | Float[Tensor, "members images classes"],
+) -> Float[Tensor, "images classes"]:
+    """Return the log of the mean probability of an ensemble's members, from their raw outputs."""
     stacked = torch.stack([member.float().log_softmax(dim=1) for member in logits])
     return stacked.logsumexp(dim=0) - torch.log(torch.tensor(float(len(stacked))))
 
 
-def disagreement(a: Tensor, b: Tensor) -> float:
-    """Return the fraction of examples on which two networks predict different classes.
-
-    Args:
-        a: (n, classes) logits or log-probabilities of the one network.
-        b: (n, classes) of the other.
-    """
+def disagreement(a: Float[Tensor, "images classes"], b: Float[Tensor, "images classes"]) -> float:
+    """Return the fraction of examples on which two networks predict different classes."""
     return (a.argmax(dim=1) != b.argmax(dim=1)).double().mean().item()
 
 
-def mean_disagreement(logits: Sequence[Tensor] | Tensor) -> float:
+def mean_disagreement(
+    logits: Sequence[Float[Tensor, "images classes"]] | Float[Tensor, "members images classes"],
+) -> float:
     """Return the disagreement averaged over all pairs of members, 0 for a single one."""
     predicted = torch.stack([member.argmax(dim=1) for member in logits])
     members = len(predicted)
@@ -104,13 +94,10 @@ def mean_disagreement(logits: Sequence[Tensor] | Tensor) -> float:
     return differs / (members * (members - 1) / 2)
 
 
-def best_network(logits: Tensor, labels: Tensor) -> int:
-    """Return the index of the network with the highest accuracy; among equals the lowest nll.
-
-    Args:
-        logits: (networks, n, classes) on the split to choose on.
-        labels: (n,) class indices.
-    """
+def best_network(
+    logits: Float[Tensor, "networks images classes"], labels: Int[Tensor, " images"]
+) -> int:
+    """Return the index of the network with the highest accuracy; among equals the lowest nll."""
 
     def rank(index: int) -> tuple[float, float]:
         metrics = classification_metrics(logits[index].float().log_softmax(dim=1), labels)

@@ -11,11 +11,7 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 def check_precision(name: str) -> None:
-    """Refuse an unknown precision.
-
-    Raises:
-        InputError: naming the allowed ones.
-    """
+    """Refuse an unknown precision."""
     if name not in PRECISIONS:
         raise InputError(f"precision is {name!r}; choose one of {', '.join(PRECISIONS)}.")
 

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import re
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +15,10 @@ _PERMIT = "Make the folder writable, or write elsewhere, and start again."
 _RENAME = "Rename or remove what lies in the way, or write elsewhere, and start again."
 # What a user can do about an error of the operating system; others are passed on as they are.
 _CURES = {
-    errno.ENOSPC: _FREE_SPACE,
-    errno.EDQUOT: _FREE_SPACE,
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FREE_SPACE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _PERMIT),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), _RENAME),
     errno.EFBIG: "Raise the largest size a file may have (`ulimit -f`) and start again.",
-    errno.EACCES: _PERMIT,
-    errno.EPERM: _PERMIT,
-    errno.EROFS: _PERMIT,
-    errno.EEXIST: _RENAME,
-    errno.ENOTDIR: _RENAME,
-    errno.EISDIR: _RENAME,
 }
 
 
@@ -38,26 +33,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         WriteError: if the file can't be written: no space, no permission, something in the way.
     """
     path = Path(path)
-    with _explained(path):
+    temporary = path.parent / f".unfinished-{uuid.uuid4().hex}{path.suffix}"
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
         try:
             yield temporary
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about writing `path` into a message with a cure."""
-    try:
-        yield
     except FourfoldError:
         raise
     except Exception as error:
@@ -73,13 +58,6 @@ def _error_number(error: Exception) -> int | None:
     # safetensors raises an error of its own with the number in its text.
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found[1]) if found else None
-
-
-def _umask() -> int:
-    # The only way to read the mask is to set it; commands are single-threaded when they write.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from fourfold.files.reading import reading, require_file
 
-BATCH_ROWS = 64  # of images, some hundred MB at most
+_BATCH_ROWS = 64  # of images, some hundred MB at most
 
 
 def parsing(path: str | Path) -> contextlib.AbstractContextManager[None]:
@@ -22,35 +22,20 @@ def parsing(path: str | Path) -> contextlib.AbstractContextManager[None]:
 
 
 def read_footer(path: str | Path) -> tuple[pa.Schema, int]:
-    """Return names, types and metadata of the columns, and the declared number of rows.
-
-    Raises:
-        InputError: if the file is missing or damaged.
-    """
+    """Return names, types and metadata of the columns, and the declared number of rows."""
     require_file(path)
     with parsing(path), pq.ParquetFile(path) as file:
         return file.schema_arrow, file.metadata.num_rows
 
 
-def read_batches(
-    path: str | Path, columns: list[str] | None = None, rows: int = BATCH_ROWS
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows in batches of at most `rows`.
-
-    Args:
-        path: of the file.
-        columns: to read; None reads all.
-        rows: of a batch.
-
-    Raises:
-        InputError: if the file is missing or damaged.
-    """
+def read_batches(path: str | Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield the rows in small batches; `columns` None reads all."""
     require_file(path)
     with parsing(path):
         # Without a buffer size, Arrow reads the whole column of a row group at once.
         file = pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
     with file:
-        batches = iter(file.iter_batches(rows, columns=columns))
+        batches = file.iter_batches(_BATCH_ROWS, columns=columns)
         while True:
             with parsing(path):
                 batch = next(batches, None)

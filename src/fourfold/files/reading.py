@@ -1,9 +1,4 @@
-"""Reading files that anybody may have written: whatever is in them, one `InputError` at most.
-
-A reader opens its file inside `reading`, takes JSON through `parse_json` or `parse_object`, and
-checks what it takes from a header with `check_fields`. What a message quotes of a file is made
-printable by `FourfoldError` itself.
-"""
+"""Reading files that anybody may have written: whatever is in them, one `InputError` at most."""
 
 import contextlib
 import json
@@ -14,12 +9,13 @@ from typing import Any, get_args, get_origin
 
 from fourfold.errors import FourfoldError, InputError, printable
 
-MAX_TEXT_BYTES = 3_000_000  # of a file of JSON; ours are far below 1 MB
 _REASON_LENGTH = 300  # characters of another library's message, which may quote half of the file
 
 # What libraries raise for damaged files, and a look-up of what is not there. A TypeError or an
 # AttributeError is a mistake of ours, and must be seen as one: check types with `check_fields`.
 _DAMAGE: tuple[type[Exception], ...] = (EOFError, KeyError, OSError, RecursionError, ValueError)
+
+shortened = reprlib.repr  # of a value from a file, for a message
 
 
 @contextlib.contextmanager
@@ -55,35 +51,17 @@ def require_file(path: str | Path, otherwise: str = "") -> None:
         raise InputError(otherwise or f"no file at {path}.")
 
 
-def check_text_size(text_bytes: int, file_bytes: int, where: str) -> None:
-    """Refuse a file of text that is larger than any of ours."""
-    if text_bytes > MAX_TEXT_BYTES:
-        raise InputError(f"{where} has {text_bytes:,} bytes; at most {MAX_TEXT_BYTES:,} are read.")
-
-
 def reason(error: Exception) -> str:
     """Return the type of an error and the first line of its message, shortened."""
     text = str(error).partition("\n")[0].rstrip(" .:;")[:_REASON_LENGTH]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON.
-
-    Raises:
-        ValueError: if it is no JSON, or nested deeper than Python's recursion goes.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
 def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
     """Parse a JSON object; `where` begins the message if it is none."""
     try:
-        value = parse_json(text)
-    except ValueError as error:
+        value = json.loads(text)
+    except (RecursionError, ValueError) as error:
         raise InputError(f"{where} is damaged: {reason(error)}.") from error
     if not isinstance(value, dict):
         raise InputError(f"{where} is {type(value).__name__}, not a JSON object.")
@@ -103,13 +81,7 @@ def has_type(value: Any, kind: Any) -> bool:
 
 
 def check_fields(given: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
-    """Refuse a JSON object that lacks a key, or has a value of another type under it.
-
-    Args:
-        given: the object.
-        kinds: key -> type, see `has_type`.
-        where: begins the message.
-    """
+    """Refuse a JSON object that lacks one of the keys, or has a value of another type under it."""
     if missing := sorted(kinds.keys() - given.keys()):
         raise InputError(f"{where} lacks {missing}; get the file again, or build it again.")
     for key, kind in kinds.items():
@@ -119,8 +91,3 @@ def check_fields(given: Mapping[str, Any], kinds: Mapping[str, Any], where: str)
                 f"{where} has {shortened(given[key])} for {key!r}, which must be {name}; get the "
                 "file again, or build it again."
             )
-
-
-def shortened(value: Any) -> str:
-    """Return the representation of a value from a file, of a length fit for a message."""
-    return reprlib.repr(value)

@@ -17,146 +17,39 @@ from fourfold.files.atomic import atomic_path
 from fourfold.files.parquet import parsing, read_batches, read_footer
 from fourfold.files.reading import parse_object, require_file
 
-_METRICS = {
-    "nll": pa.float64(),
-    "accuracy": pa.float64(),
-    "ece": pa.float64(),
-    "brier": pa.float64(),
-}
-_BATCH_ROWS = 4096  # read at a time, of some hundred bytes each
 _SECTIONS = ("settings", "seeds")  # of the metadata, whose parts different tables have
-_STRING, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
-
-_COLUMNS: dict[str, dict[str, pa.DataType]] = {
-    "training": {
-        "stage": _STRING,
-        "item": _STRING,
-        "epoch": _INT,
-        "step": _INT,
-        "split": _STRING,
-        "nll": _FLOAT,
-        "accuracy": _FLOAT,
-        "learning_rate": _FLOAT,
-        "images_seen": _INT,
-        "wall_s": _FLOAT,
-    },
-    "endpoints": {
-        "seed": _INT,
-        "epoch": _INT,
-        "split": _STRING,
-        "n": _INT,
-        **_METRICS,
-        "checkpoint": _STRING,
-        "sha256": _STRING,
-    },
-    "grid": {
-        "surface": _STRING,
-        "sample": _STRING,
-        "u": _FLOAT,
-        "v": _FLOAT,
-        "split": _STRING,
-        "n": _INT,
-        **_METRICS,
-        "statistics": _STRING,
-        "statistics_images": _INT,
-    },
-    "selection": {
-        "candidate": _INT,
-        "corner_00": _INT,
-        "corner_01": _INT,
-        "corner_10": _INT,
-        "corner_11": _INT,
-        "split": _STRING,
-        "n": _INT,
-        "nll_mean": _FLOAT,
-        "nll_max": _FLOAT,
-        "accuracy_mean": _FLOAT,
-        "accuracy_min": _FLOAT,
-        "selected": pa.bool_(),
-    },
-    "barrier": {
-        "surface": _STRING,
-        "split": _STRING,
-        "metric": _STRING,
-        "corner_mean_own": _FLOAT,
-        "corner_mean": _FLOAT,
-        "min": _FLOAT,
-        "mean": _FLOAT,
-        "max": _FLOAT,
-        "u_at_max": _FLOAT,
-        "v_at_max": _FLOAT,
-        "sample_at_max": _STRING,
-        "barrier": _FLOAT,
-        "u_at_barrier": _FLOAT,
-        "v_at_barrier": _FLOAT,
-    },
-    "geometry": {
-        "surface": _STRING,
-        "a": _STRING,
-        "b": _STRING,
-        "l2": _FLOAT,
-        "relative_l2": _FLOAT,
-        "cosine": _FLOAT,
-        "disagreement": _FLOAT,
-    },
-    "ensemble": {
-        "ensemble": _STRING,
-        "corners": _STRING,
-        "selection": _STRING,
-        "members": _STRING,
-        "statistics": _STRING,
-        "split": _STRING,
-        "n": _INT,
-        **_METRICS,
-        "disagreement": _FLOAT,
-        "forward_passes": _INT,
-    },
-    "merge": {
-        "merge": _STRING,
-        "surface": _STRING,
-        "corners": _STRING,
-        "u": _FLOAT,
-        "v": _FLOAT,
-        "selected_on": _STRING,
-        "statistics": _STRING,
-        "split": _STRING,
-        "n": _INT,
-        **_METRICS,
-    },
-    "difference": {
-        "comparison": _STRING,
-        "surface": _STRING,
-        "split": _STRING,
-        "n": _INT,
-        "metric": _STRING,
-        "value": _FLOAT,
-        "reference": _FLOAT,
-        "difference": _FLOAT,
-        "low": _FLOAT,
-        "high": _FLOAT,
-        "draws": pa.list_(pa.float64()),
-    },
-    "cost": {
-        "stage": _STRING,
-        "item": _STRING,
-        "device": _STRING,
-        "wall_s": _FLOAT,
-        "images_forward": _INT,
-        "images_backward": _INT,
-        "flop": _FLOAT,
-        "peak_bytes": _INT,
-    },
-    "summary": {
-        "kind": _STRING,
-        "method": _STRING,
-        "metric": _STRING,
-        "n": _INT,
-        "replicates": _INT,
-        "mean": _FLOAT,
-        "low": _FLOAT,
-        "high": _FLOAT,
-        "text": _STRING,
-    },
+_METRICS = "nll accuracy ece brier"
+_COLUMNS = {
+    "training": "stage item epoch step split nll accuracy learning_rate images_seen wall_s",
+    "endpoints": f"seed epoch split n {_METRICS} checkpoint sha256",
+    "grid": f"surface sample u v split n {_METRICS} statistics statistics_images",
+    "selection": "candidate corner_00 corner_01 corner_10 corner_11 split n nll_mean nll_max "
+    "accuracy_mean accuracy_min selected",
+    "barrier": "surface split metric corner_mean_own corner_mean min mean max u_at_max v_at_max "
+    "sample_at_max barrier u_at_barrier v_at_barrier",
+    "geometry": "surface a b l2 relative_l2 cosine disagreement",
+    "ensemble": f"ensemble corners selection members statistics split n {_METRICS} disagreement "
+    "forward_passes",
+    "merge": f"merge surface corners u v selected_on statistics split n {_METRICS}",
+    "difference": "comparison surface split n metric value reference difference low high draws",
+    "cost": "stage item device wall_s images_forward images_backward flop peak_bytes",
+    "summary": "kind method metric n replicates mean low high text",
+}
+# A column has one type in all tables; those that are not here are float64.
+_TYPES = {
+    name: kind
+    for kind, names in {
+        pa.string(): "a b checkpoint comparison corners device ensemble experiment item kind "
+        "members merge method metric sample sample_at_max selected_on selection sha256 split stage "
+        "statistics surface text",
+        pa.int64(): "candidate corner_00 corner_01 corner_10 corner_11 epoch forward_passes "
+        "images_backward images_forward images_seen n peak_bytes replicates seed statistics_images "
+        "step",
+        pa.int32(): "replicate",
+        pa.bool_(): "selected",
+        pa.list_(pa.float64()): "draws",
+    }.items()
+    for name in names.split()
 }
 
 # Single jobs write parts of these, which are put together.
@@ -166,8 +59,10 @@ GATHERED = ("training", "endpoints", "cost")
 MEASURED_COLUMNS = frozenset({"wall_s", "peak_bytes"})
 
 SCHEMAS: dict[str, pa.Schema] = {
-    name: pa.schema({"experiment": _STRING, "replicate": pa.int32(), **columns})
-    for name, columns in _COLUMNS.items()
+    table: pa.schema(
+        (name, _TYPES.get(name, pa.float64())) for name in f"experiment replicate {names}".split()
+    )
+    for table, names in _COLUMNS.items()
 }
 
 
@@ -181,7 +76,7 @@ def make_table(
     """
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     frame = frame.assign(experiment=experiment, replicate=replicate)
-    return _conform(name, frame, where=f"table {name!r}")
+    return _conform(name, frame)
 
 
 def write_table(
@@ -195,7 +90,7 @@ def write_table(
         {"fourfold": json.dumps({"table": name, **metadata}, sort_keys=True)}
     )
     table = pa.Table.from_pandas(
-        _conform(name, frame, where=f"table {name!r}"), schema=schema, preserve_index=False
+        _conform(name, frame), schema=schema, preserve_index=False
     ).replace_schema_metadata(schema.metadata)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -225,13 +120,12 @@ def _read_one(name: str, path: Path) -> pd.DataFrame:
     require_file(path, f"no table at {path}; build it with `snakemake {path}`.")
     schema, _ = read_footer(path)
     # pandas stores an index that has been given up as a column.
-    columns = [column for column in schema.names if not column.startswith("__index_level_")]
-    _check_columns(name, columns, where=str(path))
-    batches = list(read_batches(path, columns, _BATCH_ROWS))
+    _check_columns(name, [c for c in schema.names if not c.startswith("__index_level_")], str(path))
+    batches = list(read_batches(path))
     with parsing(path):
-        table = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in columns]))
-        # What pandas noted about types is left aside: the columns' types are those of the table.
-        frame = table.select(SCHEMAS[name].names).to_pandas(ignore_metadata=True)
+        table = pa.Table.from_batches(batches, schema).select(SCHEMAS[name].names)
+        frame = table.to_pandas(ignore_metadata=True)
+        # Not table.cast: it would read texts as numbers, and not say of which column it fails.
         typed = pa.Table.from_pandas(frame, schema=SCHEMAS[name], preserve_index=False)
         return typed.to_pandas()
 
@@ -252,17 +146,13 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
 
 def read_head(path: str | Path, rows: int) -> tuple[pd.DataFrame, int]:
-    """Return the first rows of any parquet file, and how many it has.
-
-    Raises:
-        InputError: if the file is no parquet file.
-    """
+    """Return the first rows of any parquet file, and how many it has."""
     schema, there = read_footer(path)
     head: list[pa.RecordBatch] = []
-    for batch in read_batches(path, rows=max(1, min(rows, _BATCH_ROWS))):
+    for batch in read_batches(path):
+        head.append(batch)
         if sum(map(len, head)) >= rows:
             break
-        head.append(batch)
     with parsing(path):
         table = pa.Table.from_batches(head, schema).slice(0, rows)
         return table.to_pandas(ignore_metadata=True), there
@@ -275,22 +165,20 @@ def common_metadata(*paths: str | Path) -> dict[str, Any]:
     out.
     """
     made_by = [read_metadata(path) for path in paths]
-    merged = {name: _merge([one.pop(name, {}) for one in made_by]) for name in _SECTIONS}
+    sections = {name: _merge(*(one.pop(name, {}) for one in made_by)) for name in _SECTIONS}
     common = {k: v for k, v in made_by[0].items() if all(one.get(k) == v for one in made_by)}
-    return common | {name: sections for name, sections in merged.items() if sections}
+    return common | {name: merged for name, merged in sections.items() if merged}
 
 
-def _merge(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _merge(*parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys on whose values all parts that have them agree."""
-    found: dict[str, list[Any]] = {}
-    for part in parts:
-        for key, value in part.items():
-            found.setdefault(key, []).append(value)
-    return {k: values[0] for k, values in found.items() if values.count(values[0]) == len(values)}
+    keys = dict.fromkeys(key for part in parts for key in part)
+    values = {key: [part[key] for part in parts if key in part] for key in keys}
+    return {key: some[0] for key, some in values.items() if some.count(some[0]) == len(some)}
 
 
-def _conform(name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    _check_columns(name, frame.columns, where)
+def _conform(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    _check_columns(name, frame.columns, f"table {name!r}")
     return frame[SCHEMAS[name].names]
 
 

@@ -50,11 +50,7 @@ def save_tensors(
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read all tensors and the JSON header of a safetensors file.
-
-    Raises:
-        InputError: if the file is missing or damaged.
-    """
+    """Read all tensors and the JSON header of a safetensors file."""
     with _open(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, _parse_header(file, path)
@@ -62,6 +58,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @contextlib.contextmanager
 def _open(path: str | Path) -> Iterator[Any]:
+    """Open a safetensors file; raise one `InputError` if it is missing or damaged."""
     require_file(path)
     with (
         reading(path, "safetensors file", SafetensorError),

@@ -1,6 +1,6 @@
 """Networks for small images, built from torchvision's parts, each with a size setting."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -26,23 +26,8 @@ def build_model(
     Returns:
         A module that maps (batch, channels, image_size, image_size) float images to
         (batch, classes) logits. Its initialization draws from torch's global generator.
-
-    Raises:
-        InputError: if the name or a setting is unknown, or a size does not fit the images.
     """
     if name not in MODELS:
         raise InputError(f"network.name is {name!r}; choose one of {', '.join(MODELS)}.")
     builder: Callable[..., nn.Module] = import_module(f"{__name__}.{name}").build
-    _check_settings(name, builder, settings)
     return builder(channels=channels, image_size=image_size, classes=classes, **settings)
-
-
-def _check_settings(
-    name: str, builder: Callable[..., nn.Module], settings: Mapping[str, Any]
-) -> None:
-    allowed = list(builder.__kwdefaults__ or {})
-    unknown = sorted(set(settings) - set(allowed))
-    if unknown:
-        raise InputError(
-            f"network {name!r} has no setting {unknown[0]!r}; it takes {', '.join(allowed)}."
-        )

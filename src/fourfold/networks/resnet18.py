@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from fourfold.errors import InputError
 from fourfold.networks._torchvision import import_torchvision
 
 BasicBlock = import_torchvision("models.resnet").BasicBlock
@@ -58,18 +57,12 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 def build(
     *, channels: int, image_size: int, classes: int, width: int = 64, stem: str = "3x3"
 ) -> ResNet18:
-    """Build a ResNet18.
+    """Build a ResNet18, which takes images of any size.
 
     Args:
-        channels: image channels.
-        image_size: unused by a fully convolutional network, taken for a common signature.
-        classes: number of classes.
+        channels, image_size, classes: see `build_model`.
         width: channels of the first stage; 64 is the published network (11.2 M parameters).
         stem: `3x3` (stride 1, no pooling: images up to 64 pixels) or `imagenet` (7x7, stride 2,
             max pooling: torchvision's own, which shrinks a 32-pixel image to 8 before stage one).
     """
-    if stem not in ("3x3", "imagenet"):
-        raise InputError(f"model.stem is {stem!r}; choose 3x3 or imagenet.")
-    if width < 1:
-        raise InputError(f"model.width is {width}; it must be at least 1.")
     return ResNet18(channels, classes, width, stem)

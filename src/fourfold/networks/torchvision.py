@@ -7,8 +7,6 @@ from torch import nn
 from fourfold.errors import InputError
 from fourfold.networks._torchvision import import_torchvision
 
-ARCHITECTURES = ("resnet18", "vgg16")
-
 
 def build(
     *, channels: int, image_size: int, classes: int, architecture: str = "resnet18"
@@ -16,19 +14,11 @@ def build(
     """Build torchvision's unmodified network, made for ImageNet, with random weights.
 
     Args:
-        channels: image channels, 3.
+        channels, classes: see `build_model`; 3 channels.
         image_size: pixels; both networks take any size (VGG16 from 32 up).
-        classes: number of classes.
         architecture: `resnet18` (stem 7x7, stride 2, max pooling; 11.2 M parameters) or `vgg16`
             (no BatchNorm, two hidden layers of 4,096 with dropout 0.5; 134.3 M parameters).
-
-    Raises:
-        InputError: if the architecture is unknown, or the images are not RGB or too small.
     """
-    if architecture not in ARCHITECTURES:
-        raise InputError(
-            f"model.architecture is {architecture!r}; choose one of {', '.join(ARCHITECTURES)}."
-        )
     if channels != 3:
         raise InputError(
             f"torchvision's networks take RGB images, got {channels} channels; choose the model "

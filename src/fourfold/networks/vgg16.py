@@ -70,16 +70,11 @@ def build(
     """Build a VGG16 with BatchNorm.
 
     Args:
-        channels: image channels.
+        channels, classes: see `build_model`.
         image_size: pixels; below 32 the first poolings are left out, as many as needed.
-        classes: number of classes.
         width: channels of the first block; 64 is the published network (15.2 M parameters here).
         dropout: probability of dropping an activation of the two hidden linear layers.
     """
-    if width < 1:
-        raise InputError(f"model.width is {width}; it must be at least 1.")
-    if not 0 <= dropout < 1:
-        raise InputError(f"model.dropout is {dropout}; it must lie in [0, 1).")
     if image_size < 2:
         raise InputError(f"VGG16 needs images of at least 2 pixels, got {image_size}.")
     return VGG16(channels, image_size, classes, width, dropout)

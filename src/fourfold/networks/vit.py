@@ -25,9 +25,8 @@ def build(
     """Build a vision transformer; the defaults are ViT-S/4 (21.3 M parameters for 32-pixel images).
 
     Args:
-        channels: image channels.
+        channels, classes: see `build_model`.
         image_size: pixels, a multiple of `patch_size`.
-        classes: number of classes.
         patch_size: pixels along one side of a patch; tokens = (image_size / patch_size)^2 + 1.
         layers: number of encoder blocks.
         heads: attention heads; must divide `hidden`.
@@ -37,12 +36,7 @@ def build(
 
     Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021.
     """
-    for setting, value in (("layers", layers), ("heads", heads), ("hidden", hidden), ("mlp", mlp)):
-        if value < 1:
-            raise InputError(f"model.{setting} is {value}; it must be at least 1.")
-    if not 0 <= dropout < 1:
-        raise InputError(f"model.dropout is {dropout}; it must lie in [0, 1).")
-    if patch_size < 1 or image_size % patch_size:
+    if image_size % patch_size:
         raise InputError(
             f"model.patch_size is {patch_size}, which does not divide the image size {image_size}; "
             f"choose one of {[p for p in range(1, image_size + 1) if image_size % p == 0]}."

@@ -24,7 +24,7 @@ def code_hash(command: str, network: str | None = None) -> str:
     """
     files = _behind(PACKAGE / "pipeline" / "commands" / f"{command}.py")
     if network is not None and PACKAGE / "networks" / "__init__.py" in files:
-        files = files | _behind(PACKAGE / "networks" / f"{network}.py")
+        files |= _behind(PACKAGE / "networks" / f"{network}.py")
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.relative_to(PACKAGE).as_posix().encode())
@@ -32,28 +32,27 @@ def code_hash(command: str, network: str | None = None) -> str:
     return digest.hexdigest()
 
 
-def _behind(path: Path) -> frozenset[Path]:
+def _behind(path: Path) -> set[Path]:
     found, waiting = set(), {path}
     while waiting:
         path = waiting.pop()
         found.add(path)
         waiting |= _imported(path) - found
-    return frozenset(found)
+    return found
 
 
 @cache
 def _imported(path: Path) -> frozenset[Path]:
     """Return the files of this package that a Python file imports, wherever the import stands."""
-    files: set[Path] = set()
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fourfold":
-            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "fourfold"]
-        else:
-            continue
-        for name in names:
-            stem = PACKAGE.joinpath(*name.split(".")[1:])
-            files |= {f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()}
+            names += [alias.name for alias in node.names]
+    stems = [
+        PACKAGE.joinpath(*name.split(".")[1:]) for name in names if name.startswith("fourfold.")
+    ]
+    files = {f for stem in stems for f in (stem.with_suffix(".py"), stem / "__init__.py")}
     # The package's own names everything and runs nothing; so do the rooms'.
-    return frozenset(files - {PACKAGE / "__init__.py"})
+    return frozenset(file for file in files if file.is_file())

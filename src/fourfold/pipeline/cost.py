@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,31 +12,27 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
+@dataclass
 class CostMeter:
     """Measures one job from its creation on.
 
     Attributes:
+        device: where its networks run.
         images_forward: images passed forward through a network.
         images_backward: of these, the ones that were passed backward as well.
         seconds_before: time of earlier processes whose work this one continued.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        """Start the clock."""
-        self.device = device
-        self.images_forward = 0
-        self.images_backward = 0
-        self.seconds_before = 0.0
-        self._start = time.perf_counter()
+    device: torch.device
+    images_forward: int = 0
+    images_backward: int = 0
+    seconds_before: float = 0.0
+    _start: float = field(default_factory=time.perf_counter)
 
     def trained(self, images: int) -> None:
         """Count images that were passed forward and backward."""
         self.images_forward += images
         self.images_backward += images
-
-    def evaluated(self, images: int) -> None:
-        """Count images that were passed forward only."""
-        self.images_forward += images
 
     def row(self, stage: str, item: str, flop_per_image: int) -> dict[str, Any]:
         """Return the job's row of the `cost` table."""

@@ -6,10 +6,9 @@ is a whole mapping by one that has `name` or `kind`: after a change from sgd to 
 left. A key that the layers below don't have is refused, but for new names below `fits`.
 """
 
-import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -21,15 +20,19 @@ RECIPE = ("threads", "augment", "training", "fits", "grid", "ensembles")
 _PARTS = ("dataset", "network", "recipe", "surfaces")  # of an experiment, by name
 _OPEN = ("fits",)  # the path below which names are the user's
 
-Origins = dict[str, str]
+
+class Stated(NamedTuple):
+    """A value, no mapping, and the part of params.yaml that states it, such as `recipes.adamw`."""
+
+    value: Any
+    where: str
+
+
+Tree = dict[str, Any]  # of mappings, with `Stated` for leaves
 
 
 def read_params(path: str | Path) -> dict[str, Any]:
-    """Return what a params.yaml says.
-
-    Raises:
-        InputError: as `check_yaml`.
-    """
+    """Return what a params.yaml says, see `check_yaml`."""
     check_yaml(path)
     params: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     return params
@@ -38,13 +41,10 @@ def read_params(path: str | Path) -> dict[str, Any]:
 def resolve(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return each experiment with all its values, the recipe's included.
 
-    Args:
-        params: of params.yaml.
-
     Returns:
         name -> {dataset, expected_accuracy, network, threads, augment, training, fits, grid,
         ensembles, corners, surfaces}. `corners` has those of the surfaces, in order of first use;
-        `surfaces` is in the experiment's order. Values are plain data, shared with nothing.
+        `surfaces` is in the experiment's order.
 
     Raises:
         InputError: for a name that nothing has, a key that a recipe's parent lacks, a recipe made
@@ -54,21 +54,22 @@ def resolve(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         _recipe(params, recipe)
     for surface in _mapping(params, "surfaces"):
         _surface(params, surface)
-    return {name: _experiment(params, name)[0] for name in _mapping(params, "experiments")}
+    return {name: _values(_experiment(params, name)) for name in _mapping(params, "experiments")}
 
 
-def origins(params: Mapping[str, Any], experiment: str) -> Origins:
-    """Return where each value of a resolved experiment stands in params.yaml.
-
-    Returns:
-        Dotted key, such as `training.optimizer.lr` -> the part that states it, such as
-        `recipes.adamw` or `networks.vit-2`.
+def stated_values(params: Mapping[str, Any], experiment: str) -> dict[str, Stated]:
+    """Return dotted key, such as `training.optimizer.lr` -> value and origin, of one experiment.
 
     Raises:
         InputError: as `resolve`, and for an experiment that is not there.
     """
     check_name(params, "experiments", experiment, "the command line")
-    return _experiment(params, experiment)[1]
+    return dict(_leaves(_experiment(params, experiment)))
+
+
+def origins(params: Mapping[str, Any], experiment: str) -> dict[str, str]:
+    """Return dotted key -> the part of params.yaml that states it."""
+    return {key: stated.where for key, stated in stated_values(params, experiment).items()}
 
 
 def check_name(params: Mapping[str, Any], section: str, name: Any, where: str) -> None:
@@ -81,45 +82,45 @@ def check_name(params: Mapping[str, Any], section: str, name: Any, where: str) -
         )
 
 
-def _experiment(params: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Origins]:
+def _experiment(params: Mapping[str, Any], name: str) -> Tree:
     where = f"experiments.{name}"
     own = dict(_mapping(_mapping(params, "experiments"), name, where))
     _require(own, _PARTS, where)
-    parts = {key: own.pop(key) for key in _PARTS}
-    found = dict.fromkeys(("dataset", *({"expected_accuracy"} & own.keys())), where)
-    values = {"dataset": parts["dataset"], "expected_accuracy": own.pop("expected_accuracy", None)}
-    for key in ("dataset", "network", "recipe"):
-        check_name(params, f"{key}s", parts[key], f"{where}.{key}")
-    chosen = parts["surfaces"]
+    dataset, network, recipe, chosen = (own.pop(key) for key in _PARTS)
+    check_name(params, "datasets", dataset, f"{where}.dataset")
+    check_name(params, "networks", network, f"{where}.network")
+    check_name(params, "recipes", recipe, f"{where}.recipe")
     if not isinstance(chosen, list) or not chosen:
         raise InputError(f"{where}.surfaces is {shortened(chosen)}; list the surfaces to build.")
-
-    recipe, stated = _recipe(params, parts["recipe"])
-    _lay_over(recipe, own, where, stated, besides=(*_PARTS, "expected_accuracy"))
-    network, corners, surfaces = copy.deepcopy(params["networks"][parts["network"]]), {}, {}
+    is_expected = "expected_accuracy" in own
+    accuracy = Stated(own.pop("expected_accuracy", None), where if is_expected else "not stated")
+    settings = _lay_over(
+        _recipe(params, recipe), own, where, besides=(*_PARTS, "expected_accuracy")
+    )
+    corners, surfaces = {}, {}
     for surface in chosen:
         check_name(params, "surfaces", surface, f"{where}.surfaces")
-        surfaces[surface] = _surface(params, surface)
-        of_surface = surfaces[surface]["corners"]
-        corners[of_surface] = copy.deepcopy(params["corners"][of_surface])
-        fit = surfaces[surface].get("fit")
-        fits = recipe["fits"] if isinstance(recipe["fits"], dict) else {}
+        stated = _surface(params, surface)
+        of_surface, fit = stated["corners"], stated.get("fit")
+        fits = settings["fits"] if isinstance(settings["fits"], dict) else {}
         if fit is not None and (not isinstance(fit, str) or fit not in fits):
             raise InputError(
                 f"surfaces.{surface}.fit names {shortened(fit)}, which `fits` of {where} (recipe "
-                f"{parts['recipe']}) doesn't define; choose from {', '.join([*fits, 'null'])}."
+                f"{recipe}) doesn't define; choose from {', '.join([*fits, 'null'])}."
             )
-    for section, of_section in (("corners", corners), ("surfaces", surfaces)):
-        for part, value in of_section.items():
-            stated |= _leaves(value, f"{section}.{part}", (section, part))
-    stated |= _leaves(network, f"networks.{parts['network']}", ("network",))
-    resolved = {**values, "network": network, **recipe, "corners": corners, "surfaces": surfaces}
-    return resolved, found | stated
+        surfaces[surface] = _stated(stated, f"surfaces.{surface}")
+        corners[of_surface] = _stated(params["corners"][of_surface], f"corners.{of_surface}")
+    return {
+        "dataset": Stated(dataset, where),
+        "expected_accuracy": accuracy,
+        "network": _stated(params["networks"][network], f"networks.{network}"),
+        **settings,
+        "corners": corners,
+        "surfaces": surfaces,
+    }
 
 
-def _recipe(
-    params: Mapping[str, Any], name: str, above: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], Origins]:
+def _recipe(params: Mapping[str, Any], name: str, above: tuple[str, ...] = ()) -> Tree:
     where = f"recipes.{name}"
     if name in above:
         raise InputError(f"{where} is made of itself: {' -> '.join((*above, name))}.")
@@ -127,70 +128,69 @@ def _recipe(
     parent = own.pop("recipe", None)
     if parent is None:
         _require(own, RECIPE, where)
-        values: dict[str, Any] = dict.fromkeys(RECIPE)
-        stated: Origins = {}
+        below: Tree = dict.fromkeys(RECIPE)
     else:
         check_name(params, "recipes", parent, f"{where}.recipe")
-        values, stated = _recipe(params, parent, (*above, name))
-    _lay_over(values, own, where, stated, besides=("recipe",))
-    return values, stated
+        below = _recipe(params, parent, (*above, name))
+    return _lay_over(below, own, where, besides=("recipe",))
 
 
-def _surface(params: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _surface(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     where = f"surfaces.{name}"
-    surface = dict(_mapping(_mapping(params, "surfaces"), name, where))
+    surface = _mapping(_mapping(params, "surfaces"), name, where)
     check_name(params, "corners", surface.get("corners"), f"{where}.corners")
-    return copy.deepcopy(surface)
+    return surface
 
 
 def _lay_over(
-    values: dict[str, Any],
+    below: Tree,
     changes: Mapping[str, Any],
     where: str,
-    stated: Origins,
     besides: Collection[str] = (),
     path: tuple[str, ...] = (),
-) -> None:
-    """Lay `changes`, which stand at `where`, over `values`, and note in `stated` what is theirs.
+) -> Tree:
+    """Return `below`, which has the place `path`, with the changes that `where` states.
 
-    Args:
-        values: changed in place.
-        changes: some of its keys.
-        where: names the changes, such as `recipes.adamw`.
-        stated: dotted key -> where it is stated, of `values`.
-        besides: further keys that may stand here, for the message.
-        path: of `values` in the whole.
+    Only its own keys may be changed; `besides` are further ones, for the message.
     """
+    tree = dict(below)
     for key, value in changes.items():
-        place = (*path, key)
-        if key not in values and path != _OPEN:
+        if key not in below and path != _OPEN:
             raise InputError(
-                f"{where}: {'.'.join(place)} is no setting; allowed here: "
-                f"{', '.join((*besides, *values))}."
+                f"{where}: {'.'.join((*path, key))} is no setting; allowed here: "
+                f"{', '.join((*besides, *below))}."
             )
-        before, dotted = values.get(key), ".".join(place)
-        if isinstance(before, dict) and isinstance(value, dict) and not _is_whole(value):
-            _lay_over(before, value, where, stated, path=place)
-            continue
-        values[key] = copy.deepcopy(value)
-        for old in [old for old in stated if f"{old}.".startswith(f"{dotted}.")]:
-            del stated[old]
-        stated |= _leaves(value, where, place)
+        before = below.get(key)
+        # A mapping with a name or kind is a thing with settings of its own.
+        is_part = isinstance(value, dict) and not any(
+            isinstance(value.get(naming), str) for naming in ("name", "kind")
+        )
+        if isinstance(before, dict) and is_part:
+            tree[key] = _lay_over(before, value, where, path=(*path, key))
+        else:
+            tree[key] = _stated(value, where)
+    return tree
 
 
-def _is_whole(value: Mapping[str, Any]) -> bool:
-    """Return whether a mapping is a thing of some name or kind, with settings of its own."""
-    return any(isinstance(value.get(key), str) for key in ("name", "kind"))
+def _stated(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _stated(inner, where) for key, inner in value.items()}
+    return Stated(value, where)
 
 
-def _leaves(value: Any, where: str, path: tuple[str, ...]) -> Origins:
-    if not isinstance(value, dict):
-        return {".".join(path): where}
+def _values(tree: Tree) -> dict[str, Any]:
     return {
-        key: origin
-        for name, inner in value.items()
-        for key, origin in _leaves(inner, where, (*path, name)).items()
+        key: _values(inner) if isinstance(inner, dict) else inner.value
+        for key, inner in tree.items()
     }
+
+
+def _leaves(tree: Tree, start: str = "") -> Iterator[tuple[str, Stated]]:
+    for key, inner in tree.items():
+        if isinstance(inner, dict):
+            yield from _leaves(inner, f"{start}{key}.")
+        else:
+            yield f"{start}{key}", inner
 
 
 def _mapping(whole: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:

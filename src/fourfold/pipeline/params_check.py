@@ -1,17 +1,14 @@
 """What params.yaml may say: types and bounds by its JSON schema, and what a schema can't see."""
 
-import functools
-import math
 import re
-from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import yaml
-from jsonschema import Draft202012Validator, ValidationError, validators
+from jsonschema import ValidationError
 
 from fourfold.errors import InputError
-from fourfold.pipeline.params import RECIPE, Origins, check_name, origins, resolve
+from fourfold.pipeline.params import RECIPE, check_name, origins, resolve
+from fourfold.pipeline.schema import dotted, find_errors, read_schema, refuse, said
 from fourfold.training.schedule import kept_epochs
 
 _CORNERS = {"square": 4}  # of a shape
@@ -20,47 +17,36 @@ _TAKEN = re.compile(r"seed\d+|ensembles|merges|geometry|differences|.*-(grid|cor
 
 
 def check_params(
-    params: Mapping[str, Any], schema_file: str | Path, as_text: Collection[str] = ()
+    params: Mapping[str, Any], as_text: Collection[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Refuse params that no run could use; return what `resolve` returns.
 
     Args:
         params: of params.yaml, or Snakemake's configuration.
-        schema_file: JSON schema, in YAML, of the sections as they are written; its definition
-            `resolved` is of an experiment's values once they are put together.
         as_text: sections given on the command line, where Snakemake reads nested values as text.
 
     Raises:
         InputError: with one line for each key that is unknown or has an impossible value, or one
             message about parts that don't fit together.
     """
-    schema = _read_schema(schema_file)
-    types = Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {"integer": _is_integer, "number": _is_number}
-    )
-    validator = validators.extend(Draft202012Validator, type_checker=types)(schema)
-    _refuse(
-        (_dotted(error) or "top level") + _said(error, _dotted(error).split(".")[0] in as_text)
-        for error in validator.iter_errors(params)
+    refuse(
+        "params.yaml",
+        (
+            (dotted(error) or "top level") + said(error, dotted(error).split(".")[0] in as_text)
+            for error in find_errors(params, read_schema())
+        ),
     )
     experiments = resolve(params)
-    of_values = validator.evolve(schema={"$ref": "#/$defs/resolved", "$defs": schema["$defs"]})
-    lines: dict[tuple[str, str, str], list[str]] = {}  # a recipe's error is told once
-    for name, experiment in experiments.items():
-        stated = origins(params, name)
-        for error in of_values.iter_errors({key: experiment[key] for key in RECIPE}):
-            origin = _origin(stated, error)
-            said = _said(error, origin.split(".")[0] in as_text)
-            lines.setdefault((_dotted(error), origin, said), []).append(name)
-    _refuse(
-        f"experiments.{names[0]}.{key}{_from(origin, names[0])}{said}"
-        + (f"; the same in {', '.join(names[1:])}" if names[1:] else "")
-        for (key, origin, said), names in lines.items()
-    )
+    _check_values(params, experiments, as_text)
     for name in params["run"]:
         check_name(params, "experiments", name, "run")
     for name, corners in params["corners"].items():
-        _check_seeds(name, corners, params["seeds"]["stride"])
+        stride, count = params["seeds"]["stride"], corners.get("count", 1)
+        if count > stride:
+            raise InputError(
+                f"seeds.stride is {stride}, but corners.{name} has {count} networks: replicates "
+                f"would share some; make the stride {count} or more."
+            )
     for name, surface in params["surfaces"].items():
         _check_surface(name, surface, params["corners"][surface["corners"]])
     for name, experiment in experiments.items():
@@ -68,80 +54,27 @@ def check_params(
     return experiments
 
 
-# --- what the schema says -------------------------------------------------------------------------
+def _check_values(
+    params: Mapping[str, Any], experiments: Mapping[str, Any], as_text: Collection[str]
+) -> None:
+    lines: dict[tuple[str, str, str], list[str]] = {}  # a recipe's error is told once
+    for name, experiment in experiments.items():
+        stated, values = origins(params, name), {key: experiment[key] for key in RECIPE}
+        for error in find_errors(values, {"$ref": "#/$defs/resolved"}):
+            origin = _origin(stated, error)
+            text = said(error, origin.split(".")[0] in as_text)
+            lines.setdefault((dotted(error), origin, text), []).append(name)
+    refuse(
+        "params.yaml",
+        (
+            f"experiments.{names[0]}.{key}{_from(origin, names[0])}{text}"
+            + (f"; the same in {', '.join(names[1:])}" if names[1:] else "")
+            for (key, origin, text), names in lines.items()
+        ),
+    )
 
 
-@functools.cache
-def _read_schema(path: str | Path) -> dict[str, Any]:
-    schema: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    return schema
-
-
-def _is_integer(checker: Any, value: Any) -> bool:
-    """Return whether a value can count something; 4.0, an integer for JSON, would fail in a job."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(checker: Any, value: Any) -> bool:
-    """Return whether a value is a number, neither infinite nor -0.0, which is a typing error."""
-    is_finite = isinstance(value, float) and math.isfinite(value)
-    return _is_integer(checker, value) or (is_finite and str(value) != "-0.0")
-
-
-def _refuse(lines: Iterable[str]) -> None:
-    if found := sorted(lines):
-        raise InputError("\n".join(["params.yaml can't be used:", *found]))
-
-
-def _dotted(error: ValidationError) -> str:
-    return ".".join(map(str, error.absolute_path))
-
-
-def _said(error: ValidationError, is_as_text: bool) -> str:
-    """Return value and rule, and how to write the value where that is certain."""
-    said = f": {error.message}"
-    if error.validator == "type":
-        allowed = error.validator_value
-        said += _cure(error.instance, {allowed} if isinstance(allowed, str) else set(allowed))
-        if len(error.absolute_path) > 1 and is_as_text:
-            said += " in a file, for --configfile: within --config, Snakemake reads all as text"
-    if error.validator == "additionalProperties" and "properties" in error.schema:
-        said += f"; allowed: {', '.join(error.schema['properties'])}"
-    if "description" in error.schema:
-        said += f" ({error.schema['description'].rstrip('.')})"
-    return said
-
-
-def _cure(value: Any, types: Collection[str]) -> str:
-    """Return how to write a value that was meant to have one of the types."""
-    text = str(value).strip()
-    if "array" in types and isinstance(value, str):
-        return f"; write [{text}]"
-    if "null" in types and text.lower() in ("none", "null", "nil", "nan"):
-        return "; write null"
-    if "boolean" in types and text.lower() in ("true", "false"):
-        return f"; write {text.lower()} without quotes"
-    if "string" in types and isinstance(value, (int, float)):
-        return f"; in quotes it is text, '{text}'"
-    try:
-        number = float(text)
-    except ValueError:
-        return ""
-    if "integer" in types and number.is_integer():
-        return f"; write {int(number)}"
-    if "number" not in types or not math.isfinite(number):
-        return ""
-    if number == 0:
-        return "; write 0.0"
-    mantissa, e, exponent = text.lower().partition("e")
-    if not e:
-        return f"; write {text} without quotes"
-    # YAML 1.1 takes 1e-3 and 1.0e3 for text: it wants a point, and a sign.
-    point, sign = "" if "." in mantissa else ".0", "" if exponent[0] in "+-" else "+"
-    return f"; write {mantissa}{point}e{sign}{exponent}"
-
-
-def _origin(stated: Origins, error: ValidationError) -> str:
+def _origin(stated: Mapping[str, str], error: ValidationError) -> str:
     """Return which part of params.yaml states what is wrong: the value, or what holds it."""
     path = [str(part) for part in error.absolute_path]
     starts = [".".join(path)]
@@ -168,20 +101,11 @@ def _from(origin: str, experiment: str) -> str:
 # --- what a schema can't see ----------------------------------------------------------------------
 
 
-def _check_seeds(name: str, corners: Mapping[str, Any], stride: int) -> None:
-    if corners["kind"] == "seeds" and corners["count"] > stride:
-        raise InputError(
-            f"seeds.stride is {stride}, but corners.{name} has {corners['count']} networks: "
-            f"replicates would share some; make the stride {corners['count']} or more."
-        )
-
-
 def _check_surface(name: str, surface: Mapping[str, Any], corners: Mapping[str, Any]) -> None:
-    key = f"surfaces.{name}"
+    key, needed = f"surfaces.{name}", _CORNERS[surface["shape"]]
     if _TAKEN.fullmatch(name):
         raise InputError(f"{key} has a name that other files have; choose another.")
-    needed = _CORNERS[surface["shape"]]
-    if corners["kind"] == "seeds" and corners["count"] != needed:
+    if corners.get("count", needed) != needed:
         raise InputError(
             f"{key} is a {surface['shape']}, of {needed} corners, but corners."
             f"{surface['corners']}.count is {corners['count']}; name corners with {needed}."
@@ -193,7 +117,7 @@ def _check_surface(name: str, surface: Mapping[str, Any], corners: Mapping[str, 
         )
 
 
-def _check_experiment(name: str, experiment: Mapping[str, Any], stated: Origins) -> None:
+def _check_experiment(name: str, experiment: Mapping[str, Any], stated: Mapping[str, str]) -> None:
     def described(key: str) -> str:
         return f"experiments.{name}.{key}{_from(stated[key], name)}"
 
@@ -203,23 +127,21 @@ def _check_experiment(name: str, experiment: Mapping[str, Any], stated: Origins)
                 f"{described(f'fits.{fit}.batch_size')} is {settings['batch_size']}, no multiple "
                 f"of points_per_step, {settings['points_per_step']}; change one of them."
             )
-    training, key = experiment["training"], described("training.keep")
+    keep, key = experiment["training"]["keep"], described("training.keep")
     try:
-        kept_epochs(training["epochs"], training["keep"])
+        kept_epochs(experiment["training"]["epochs"], keep)
     except InputError as error:
         raise InputError(f"{key}: {error}") from error
     for surface in experiment["surfaces"].values():
-        corners, keep = experiment["corners"][surface["corners"]], training["keep"]
-        if corners["kind"] != "run":
-            continue
-        needed, choice = _CORNERS[surface["shape"]], f"corners.{surface['corners']}"
-        if len(keep) < needed:
+        needed, corners = _CORNERS[surface["shape"]], experiment["corners"][surface["corners"]]
+        choice = f"corners.{surface['corners']}"
+        if corners["kind"] == "run" and len(keep) < needed:
             raise InputError(
                 f"{key} is {keep}, but {choice} chooses {needed} networks of a run; list "
                 f"{needed} fractions or more."
             )
-        chosen = corners["choose"] if isinstance(corners["choose"], list) else []
-        if absent := [fraction for fraction in chosen if fraction not in keep]:
+        chosen = corners.get("choose", [])
+        if isinstance(chosen, list) and (absent := [x for x in chosen if x not in keep]):
             raise InputError(
                 f"{choice}.choose has {absent}, which {key}, {keep}, doesn't keep; add them there "
                 "or choose others."

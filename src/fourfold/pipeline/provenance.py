@@ -11,26 +11,20 @@ _GIT_SECONDS = 10
 
 
 @functools.lru_cache
-def git_state(folder: Path | None = None) -> dict[str, Any]:
+def git_state(folder: Path = Path(__file__).parent) -> dict[str, Any]:
     """Return the commit of the work tree that holds `folder`, and whether it says what ran.
 
-    Args:
-        folder: by default that of this package.
-
     Returns:
-        `commit` (hash) and `dirty` (whether a tracked file differs from it, or the package has a
-        new one); both None outside a work tree, without git, or if git takes too long.
+        `commit` (hash) and `dirty` (whether a tracked file differs from it, or the folder has a new
+        one); both None outside a work tree, without git, or if git takes too long.
     """
-    folder = folder or Path(__file__).parent
-    if not _git(folder, "ls-files", "."):
-        # Installed into an environment that lies inside somebody else's work tree, or into none.
-        return {"commit": None, "dirty": None}
+    tracked = _git(folder, "ls-files", ".")  # none of a package installed into somebody's work tree
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    new_modules = _git(folder, "status", "--porcelain", ".")
-    if commit is None or changes is None or new_modules is None:
+    here = _git(folder, "status", "--porcelain", ".")
+    if not tracked or commit is None or changes is None or here is None:
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(changes or new_modules)}
+    return {"commit": commit, "dirty": bool(changes or here)}
 
 
 @functools.lru_cache
@@ -54,17 +48,15 @@ def _git(folder: Path, *arguments: str) -> str | None:
             encoding="utf-8",
             errors="replace",
             timeout=_GIT_SECONDS,
-            check=False,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.strip()
 
 
 def _processor() -> str:
     information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,9 +1,10 @@
 """Every file that the workflow builds, once: for rules, for pruning, and for records."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fourfold.pipeline.params import resolve
+from fourfold.pipeline.reads import READS
 
 SPLITS = ("train", "val", "test")
 FIGURES: tuple[str, ...] = ("surfaces", "surfaces_3d", "profiles", "ensembles", "merges")
@@ -16,41 +17,16 @@ SUMMARY = (
     *(f"results/figures/summary.{kind}" for kind in ("png", "svg")),
 )
 
-# What evaluating a few networks takes from the section `grid`.
-_EVALUATION: dict[str, tuple[str, ...]] = {
-    "grid": ("batchnorm", "batchnorm_images", "seed", "batch_size", "precision")
-}
-# What the jobs of a rule read of their experiment: sections, of some of them a few keys. `fit` and
-# `corners` are those of the job's surface or corner set; `surfaces` is what tables can't tell of
-# the surfaces; `degree` is that of the job's surface.
-READS: dict[str, tuple[str | dict[str, tuple[str, ...]], ...]] = {
-    "train_endpoint": ("network", "augment", "training"),
-    "select_trajectory_corners": ("network", "augment", "training", "corners", _EVALUATION),
-    "build_linear_surface": ("degree",),
-    "fit_bezier_surface": ("network", "augment", "fit", "degree"),
-    "evaluate_grid": ("network", "augment", "grid"),
-    "compare_ensembles": ("ensembles", "surfaces"),
-    "compare_merges": ("network", "augment", _EVALUATION, "surfaces"),
-    "measure_geometry": (),
-    "measure_differences": (),
-    "plot_figures": ("surfaces",),
-    "summarize": ("surfaces",),
-}
-
 
 class Targets:
-    """The files of all experiments in `run`.
+    """The files of all experiments in `run`; those of a replicate are relative to its folder.
 
     Attributes:
         experiments: name -> resolved experiment, of all that params.yaml defines.
     """
 
     def __init__(self, params: Mapping[str, Any]) -> None:
-        """Resolve the experiments of params.yaml.
-
-        Raises:
-            InputError: as `resolve`.
-        """
+        """Resolve the experiments of params.yaml, see `resolve`."""
         self.params = params
         self.experiments = resolve(params)
 
@@ -59,11 +35,6 @@ class Targets:
     def surfaces(self, experiment: str) -> list[str]:
         """Return the names of an experiment's surfaces, in its order."""
         return list(self.experiments[experiment]["surfaces"])
-
-    def fitted(self, experiment: str) -> list[str]:
-        """Return the names of the surfaces with free control points to fit."""
-        surfaces = self.experiments[experiment]["surfaces"]
-        return [name for name, surface in surfaces.items() if surface["fit"] is not None]
 
     def chosen_corners(self, experiment: str) -> list[str]:
         """Return the names of the corner sets that are chosen from a run."""
@@ -96,27 +67,19 @@ class Targets:
     def corner_files(self, experiment: str, replicate: int | str, surface: str) -> list[str]:
         """Return the files that hold the corners of a surface; of chosen ones their list first."""
         name = self.experiments[experiment]["surfaces"][surface]["corners"]
-        corners, seeds = (
-            self.experiments[experiment]["corners"][name],
-            self.seeds(experiment, replicate),
-        )
+        corners = self.experiments[experiment]["corners"][name]
+        seeds = self.seeds(experiment, replicate)
         if corners["kind"] == "run":
             return [f"corners/{name}.json", f"trajectory/seed{seeds[0]}.safetensors"]
         return [f"endpoints/seed{seed}.safetensors" for seed in seeds[: corners["count"]]]
 
     def job_parts(self, experiment: str, replicate: int | str, part: str) -> list[str]:
-        """Return the tables of single jobs that a gathered table is made of.
-
-        Args:
-            experiment: name.
-            replicate: number.
-            part: `training`, `endpoints` or `cost`.
-        """
+        """Return the tables of single jobs that `training`, `endpoints` or `cost` is made of."""
         names = [f"seed{seed}" for seed in self.seeds(experiment, replicate)]
+        surfaces = self.experiments[experiment]["surfaces"]
         if part == "training":
-            names += self.fitted(experiment)
+            names += [name for name, surface in surfaces.items() if surface["fit"] is not None]
         if part == "cost":
-            surfaces = self.surfaces(experiment)
             names += [*surfaces, *(f"{surface}-grid" for surface in surfaces)]
             names += [f"{corners}-corners" for corners in self.chosen_corners(experiment)]
             names += ["ensembles", "merges", "geometry", "differences"]
@@ -127,12 +90,12 @@ class Targets:
     def read(
         self, rule: str, experiment: str, surface: str | None = None, corners: str | None = None
     ) -> dict[str, Any]:
-        """Return what the jobs of a rule read of an experiment; when it changes, they run again.
+        """Return what a job reads of its experiment, see `READS`.
 
         Args:
             rule: its name.
             experiment: name.
-            surface: of the job, where it has one.
+            surface: the job's, where it has one.
             corners: the job's corner set, where it has one.
         """
         of, read = self.experiments[experiment], {}
@@ -165,13 +128,12 @@ class Targets:
     # --- all of it ---
 
     def results(self, experiment: str, replicate: int | str) -> list[str]:
-        """Return what a replicate is run for: relative to its folder."""
-        surfaces = self.surfaces(experiment)
+        """Return what a replicate is run for."""
         return [
             *(
                 f"{kind}/{surface}.safetensors"
                 for kind in ("surfaces", "logits", "examples")
-                for surface in surfaces
+                for surface in self.surfaces(experiment)
             ),
             *(f"tables/{table}.parquet" for table in self.tables(experiment)),
             *(f"tables/csv/{table}.csv" for table in self.tables(experiment)),
@@ -197,35 +159,23 @@ class Targets:
             for replicate in range(self.params["replicates"]):
                 yield experiment, replicate
 
-    def per_replicate(self, *files: str) -> list[str]:
-        """Return some files of every replicate, relative to its folder."""
-        return [
-            f"results/{experiment}/{replicate}/{file}"
-            for experiment, replicate in self.replicates()
-            for file in files
-        ]
+    def per_replicate(self, file: str) -> list[str]:
+        """Return a file of every replicate, from the top."""
+        return self._of_replicates(lambda experiment, replicate: [file])
 
     def all_results(self) -> list[str]:
         """Return what `snakemake` is asked for."""
-        return [
-            *SUMMARY,
-            *(
-                f"results/{experiment}/{replicate}/{file}"
-                for experiment, replicate in self.replicates()
-                for file in self.results(experiment, replicate)
-            ),
-        ]
+        return [*SUMMARY, *self._of_replicates(self.results)]
 
     def all_files(self) -> list[str]:
         """Return every file that is built for it, on the way as well."""
+        return [*self.all_results(), *self.data_files(), *self._of_replicates(self.steps)]
+
+    def _of_replicates(self, files: Callable[[str, int], list[str]]) -> list[str]:
         return [
-            *self.all_results(),
-            *self.data_files(),
-            *(
-                f"results/{experiment}/{replicate}/{file}"
-                for experiment, replicate in self.replicates()
-                for file in self.steps(experiment, replicate)
-            ),
+            f"results/{experiment}/{replicate}/{file}"
+            for experiment, replicate in self.replicates()
+            for file in files(experiment, replicate)
         ]
 
     def data_files(self, experiments: Sequence[str] | None = None) -> list[str]:

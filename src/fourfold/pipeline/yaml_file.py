@@ -14,6 +14,7 @@ import yaml
 from fourfold.errors import InputError
 from fourfold.files.reading import reading, require_file, shortened
 
+_TAG = "tag:yaml.org,2002:"
 _PLAIN = ("bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp")
 _ODD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+:.*)")  # in YAML 1.1 octal, and to the base 60
 
@@ -55,32 +56,28 @@ def check_yaml(path: str | Path) -> None:
 
 
 def _check(node: yaml.Node, finished: dict[int, bool]) -> None:
-    _require(_kind(node) in _PLAIN, node, f"the tag {node.tag!r:.80} is no plain YAML")
+    kind = node.tag.removeprefix(_TAG)
+    _require(kind in _PLAIN, node, f"the tag {node.tag!r:.80} is no plain YAML")
     _require(finished.get(id(node), True), node, "a value contains itself")
     if id(node) in finished:
         return
     finished[id(node)] = False
-    lines: dict[str, int] = {}
-    if isinstance(node, yaml.ScalarNode):
-        is_odd = _kind(node) in ("int", "float") and _ODD_NUMBER.fullmatch(node.value)
+    if isinstance(node, yaml.ScalarNode) and kind in ("int", "float"):
         said = "is read to the base 8 or 60, for its leading zero or colon, unless in quotes"
-        _require(not is_odd, node, f"{shortened(node.value)} {said}")
+        _require(not _ODD_NUMBER.fullmatch(node.value), node, f"{shortened(node.value)} {said}")
+    lines: dict[str, int] = {}
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        kind = key.tag.removeprefix(_TAG)
+        _require(
+            kind in ("str", "merge"), key, f"a key is read as {kind}, not as text, unless in quotes"
+        )
+        _require(key.value != "__use_yte__", key, "__use_yte__ would let the file run Python")
+        said = f"stands twice here, first in line {lines.get(key.value)}"
+        _require(key.value not in lines, key, f"the key {shortened(key.value)} {said}")
+        lines[key.value] = key.start_mark.line + 1
     for child in node.value if isinstance(node, yaml.CollectionNode) else ():
-        key, value = child if isinstance(child, tuple) else (None, child)
-        if key is not None:
-            said = f"a key is read as {_kind(key)}, not as text, unless in quotes"
-            _require(_kind(key) in ("str", "merge"), key, said)
-            _require(key.value != "__use_yte__", key, "__use_yte__ would let the file run Python")
-            said = f"stands twice here, first in line {lines.get(key.value)}"
-            _require(key.value not in lines, key, f"the key {shortened(key.value)} {said}")
-            lines[key.value] = key.start_mark.line + 1
-        _check(value, finished)
+        _check(child[1] if isinstance(child, tuple) else child, finished)
     finished[id(node)] = True
-
-
-def _kind(node: yaml.Node) -> str:
-    tag: str = node.tag
-    return tag.removeprefix("tag:yaml.org,2002:")
 
 
 def _require(is_right: bool, node: yaml.Node, otherwise: str) -> None:

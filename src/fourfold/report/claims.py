@@ -10,9 +10,8 @@ from fourfold.evaluation.bootstrap import interval_over_replicates
 
 YES, NO, TRIVIAL, UNDECIDED = "yes", "no", "trivial", "can't tell"
 
-NAMED = (
-    " (surface "  # so, and with its name, ends a claim on a surface that isn't the first of a kind
-)
+# So, and with its name, ends a claim on a surface that isn't the first of its kind.
+NAMED = " (surface "
 
 # How the corners of a surface came about, and whether it was fitted: what claims are about.
 LINEAR, BEZIER, TRAJECTORY = ("seeds", False), ("seeds", True), ("run", False)
@@ -20,21 +19,14 @@ LINEAR, BEZIER, TRAJECTORY = ("seeds", False), ("seeds", True), ("run", False)
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence, and the comparisons of a surface with its corners that decide it.
+    """A sentence, and the comparisons of a surface with its corners that decide it."""
 
-    Attributes:
-        text: the sentence, about the first surface of its kind.
-        about: kind of the corners, and whether the surface is fitted.
-        comparison: a `comparison` of the `difference` table.
-        metrics: of the comparison; several must hold together.
-        fails: the sentence says that the comparison does not come out in favour of the surface.
-            Others stand beside a control, for which they should not hold.
-    """
-
-    text: str
-    about: tuple[str, bool]
-    comparison: str
-    metrics: tuple[str, ...] = ("accuracy", "nll")
+    text: str  # about the first surface of its kind
+    about: tuple[str, bool]  # kind of the corners, and whether the surface is fitted
+    comparison: str  # of the `difference` table
+    metrics: tuple[str, ...] = ("accuracy", "nll")  # several must hold together
+    # Whether the sentence says that the comparison does not come out in favour of the surface.
+    # Others stand beside a control, for which they should not hold.
     fails: bool = False
 
     def texts(self, surfaces: Surfaces) -> dict[str, str]:
@@ -104,29 +96,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a claim came out for one surface.
+    """How a claim came out for one surface."""
 
-    Attributes:
-        text: of the claim.
-        surface: the one that it is about, or the control in its place.
-        is_control: which of them.
-        word: `yes`, `no`, `trivial` or `can't tell`.
-        decided_by: the comparison that is least in favour of the surface.
-    """
-
-    text: str
-    surface: str
-    is_control: bool
-    word: str
-    decided_by: Comparison
+    text: str  # of the claim
+    surface: str  # the one that it is about, or the control in its place
+    is_control: bool  # which of them
+    word: str  # `yes`, `no`, `trivial` or `can't tell`
+    decided_by: Comparison  # the one that is least in favour of the surface
 
 
 def compare(differences: pd.DataFrame) -> dict[tuple[str, str], list[Comparison]]:
-    """Return (surface, comparison) -> differences over all replicates of one experiment.
-
-    Args:
-        differences: the `difference` tables of the replicates.
-    """
+    """Return (surface, comparison) -> differences over all replicates of one experiment."""
     found: dict[tuple[str, str], list[Comparison]] = {}
     keys = ["surface", "comparison", "split", "metric"]
     for (surface, comparison, split, metric), rows in differences.groupby(keys, sort=False):
@@ -143,12 +123,8 @@ def judge(
 ) -> Iterator[Verdict]:
     """Yield the verdict of every claim on each surface, and after it that of its control.
 
-    A claim whose surface is not there is left out.
-
-    Args:
-        compared: what `compare` returned.
-        coincident: surfaces whose corners nearly coincide: that they have a low loss is trivial.
-        surfaces: name -> `corners`, `kind`, `fit`, in their order.
+    A claim whose surface is not there is left out. That `coincident` surfaces, whose corners nearly
+    coincide, have a low loss is trivial.
     """
     coincident, control = set(coincident), control_surface(surfaces)
     for claim in CLAIMS:
@@ -167,9 +143,8 @@ def judge(
 def _decide(
     claim: Claim, comparisons: list[Comparison], is_trivial: bool
 ) -> tuple[str, Comparison]:
-    words = [one.verdict for one in comparisons]
-    decisive = NO if NO in words else UNDECIDED if UNDECIDED in words else YES
-    word = decisive
+    words = {one.verdict for one in comparisons}
+    word = decisive = next(word for word in (NO, UNDECIDED, YES) if word in words)
     if claim.fails:
         word = {YES: NO, NO: YES, UNDECIDED: UNDECIDED}[word]
     elif is_trivial and word != NO:

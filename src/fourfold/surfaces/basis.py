@@ -3,49 +3,33 @@
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def bernstein_basis(degree: int, t: Tensor) -> Tensor:
-    """Evaluate B_i(t) = C(n, i) t^i (1 - t)^(n - i) for i = 0..n, n = `degree`.
-
-    Args:
-        degree: n >= 1; a curve of degree n has n + 1 control points.
-        t: (points,) coordinates in [0, 1], dimensionless; the caller checks the range.
-
-    Returns:
-        (points, n + 1), each row summing to 1, with the dtype and device of `t`.
-    """
+def bernstein_basis(degree: int, t: Float[Tensor, " points"]) -> Float[Tensor, "points basis"]:
+    """Evaluate B_i(t) = C(n, i) t^i (1 - t)^(n - i) for i = 0..n, n = `degree`, t in [0, 1]."""
     i = torch.arange(degree + 1, device=t.device)
     binomial = torch.tensor([math.comb(degree, k) for k in range(degree + 1)]).to(t)
     return binomial * t[:, None] ** i * (1 - t[:, None]) ** (degree - i)
 
 
-def surface_basis(degree: tuple[int, int], u: Tensor, v: Tensor) -> Tensor:
-    """Evaluate B_i^n(u) B_j^m(v) for all (i, j), (n, m) = `degree`.
-
-    Args:
-        degree: (n, m), both at least 1.
-        u: (points,) coordinates in [0, 1].
-        v: (points,) coordinates in [0, 1].
-
-    Returns:
-        (points, (n + 1)(m + 1)); column i (m + 1) + j belongs to control point P_ij.
-    """
+def surface_basis(
+    degree: tuple[int, int], u: Float[Tensor, " points"], v: Float[Tensor, " points"]
+) -> Float[Tensor, "points basis"]:
+    """Evaluate B_i^n(u) B_j^m(v), (n, m) = `degree`; column i (m + 1) + j belongs to P_ij."""
     along_u = bernstein_basis(degree[0], u)
     along_v = bernstein_basis(degree[1], v)
     return (along_u[:, :, None] * along_v[:, None, :]).flatten(1)
 
 
-def gram_matrix(degree: tuple[int, int]) -> Tensor:
+def gram_matrix(degree: tuple[int, int]) -> Float[Tensor, "basis basis"]:
     """Return the integrals over the unit square of the products of two basis functions.
 
-    On one axis G_ij = C(n,i) C(n,j) / (C(2n, i+j) (2n+1)); on the surface the Kronecker product.
-    The trace over the free control points is the mean factor by which a point of the surface moves
-    less than a single network under the same learning rate: about 1/8 for 3 x 3 control points.
-
-    Returns:
-        (K, K) float64, K = (n + 1)(m + 1), in the order of `surface_basis`.
+    On one axis G_ij = C(n,i) C(n,j) / (C(2n, i+j) (2n+1)); on the surface the Kronecker product, in
+    the order of `surface_basis`, float64. The trace over the free control points is the mean factor
+    by which a point of the surface moves less than a single network under the same learning rate:
+    about 1/8 for 3 x 3 control points.
     """
 
     def along_axis(n: int) -> Tensor:

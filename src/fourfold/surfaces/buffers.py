@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from fourfold.errors import InputError
@@ -43,23 +44,20 @@ class Buffers:
 
     def chosen(self) -> "Buffers":
         """Return those alone whose policy is the caller's: training doesn't renew them."""
-        names = [
-            name
+        policies = {
+            name: policy
             for name, policy in self.policies.items()
             if policy != RENEWED and name.rpartition(".")[2] not in _RUNNING_STATISTICS
-        ]
-        return Buffers(
-            {},
-            {name: self.varying[name] for name in names},
-            {name: self.policies[name] for name in names},
-        )
+        }
+        return Buffers({}, {name: self.varying[name] for name in policies}, policies)
 
-    def at(self, mixture: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def at(
+        self, mixture: Float[Tensor, " networks"], parameters: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Return all of them at one point.
 
         Args:
-            mixture: (networks,) float64 weights of the networks, summing to 1. A single network
-                keeps what it has.
+            mixture: weights of the networks, summing to 1. A single network keeps what it has.
             parameters: of the point, for what is computed from them.
         """
         nearest = int(mixture.argmax())
@@ -82,12 +80,7 @@ class Buffers:
 def choose_policies(states: Sequence[StateDict], asked: Mapping[str, str] | None) -> dict[str, str]:
     """Return name -> policy of what is known to be no parameter, and of what the caller names.
 
-    Args:
-        states: state dicts of one architecture.
-        asked: name of a buffer, or a pattern such as `*.moving_mean`, -> policy.
-
-    Raises:
-        InputError: if a policy is unknown, fits no tensor, or can't be applied to it.
+    Names in `asked` may be patterns, such as `*.moving_mean`.
     """
     first = states[0]
     policies = {name: RENEWED for name in first if singular_weight(name, first)}

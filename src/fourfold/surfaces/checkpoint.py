@@ -1,6 +1,5 @@
 """Checkpoints: state dicts in files of safetensors or torch.save."""
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from fourfold.files.torch_file import is_safetensors, load_torch, without_prefix
 from fourfold.surfaces.layout import StateDict, find_ties
 
 _TRAJECTORY = "fourfold-trajectory-1"
+_NAMES = {"order": list[str], "tied": dict[str, str]}  # in a header: all names, alias -> name
 
 
 def save_checkpoint(
@@ -36,22 +36,21 @@ def save_checkpoint(
                 f"not saving {path}: tensor {name!r} holds a NaN or an infinity. "
                 "Training diverged; lower the learning rate or clip the gradient."
             )
-    tied = find_ties([state], ["the network"])
     sha256 = state_hash(state)
+    tied = find_ties([state], ["the network"])
     header = {**(metadata or {}), "sha256": sha256, "tied": tied, "order": list(state)}
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
+    save_tensors(_untied(state, tied), path, header)
+    return sha256
+
+
+def _untied(state: StateDict, tied: Mapping[str, str]) -> dict[str, Tensor]:
+    # Clones, since safetensors refuses memory that is still shared: buffers of a layer with two
+    # names, pieces of one block.
+    return {
+        name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in state.items()
         if name not in tied
     }
-    # What is left to share memory (buffers of a layer with two names, pieces of one block) is
-    # stored in full: safetensors refuses shared memory.
-    places = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
-    for name, tensor in tensors.items():
-        if places[tensor.untyped_storage().data_ptr()] > 1:
-            tensors[name] = tensor.clone()
-    save_tensors(tensors, path, header)
-    return sha256
 
 
 def load_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
@@ -85,24 +84,29 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Tenso
         )
     if not tensors:
         raise InputError(f"{path} holds no tensors; save model.state_dict().")
-    header = {"order": list(tensors), "tied": {}} | header
-    check_fields(header, {"order": list[str], "tied": dict[str, str]}, f"{path}: the header")
-    tied = header["tied"]
-    try:
-        state = {name: tensors[tied.get(name, name)] for name in header["order"]}
-    except KeyError as error:
-        raise InputError(
-            f"{path}: the header names tensor {str(error)[:80]}, the file lacks it."
-        ) from error
-    if "sha256" not in header:
+    header = {"order": list(tensors), "tied": {}, "sha256": ""} | header
+    check_fields(header, {**_NAMES, "sha256": str}, f"{path}: the header")
+    state = _select(tensors, header, path)
+    if not header["sha256"]:  # of another program
         return without_prefixes(state)
-    check_fields(header, {"sha256": str}, f"{path}: the header")
     if state_hash(state) != header["sha256"]:
         raise InputError(
             f"{path}: the contents don't have the hash in the header, {header['sha256'][:64]}; "
             "the file was changed after it was written. Delete it and build it again."
         )
     return state
+
+
+def _select(
+    tensors: StateDict, header: Mapping[str, Any], path: str | Path, prefix: str = ""
+) -> dict[str, Tensor]:
+    """Return the state dict that a header describes."""
+    try:
+        return {name: tensors[prefix + header["tied"].get(name, name)] for name in header["order"]}
+    except KeyError as error:
+        raise InputError(
+            f"{path}: the header names tensor {str(error)[:80]}, the file lacks it."
+        ) from error
 
 
 def save_trajectory(
@@ -118,10 +122,9 @@ def save_trajectory(
     first = next(iter(networks.values()))
     tied = find_ties([first], ["the network"])
     tensors = {
-        f"{epoch}/{name}": tensor.detach().cpu().contiguous().clone()
+        f"{epoch}/{name}": tensor
         for epoch, state in networks.items()
-        for name, tensor in state.items()
-        if name not in tied
+        for name, tensor in _untied(state, tied).items()
     }
     header = {"format": _TRAJECTORY, "epochs": list(networks), "tied": tied, "order": list(first)}
     save_tensors(tensors, path, {**(metadata or {}), **header})
@@ -136,13 +139,5 @@ def load_trajectory(path: str | Path) -> dict[int, dict[str, Tensor]]:
     tensors, header = load_tensors(path)
     if header.get("format") != _TRAJECTORY:
         raise InputError(f"{path} holds no networks of a run; give a file of train-endpoint.")
-    kinds = {"epochs": list[int], "tied": dict[str, str], "order": list[str]}
-    check_fields(header, kinds, f"{path}: the header")
-    tied = header["tied"]
-    try:
-        return {
-            epoch: {name: tensors[f"{epoch}/{tied.get(name, name)}"] for name in header["order"]}
-            for epoch in header["epochs"]
-        }
-    except KeyError as error:
-        raise InputError(f"{path}: the header names {error}, the file lacks it.") from error
+    check_fields(header, {**_NAMES, "epochs": list[int]}, f"{path}: the header")
+    return {epoch: _select(tensors, header, path, f"{epoch}/") for epoch in header["epochs"]}

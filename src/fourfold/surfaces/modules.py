@@ -1,7 +1,8 @@
 """Any `nn.Module` as people have it: wrapped, renaming, of half precision; copied and filled."""
 
+import contextlib
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,7 @@ _WRAPPED_AT = ("module", "_orig_mod")  # DataParallel and AveragedModel; torch.c
 
 
 def copy_module(model: nn.Module) -> nn.Module:
-    """Copy a module, so that the caller's stays as it is.
-
-    Raises:
-        InputError: if it holds something that can't be copied.
-    """
+    """Copy a module, so that the caller's stays as it is."""
     # Old weight norm keeps a tensor that was computed from the parameters as an attribute; it is
     # computed anew in each forward pass, and refuses to be copied.
     computed = {
@@ -45,47 +42,31 @@ def copy_module(model: nn.Module) -> nn.Module:
 def module_of(model: nn.Module, state: StateDict, *, rename: bool = False) -> nn.Module:
     """Return `model`, or the module that it wraps, whichever owns the tensors of `state`.
 
-    Args:
-        model: also a `DataParallel`, an `AveragedModel` or a compiled module.
-        state: a state dict.
-        rename: allow names that the module itself changes on loading.
-
-    Raises:
-        InputError: if neither does, or it is no module.
+    Wrappers are `DataParallel`, `AveragedModel` and compiled modules; `rename` as in `load_state`.
     """
     if not isinstance(model, nn.Module):
         raise InputError(
             f"the model is {type(model).__name__}, no torch.nn.Module; pass the module itself, "
             "such as build()."
         )
-    candidates = [model]
-    while True:
-        inner = [getattr(candidates[-1], name, None) for name in _WRAPPED_AT]
-        found = next((module for module in inner if isinstance(module, nn.Module)), None)
-        if found is None:
+    module = model
+    while _astray(module, state):
+        inner = [getattr(module, name, None) for name in _WRAPPED_AT]
+        wrapped = next((found for found in inner if isinstance(found, nn.Module)), None)
+        if wrapped is None:
+            if not rename:
+                _refuse_names(model, state)
             break
-        candidates.append(found)
-    for module in candidates:
-        if not _astray(module, state):
-            return module
-    if not rename:
-        _refuse_names(model, state)
-    return candidates[-1]
+        module = wrapped
+    return module
 
 
 def load_state(model: nn.Module, state: StateDict, *, rename: bool = False) -> None:
-    """Load a state dict into `model`.
+    """Load a state dict into `model`, in place.
 
-    A name that the module ties to another one may be left out, as some writers do.
-
-    Args:
-        model: changed in place.
-        state: a state dict.
-        rename: allow names that the module changes on loading; else they are refused, since what
-            is trained or averaged under the one name would not be found under the other.
-
-    Raises:
-        InputError: if the model is of another architecture, or ties tensors that differ.
+    A name that the module ties to another one may be left out, as some writers do. Names that the
+    module changes on loading are refused unless `rename` allows them: what is trained or averaged
+    under the one name would not be found under the other.
     """
     if not rename and _astray(model, state):
         _refuse_names(model, state)
@@ -117,11 +98,7 @@ def load_state(model: nn.Module, state: StateDict, *, rename: bool = False) -> N
 
 
 def check_buffers(model: nn.Module, names: Collection[str]) -> None:
-    """Refuse coordinates of a surface that the module declares as buffers.
-
-    Raises:
-        InputError: naming them, and what the caller can decide.
-    """
+    """Refuse coordinates of a surface that the module declares as buffers."""
     buffers = dict(model.named_buffers(remove_duplicate=False))
     check_decided(
         [name for name in names if name in buffers], "which the model declares as buffers"
@@ -151,12 +128,16 @@ def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
     ]
 
 
-def running_statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return the running mean and variance of a layer that keeps them."""
-    mean, variance = layer.running_mean, layer.running_var
-    if mean is None or variance is None:
-        raise ValueError(f"{layer} keeps no running statistics")
-    return mean, variance
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put all of a module in evaluation mode, and each part as it was afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def other_statistics(model: nn.Module) -> list[str]:
@@ -170,12 +151,7 @@ def other_statistics(model: nn.Module) -> list[str]:
 
 
 def check_trainable(model: nn.Module, images: int, what: str) -> None:
-    """Refuse a model that can't be trained on `images` images at a time.
-
-    Raises:
-        InputError: if no parameter is trainable, or BatchNorm would get one image; `what` says
-            which settings make it so.
-    """
+    """Refuse a model that can't be trained on `images` images at a time, as `what` says."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError("the model has no trainable parameter; set requires_grad of at least one.")
     if images == 1 and batchnorm_layers(model):
@@ -213,8 +189,7 @@ def _astray(model: nn.Module, state: StateDict) -> list[str]:
 def _refuse_names(model: nn.Module, state: StateDict) -> None:
     astray = _astray(model, state)
     lacking = [name for name in _tensors(model) if name not in state]
-    prefixes = _prefixes(astray, lacking)
-    cure = prefixes or (
+    cure = _prefixes(astray, lacking) or (
         "If the module renames them on loading, pass it as from_corners(..., model=model); else "
         "build the model that the corners were trained with."
     )
@@ -227,13 +202,12 @@ def _refuse_names(model: nn.Module, state: StateDict) -> None:
 
 def _prefixes(astray: Collection[str], lacking: Collection[str]) -> str:
     """Say so if names differ by a prefix alone."""
-    for name in astray:
-        for other in lacking:
-            if name.endswith(f".{other}"):
-                prefix = name.removesuffix(other)
-                return f"Their names begin with {prefix!r}: strip it from the corners' names."
-            if other.endswith(f".{name}"):
-                prefix = other.removesuffix(name)
-                return f"The model's names begin with {prefix!r}: pass the module inside."
-        break
+    name = next(iter(astray))
+    for other in lacking:
+        if name.endswith(f".{other}"):
+            prefix = name.removesuffix(other)
+            return f"Their names begin with {prefix!r}: strip it from the corners' names."
+        if other.endswith(f".{name}"):
+            prefix = other.removesuffix(name)
+            return f"The model's names begin with {prefix!r}: pass the module inside."
     return ""

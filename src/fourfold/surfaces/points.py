@@ -14,11 +14,7 @@ Point = tuple[float, float]
 
 
 def grid_points(points: int) -> list[Point]:
-    """Return the points of a points x points lattice over the unit square, v running fastest.
-
-    Raises:
-        InputError: if there are fewer than 2 points per axis.
-    """
+    """Return a points x points lattice over the unit square, v running fastest; at least 2 x 2."""
     if points < 2:
         raise InputError(f"grid points is {points}; a grid needs at least 2 along each axis.")
     axis = [i / (points - 1) for i in range(points)]
@@ -26,18 +22,14 @@ def grid_points(points: int) -> list[Point]:
 
 
 def edge_points(points: int) -> list[Point]:
-    """Return `points` equidistant points along each of the four edges, corners left out.
-
-    Raises:
-        InputError: if there are 1 or 2, which would all be corners.
-    """
+    """Return `points` equidistant points along each of the four edges, corners left out."""
     if points != 0 and points < 3:
         raise InputError(
             f"edge points is {points}; give 0 for none, or at least 3 (both corners count)."
         )
     along = [i / (points - 1) for i in range(1, points - 1)]
-    edges = ([(t, 0.0) for t in along], [(t, 1.0) for t in along])
-    return [*edges[0], *edges[1], *((0.0, t) for t in along), *((1.0, t) for t in along)]
+    across_u = [(t, end) for end in (0.0, 1.0) for t in along]
+    return across_u + [(end, t) for end in (0.0, 1.0) for t in along]
 
 
 def is_corner(u: pd.Series, v: pd.Series) -> pd.Series:
@@ -70,20 +62,12 @@ def area_mean(u: Sequence[float], v: Sequence[float], values: Sequence[float]) -
     """Return the mean over the unit square of values on a lattice, by the trapezoid rule.
 
     (The plain mean over the points gives the rim, which has no area, a third of the weight of an
-    11 x 11 grid.)
-
-    Args:
-        u, v: coordinates; each pair of one axis's coordinates once, from 0 to 1.
-        values: one per point.
-
-    Raises:
-        InputError: if the points are no such lattice.
+    11 x 11 grid.) Each pair of one axis's coordinates must be there once, from 0 to 1.
     """
     table = pd.DataFrame({"u": u, "v": v, "value": values})
     axes = [np.unique(table[axis]) for axis in ("u", "v")]
-    is_lattice = (
-        len(table) == len(axes[0]) * len(axes[1]) and not table.duplicated(["u", "v"]).any()
-    )
+    shape = (len(axes[0]), len(axes[1]))
+    is_lattice = len(table) == shape[0] * shape[1] and not table.duplicated(["u", "v"]).any()
     if not is_lattice or any(axis[0] != 0 or axis[-1] != 1 for axis in axes):
         raise InputError(
             f"{len(table)} points with u in {axes[0].round(3).tolist()} and v in "
@@ -93,5 +77,5 @@ def area_mean(u: Sequence[float], v: Sequence[float], values: Sequence[float]) -
     weights = [np.gradient(axis) for axis in axes]
     for weight in weights:  # np.gradient takes whole steps at the ends
         weight[[0, -1]] /= 2
-    square = table.sort_values(["u", "v"])["value"].to_numpy(float)
-    return float(weights[0] @ square.reshape(len(axes[0]), len(axes[1])) @ weights[1])
+    square = table.sort_values(["u", "v"])["value"].to_numpy(float).reshape(shape)
+    return float(weights[0] @ square @ weights[1])

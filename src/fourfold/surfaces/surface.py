@@ -8,26 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fourfold.errors import DivergenceError, InputError
 from fourfold.files.reading import check_fields, reading, shortened
 from fourfold.files.tensors import load_tensors, save_tensors, state_hash
 from fourfold.surfaces.basis import surface_basis
-from fourfold.surfaces.buffers import (
-    POLICIES,
-    RENEWED,
-    Buffers,
-    check_decided,
-    choose_policies,
-    differing,
-    singular_weight,
-)
+from fourfold.surfaces.buffers import Buffers, check_decided, choose_policies, differing
 from fourfold.surfaces.layout import (
     ParameterLayout,
     StateDict,
     check_same_architecture,
-    check_tensor,
     find_ties,
 )
 from fourfold.surfaces.modules import copy_module, load_state, module_of
@@ -62,7 +54,7 @@ class BezierSurface:
 
     def __init__(
         self,
-        control_points: Tensor,
+        control_points: Float[Tensor, "control_points parameters"],
         degree: tuple[int, int],
         layout: ParameterLayout,
         buffers: Buffers,
@@ -107,8 +99,8 @@ class BezierSurface:
                 `interpolate`, or `first` (that of the corner (0,0)).
 
         Raises:
-            InputError: if there are not four corners, they differ in architecture or in what they
-                tie, hold a NaN, an infinity, or different integers, or the degree is impossible.
+            InputError: if they are no four networks of one architecture, or the degree is
+                impossible.
         """
         degree = _check_degree(degree)
         if len(corners) != 4:
@@ -124,18 +116,17 @@ class BezierSurface:
         for corner, row in zip(corners, rows, strict=True):
             layout.flatten(corner, out=row)
         _warn_of_equals(rows)
-        surface = cls(
-            control_points=torch.empty(0),
-            degree=degree,
-            layout=layout,
-            buffers=others,
-            corner_hashes=[state_hash(corner) for corner in corners],
-            name=name or ("linear" if degree == (1, 1) else "bezier"),
-        )
         n, m = degree
         i, j = torch.meshgrid(torch.arange(n + 1), torch.arange(m + 1), indexing="ij")
         bilinear = surface_basis((1, 1), i.flatten() / n, j.flatten() / m)
-        surface.control_points = bilinear.to(rows) @ rows
+        surface = cls(
+            bilinear.to(rows) @ rows,
+            degree,
+            layout,
+            others,
+            [state_hash(corner) for corner in corners],
+            name or ("linear" if degree == (1, 1) else "bezier"),
+        )
         surface.control_points[list(surface.corner_rows)] = rows  # -0.0 stays what it is
         return surface
 
@@ -169,21 +160,16 @@ class BezierSurface:
             names[row] = corner
         return tuple(names)
 
-    def weights(self, u: Tensor, v: Tensor) -> Tensor:
-        """Return the (points, K) weights w with theta = w @ control_points, in their dtype.
-
-        They are on the device of the coordinates.
-
-        Args:
-            u: (points,) coordinates in [0, 1].
-            v: (points,) coordinates in [0, 1].
-        """
+    def weights(
+        self, u: Float[Tensor, " points"], v: Float[Tensor, " points"]
+    ) -> Float[Tensor, "points control_points"]:
+        """Return w with theta = w @ control_points, in their dtype, on the coordinates' device."""
         # The basis is evaluated in float64: at a corner its row is then exactly one-hot.
         basis = surface_basis(self.degree, u.double(), v.double())
         return basis.to(self.control_points.dtype)
 
-    def point(self, u: float, v: float) -> Tensor:
-        """Return theta(u, v), the (D,) parameters at one point."""
+    def point(self, u: float, v: float) -> Float[Tensor, " parameters"]:
+        """Return theta(u, v), the parameters at one point."""
         weights = self.weights(*_check_coordinates(u, v))
         largest = int(weights.argmax())
         if weights[0, largest] == 1:  # a corner; the product would turn -0.0 into 0.0
@@ -197,9 +183,6 @@ class BezierSurface:
         bilinearly, which is only a start: re-estimate them (`reestimate_batchnorm`) before the
         network is used. The vectors of spectral norm are those of the weights at (u, v); other
         tensors that differ between the corners are what `from_corners` was told (`buffers`).
-
-        Raises:
-            InputError: if u or v lies outside [0, 1].
         """
         theta = self.point(u, v)
         return self.layout.state_dict(theta, self.buffers_at(u, v, self.layout.views(theta)))
@@ -231,11 +214,7 @@ class BezierSurface:
         self.buffers = replace(self.buffers, shared={name: corner[name] for name in kept})
 
     def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """Save as safetensors, with degree, layout and corner hashes in the header.
-
-        Raises:
-            DivergenceError: if a control point holds a NaN or an infinity.
-        """
+        """Save as safetensors, with degree, layout and corner hashes in the header."""
         if not bool(torch.isfinite(self.control_points).all()):
             raise DivergenceError(
                 f"not saving {path}: a control point holds a NaN or an infinity. The fit diverged; "
@@ -258,11 +237,7 @@ class BezierSurface:
 
     @classmethod
     def load(cls, path: str | Path) -> "BezierSurface":
-        """Read a surface that `save` wrote.
-
-        Raises:
-            InputError: if the file is missing, damaged, no surface, or its parts don't fit.
-        """
+        """Read a surface that `save` wrote."""
         tensors, header = load_tensors(path)
         if header.get("format") != _FORMAT:
             raise InputError(
@@ -278,15 +253,19 @@ class BezierSurface:
             check_fields(header, _FIELDS, "the header")
             layout = ParameterLayout.from_json(header["layout"])
             degree = _check_degree(header["degree"])
-            policies = header["buffers"]
+            policies, points = header["buffers"], tensors["control_points"]
             shared = {
                 name: tensors[f"shared/{name}"] for name in layout.buffers if name not in policies
             }
             varying = {name: tensors[f"corners/{name}"] for name in policies}
-            points, hashes = tensors["control_points"], header["corner_sha256"]
-            buffers = Buffers(shared, varying, policies)
-            _check_parts(points, degree, layout, buffers, hashes)
-        return cls(points, degree, layout, buffers, hashes, header["name"])
+            expected = ((degree[0] + 1) * (degree[1] + 1), layout.dimension)
+            if points.shape != expected or points.dtype != layout.dtype:
+                raise InputError(
+                    f"control points are {points.dtype} of shape {tuple(points.shape)}, but degree "
+                    f"{degree} and the layout ask for {layout.dtype} of shape {expected}."
+                )
+        buffers = Buffers(shared, varying, policies)
+        return cls(points, degree, layout, buffers, header["corner_sha256"], header["name"])
 
 
 def separate(
@@ -301,12 +280,7 @@ def separate(
         states: state dicts.
         labels: what messages call the networks.
         asked: name or pattern -> policy, see `BezierSurface.from_corners`.
-        parameters: names of the parameters, if known; those that are trained among them are
-            coordinates even where the networks share them.
-
-    Raises:
-        InputError: if they are of different architectures, or what is no parameter differs and
-            nobody said what it is between them.
+        parameters: names of the parameters, if known.
     """
     check_same_architecture(states, labels)
     tied = find_ties(states, labels)
@@ -350,7 +324,7 @@ def _read_through(
     return states, {name for name, _ in module.named_parameters(remove_duplicate=False)}
 
 
-def _warn_of_equals(rows: Tensor) -> None:
+def _warn_of_equals(rows: Float[Tensor, "corners parameters"]) -> None:
     for (i, a), (j, b) in combinations(enumerate(CORNERS), 2):
         if torch.equal(rows[i], rows[j]):
             warnings.warn(
@@ -359,48 +333,6 @@ def _warn_of_equals(rows: Tensor) -> None:
                 stacklevel=3,
             )
             return
-
-
-def _check_parts(
-    points: Tensor,
-    degree: tuple[int, int],
-    layout: ParameterLayout,
-    buffers: Buffers,
-    hashes: list[str],
-) -> None:
-    """Refuse parts of a surface that don't fit together, or hold a NaN."""
-    n, m = degree
-    expected = ((n + 1) * (m + 1), layout.dimension)
-    if points.shape != expected or points.dtype != layout.dtype:
-        raise InputError(
-            f"control points are {points.dtype} of shape {tuple(points.shape)}, but degree "
-            f"{degree} and the layout ask for {layout.dtype} of shape {expected}."
-        )
-    if not bool(torch.isfinite(points).all()):
-        raise InputError("a control point holds a NaN or an infinity.")
-    if len(hashes) != len(CORNERS):
-        raise InputError(f"{len(hashes)} hashes of corners are recorded; there are 4 corners.")
-    for name, values in {**buffers.shared, **buffers.varying}.items():
-        check_tensor(name, values, "the surface")
-        if values.is_floating_point() and bool(values.isnan().any()):
-            raise InputError(f"buffer {name!r:.80} holds a NaN.")
-    for name, values in buffers.varying.items():
-        policy, is_floating = buffers.policies[name], values.is_floating_point()
-        allowed: tuple[str, ...] = POLICIES if is_floating else ("nearest", "first")
-        if policy == RENEWED and is_floating and singular_weight(name, layout.order):
-            allowed = (RENEWED,)
-        if name not in layout.buffers or policy not in allowed:
-            raise InputError(
-                f"buffer {name!r:.80} is {policy!r:.40} between the corners; allowed are "
-                f"{', '.join(allowed)}, for tensors outside the layout."
-            )
-        if values.ndim == 0 or len(values) != len(CORNERS):
-            raise InputError(
-                f"buffer {name!r:.80} has the shape {tuple(values.shape)}; the first axis must be "
-                "the 4 corners."
-            )
-        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-            raise InputError(f"buffer {name!r:.80} holds a NaN or an infinity.")
 
 
 def _check_degree(degree: Sequence[int]) -> tuple[int, int]:
@@ -417,7 +349,7 @@ def _check_degree(degree: Sequence[int]) -> tuple[int, int]:
     return (degree[0], degree[1])
 
 
-def _check_coordinates(u: float, v: float) -> tuple[Tensor, Tensor]:
+def _check_coordinates(u: float, v: float) -> tuple[Float[Tensor, "1"], Float[Tensor, "1"]]:
     if not (0 <= u <= 1 and 0 <= v <= 1):
         raise InputError(f"(u, v) is ({u}, {v}); both must lie in [0, 1].")
     return torch.tensor([u], dtype=torch.float64), torch.tensor([v], dtype=torch.float64)

@@ -1,9 +1,11 @@
 """Run any module with parameters taken from a flat vector, and get the gradient as one."""
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from fourfold.errors import InputError
@@ -21,6 +23,9 @@ from fourfold.surfaces.surface import BezierSurface
 # Of spectral norm, in each forward pass: from one point of a step to the next its weights change
 # far more than from one step of a single network to the next.
 _POWER_ITERATIONS = 10
+# GPU kernels that move several numbers at once need addresses that are multiples of this many
+# bytes; some of cuDNN's fail elsewhere, instead of falling back ("misaligned address").
+ALIGNMENT = 16
 
 
 class BoundModel:
@@ -55,17 +60,14 @@ class BoundModel:
         check_buffers(self.module, surface.layout.names)
         surface.arrange(*_coordinates(surface, self.module))
         self._layout = layout = surface.layout
-        self._trainable: dict[str, Tensor] = {}
-        self._constant: dict[str, Tensor] = {}
-        self.constant_columns: list[slice] = []
-        start = 0
-        for name, size in zip(layout.names, layout.sizes, strict=True):
-            if parameters[name].requires_grad:
-                self._trainable[name] = parameters[name]
-            else:
-                self._constant[name] = parameters[name]
-                self.constant_columns.append(slice(start, start + size))
-            start += size
+        inside = {name: parameters[name] for name in layout.names}
+        self._trainable = {name: p for name, p in inside.items() if p.requires_grad}
+        self._constant = {name: p for name, p in inside.items() if not p.requires_grad}
+        ends = dict(zip(layout.names, accumulate(layout.sizes), strict=True))
+        starts = {name: end - inside[name].numel() for name, end in ends.items()}
+        self.constant_columns = [slice(starts[name], ends[name]) for name in self._constant]
+        width = layout.dtype.itemsize if device.type == "cuda" else ALIGNMENT
+        self._misaligned = {name for name, k in starts.items() if k * width % ALIGNMENT}
         for layer in batchnorm_layers(self.module):
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
@@ -75,9 +77,9 @@ class BoundModel:
             for name, buffer in self.module.named_buffers(remove_duplicate=False)
             if name in self._chosen.policies
         }
+        norm: Any
         for module in self.module.modules():
-            for part in (module, *module._forward_pre_hooks.values()):
-                norm: Any = part
+            for norm in (module, *module._forward_pre_hooks.values()):
                 if isinstance(getattr(norm, "n_power_iterations", None), int):
                     norm.n_power_iterations = max(norm.n_power_iterations, _POWER_ITERATIONS)
         self.module.train()
@@ -85,38 +87,42 @@ class BoundModel:
         self._precision, self._device = precision, device
         self._forward = torch.compile(self.module) if compile else self.module
 
+    @property
+    def has_moving_buffers(self) -> bool:
+        """Whether buffers differ from point to point."""
+        return bool(self._buffers)
+
     def gradient(
         self,
-        theta: Tensor,
+        theta: Float[Tensor, " parameters"],
         inputs: Tensor,
-        labels: Tensor,
-        loss_function: Callable[[Tensor, Tensor], Tensor],
-        out: Tensor,
-        mixture: Tensor,
-    ) -> tuple[Tensor, Any]:
-        """Write the gradient of the mean loss at `theta` into `out`.
+        labels: Shaped[Tensor, "images ..."],
+        loss_function: Callable[[Any, Tensor], Tensor],
+        out: Float[Tensor, " parameters"],
+        mixture: Float[Tensor, " corners"] | None,
+    ) -> tuple[Float[Tensor, ""], Any]:
+        """Write the gradient of the mean loss at `theta` into `out`; return loss and output.
 
         Args:
-            theta: (D,) parameters.
+            theta: parameters of the point.
             inputs: a preprocessed batch.
             labels: its labels.
             loss_function: maps the model's output and labels to a scalar.
-            out: (D,) receives dL/dtheta.
-            mixture: (4,) weights of the corners at the point, for the buffers between them.
-
-        Returns:
-            The loss, detached, and the model's output.
+            out: receives dL/dtheta.
+            mixture: weights of the corners at the point, for buffers that differ between points.
         """
         # The module's tensors become views of `theta`, its gradients views of `out`: the
         # backward pass adds each gradient to its piece while it is in the cache, and frees it.
         # (The gradient of one sliced vector would be a sum of as many full vectors as pieces.)
         pieces, gradients = self._layout.views(theta), self._layout.views(out.zero_())
         for name, tensor in self._constant.items():
-            tensor.data = pieces[name].to(tensor.dtype)  # the model's own, not the vector's
+            # The model's dtype, not the vector's.
+            tensor.data = pieces[name].to(tensor.dtype, copy=name in self._misaligned)
         for name, parameter in self._trainable.items():
-            parameter.data = pieces[name].to(parameter.dtype)
-            parameter.grad = gradients[name].to(parameter.dtype)
-        if self._buffers:
+            copy = name in self._misaligned
+            parameter.data = pieces[name].to(parameter.dtype, copy=copy)
+            parameter.grad = gradients[name].to(parameter.dtype, copy=copy)
+        if mixture is not None and self._buffers:
             values = self._chosen.at(mixture, {})
             for name, buffer in self._buffers.items():
                 buffer.copy_(values[name])
@@ -125,7 +131,8 @@ class BoundModel:
             loss = loss_function(output, labels)
         loss.backward(inputs=list(self._trainable.values()))
         for name, parameter in self._trainable.items():
-            if parameter.dtype != out.dtype and parameter.grad is not None:  # no view
+            is_view = parameter.dtype == out.dtype and name not in self._misaligned
+            if not is_view and parameter.grad is not None:
                 gradients[name].copy_(parameter.grad)
         return loss.detach(), output
 
@@ -135,9 +142,6 @@ def _coordinates(surface: BezierSurface, module: nn.Module) -> tuple[set[str], d
 
     What it trains is a coordinate even where all corners share it; what it ties is one tensor even
     where files hold it twice, and what it doesn't tie is two, even where the corners do.
-
-    Raises:
-        InputError: if it ties tensors that differ in a corner.
     """
     layout, shared = surface.layout, surface.buffers.shared
     parameters = dict(module.named_parameters(remove_duplicate=False))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from fourfold.data.batches import Augment, Preprocess, as_input, to_device, to_float
@@ -16,7 +17,8 @@ from fourfold.seeds import make_generator
 from fourfold.surfaces.basis import surface_basis
 from fourfold.surfaces.modules import check_trainable
 from fourfold.surfaces.surface import BezierSurface
-from fourfold.training.bound_model import BoundModel
+from fourfold.training.bound_model import ALIGNMENT, BoundModel
+from fourfold.training.cuda_graph import Recorded
 from fourfold.training.loop import Loop, OnStep
 from fourfold.training.schedule import check_training_settings, learning_rate
 from fourfold.training.snapshots import Snapshots
@@ -28,7 +30,8 @@ _BLOCK = {"cpu": 1 << 16}
 # Names a fit's random streams: a corner trained with the seed of the fit must not share them.
 _PURPOSE = "fit/"
 
-Sampler = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+Coordinates = tuple[Float[Tensor, " points"], Float[Tensor, " points"]]
+Sampler = Callable[[int, torch.Generator], Coordinates]
 
 
 def fit(
@@ -53,6 +56,7 @@ def fit(
     schedule: str = "cosine",
     precision: str = "float32",
     compile: bool = False,
+    cuda_graph: bool = False,
     augment: Augment | None = None,
     preprocess: Preprocess = to_float,
     loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
@@ -93,22 +97,16 @@ def fit(
         weight_decay: of the point.
         clip_norm: largest norm of a point's gradient, None for no limit.
         warmup: fraction of the steps of a phase with a linearly rising learning rate.
-        schedule: `cosine` (to 0) or `constant`.
-        precision: `float32`, `tf32` or `bfloat16`, of the passes; control points stay float32.
-        compile: run the network through `torch.compile`; the first steps then take up to minutes.
-        augment: maps a batch of images and a generator to an augmented batch.
-        preprocess: maps a batch of images to the model's input.
+        schedule, precision, compile, cuda_graph, augment, preprocess, snapshots: as in `train`.
         loss_function: maps the model's output and labels to a mean over the batch. The column
             accuracy is NaN where the labels are no class indices.
         device: where to fit; by default where the images are.
-        snapshots: where to save the state at intervals, and to continue from if one is there.
         on_step: progress report, called with (step, steps, loss, images seen).
 
     Returns:
         One row per epoch: epoch, step, split, nll, accuracy, learning_rate, images_seen, wall_s.
 
     Raises:
-        InputError: if a setting is impossible or the model is of another architecture.
         DivergenceError: if the loss of an epoch or a control point is not finite.
     """
     if not surface.free_rows:
@@ -141,7 +139,7 @@ def fit(
     descend = SurfaceStep(
         surface, model, points_per_step, device=device, optimizer=optimizer, momentum=momentum,
         betas=betas, weight_decay=weight_decay, clip_norm=clip_norm, objective=objective,
-        precision=precision, compile=compile,
+        precision=precision, compile=compile, cuda_graph=cuda_graph,
     )  # fmt: skip
     drawing = make_generator(seed, f"{_PURPOSE}points")
     loop = Loop(
@@ -152,17 +150,12 @@ def fit(
     )  # fmt: skip
     boundary_steps = boundary_epochs * (len(train_images) // batch_size)
     for inputs, target in loop.batches():
+        draw, first, last = draw_surface, boundary_steps, loop.steps
         if loop.step < boundary_steps:
-            draw, phase_start, phase_steps = _draw_boundary, 0, boundary_steps
-        else:
-            draw, phase_start, phase_steps = (
-                draw_surface,
-                boundary_steps,
-                loop.steps - boundary_steps,
-            )
-        if loop.step == phase_start:
+            draw, first, last = _draw_boundary, 0, boundary_steps
+        if loop.step == first:
             descend.restart()
-        rate = learning_rate(loop.step - phase_start, phase_steps, lr, warmup, schedule)
+        rate = learning_rate(loop.step - first, last - first, lr, warmup, schedule)
         u, v = draw(points_per_step, drawing)
         loop.finish_step(*descend(u, v, inputs, target, rate), rate)
     surface.control_points = surface.control_points.cpu()
@@ -196,6 +189,7 @@ class SurfaceStep:
         objective: Objective | None = None,
         precision: str = "float32",
         compile: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         """Move the control points to `device` and bind a copy of `model` to them; see `fit`."""
         descent_class = _choose(_OPTIMIZERS, "optimizer", optimizer)
@@ -204,10 +198,15 @@ class SurfaceStep:
         self._surface, self._device = surface, device
         self._clip_norm = clip_norm
         self._objective = objective or Objective((), 0)
-        self._theta = torch.empty(
-            points, surface.dimension, dtype=surface.layout.dtype, device=device
-        )
-        self._gradient = torch.empty_like(self._theta)
+        self._theta, self._gradient = (_rows(surface, points) for _ in range(2))
+        self._passes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = self._gradients
+        if cuda_graph and device.type == "cuda":
+            if self._bound.has_moving_buffers:
+                raise InputError(
+                    "cuda_graph is True, but buffers of the model differ from point to point, "
+                    "which a recorded step can't do; pass cuda_graph=False."
+                )
+            self._passes = Recorded(self._gradients)
         self._descent = descent_class(
             surface, momentum, betas, weight_decay, self._bound.constant_columns
         )
@@ -217,12 +216,17 @@ class SurfaceStep:
         self._descent.restart()
 
     def __call__(
-        self, u: Tensor, v: Tensor, inputs: Tensor, labels: Tensor, rate: float
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        u: Float[Tensor, " points"],
+        v: Float[Tensor, " points"],
+        inputs: Tensor,
+        labels: Shaped[Tensor, "images ..."],
+        rate: float,
+    ) -> tuple[Float[Tensor, ""], Shaped[Tensor, ""]]:
         """Move the free control points by one step; nothing waits for the device.
 
         Args:
-            u, v: (points,) coordinates, on the CPU.
+            u, v: coordinates, on the CPU.
             inputs: a preprocessed batch; each point gets an equal share of it.
             labels: its labels.
             rate: learning rate.
@@ -230,22 +234,29 @@ class SurfaceStep:
         Returns:
             The mean loss over the points and the number of right predictions, before the step.
         """
-        theta, gradient = self._theta, self._gradient
-        weights = to_device(self._surface.weights(u, v), self._device)
-        mixtures = surface_basis((1, 1), u, v)
-        torch.mm(weights, self._surface.control_points, out=theta)
+        weights = self._surface.weights(u, v)
+        share = (weights[:, list(self._surface.free_rows)] / len(weights)).T.contiguous()
+        self._mixtures = surface_basis((1, 1), u, v) if self._bound.has_moving_buffers else None
+        torch.mm(to_device(weights, self._device), self._surface.control_points, out=self._theta)
+        loss, correct = self._passes(inputs, labels)
+        self._descent.step(to_device(share, self._device), self._theta, self._gradient, rate)
+        return loss.clone(), correct.clone()
+
+    def _gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the gradient at each point; return mean loss and number of right predictions."""
+        theta, gradient, mixtures = self._theta, self._gradient, self._mixtures
         shares = zip(inputs.chunk(len(theta)), labels.chunk(len(theta)), strict=True)
         losses, correct = [], []
         for i, (x, y) in enumerate(shares):
+            mixture = None if mixtures is None else mixtures[i]
             loss, output = self._bound.gradient(
-                theta[i], x, y, self._objective.loss, out=gradient[i], mixture=mixtures[i]
+                theta[i], x, y, self._objective.loss, out=gradient[i], mixture=mixture
             )
             losses.append(loss)
             correct.append(self._objective.correct(output, y))
         if self._clip_norm is not None:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient.mul_((self._clip_norm / (norm + 1e-6)).clamp(max=1))
-        self._descent.step(weights, theta, gradient, rate)
         return torch.stack(losses).mean(), torch.stack(correct).sum()
 
     def state(self) -> dict[str, Any]:
@@ -264,15 +275,24 @@ class SurfaceStep:
         self._descent.steps = state["steps"]
 
 
+def _rows(surface: BezierSurface, points: int) -> Float[Tensor, "points parameters"]:
+    """Return an empty matrix whose rows begin at aligned addresses on a GPU."""
+    like, numbers = surface.control_points, surface.dimension
+    if like.is_cuda:
+        multiple = ALIGNMENT // like.element_size()
+        numbers = -(-numbers // multiple) * multiple
+    return like.new_empty(points, numbers)[:, : surface.dimension]
+
+
 # --- points of a step -----------------------------------------------------------------------------
 
 
-def _draw_uniform(points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _draw_uniform(points: int, generator: torch.Generator) -> Coordinates:
     u, v = torch.rand(2, points, generator=generator, dtype=torch.float64)
     return u, v
 
 
-def _draw_latin_hypercube(points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _draw_latin_hypercube(points: int, generator: torch.Generator) -> Coordinates:
     """Draw one point in each of `points` equal strata of u, and likewise of v."""
     jitter = torch.rand(2, points, generator=generator, dtype=torch.float64)
     strata = torch.stack([torch.randperm(points, generator=generator) for _ in range(2)])
@@ -280,7 +300,7 @@ def _draw_latin_hypercube(points: int, generator: torch.Generator) -> tuple[Tens
     return u, v
 
 
-def _draw_boundary(points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _draw_boundary(points: int, generator: torch.Generator) -> Coordinates:
     """Draw points on the perimeter, one in each of `points` equal strata of it."""
     shift = torch.rand(points, generator=generator, dtype=torch.float64)
     offset = torch.rand(1, generator=generator, dtype=torch.float64)
@@ -305,9 +325,9 @@ class _Block(NamedTuple):
     """Some columns of the control-point matrix in one step; all but the first are views."""
 
     columns: slice
-    rows: list[Tensor]  # the free control points, each (columns,)
-    theta: Tensor  # (points, columns)
-    gradient: Tensor  # (points, columns)
+    rows: list[Float[Tensor, " columns"]]  # the free control points
+    theta: Float[Tensor, "points columns"]
+    gradient: Float[Tensor, "points columns"]
 
 
 class _Descent(ABC):
@@ -342,15 +362,22 @@ class _Descent(ABC):
         ]
 
     def restart(self) -> None:
-        """Forget all steps so far."""
         self.steps = 0
         for state in self.states:
             state.zero_()
 
-    def step(self, weights: Tensor, theta: Tensor, gradient: Tensor, rate: float) -> None:
-        """Do one step from the points' parameters and gradients, both (c, D)."""
+    def step(
+        self,
+        share: Float[Tensor, "free points"],
+        theta: Float[Tensor, "points parameters"],
+        gradient: Float[Tensor, "points parameters"],
+        rate: float,
+    ) -> None:
+        """Do one step from the points' parameters, which are used up, and gradients.
+
+        `share` is the weights of the free control points divided by the number of points.
+        """
         self.steps += 1
-        share = (weights[:, self.free] / len(weights)).T.contiguous()  # (free, c)
         for columns in self.constant_columns:  # no gradient there, and no decay either
             theta[:, columns] = 0
         for block in self.blocks:
@@ -359,8 +386,8 @@ class _Descent(ABC):
             self.update(part, share, rate)
 
     @abstractmethod
-    def update(self, block: _Block, share: Tensor, rate: float) -> None:
-        """Move one block of columns; `share` is (free control points, points)."""
+    def update(self, block: _Block, share: Float[Tensor, "free points"], rate: float) -> None:
+        """Move one block of columns, each row by its share of the points' gradients."""
 
 
 class _SGD(_Descent):
@@ -368,7 +395,7 @@ class _SGD(_Descent):
 
     moments = 1
 
-    def update(self, block: _Block, share: Tensor, rate: float) -> None:
+    def update(self, block: _Block, share: Float[Tensor, "free points"], rate: float) -> None:
         if self.weight_decay:
             block.gradient.add_(block.theta, alpha=self.weight_decay)
         velocity = self.states[0][:, block.columns]
@@ -388,7 +415,7 @@ class _AdamW(_Descent):
 
     moments = 2
 
-    def update(self, block: _Block, share: Tensor, rate: float) -> None:
+    def update(self, block: _Block, share: Float[Tensor, "free points"], rate: float) -> None:
         beta1, beta2 = self.betas
         direction = share @ block.gradient
         mean, square = (state[:, block.columns] for state in self.states)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from fourfold.data.batches import Augment, Preprocess, shuffled_batches, to_float
@@ -96,14 +97,10 @@ class Loop:
                 yield from self._epoch_batches()
                 self._finish_epoch()
 
-    def finish_step(self, loss: Tensor, correct: Tensor, rate: float) -> None:
-        """Count a step.
-
-        Args:
-            loss: mean loss of the batch, on the device.
-            correct: number of right predictions, on the device.
-            rate: learning rate of the step.
-        """
+    def finish_step(
+        self, loss: Float[Tensor, ""], correct: Shaped[Tensor, ""], rate: float
+    ) -> None:
+        """Count a step: mean loss and number of right predictions of its batch, on the device."""
         self._mean.add(loss, correct, self._batch_size)
         self.step += 1
         self._rate = rate
@@ -141,8 +138,6 @@ class Loop:
         self._order_before_epoch = self._streams["order"].get_state()
         self._save_if_due()
 
-    # --- snapshots ---
-
     def _save_if_due(self) -> None:
         if self._snapshots is not None and self._snapshots.is_due():
             self._snapshots.save(self._state())
@@ -174,22 +169,18 @@ class Loop:
         torch.set_rng_state(state["stream/cpu"])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["stream/cuda"], self._device)
-        prefix = "target/"
-        self._target.restore(
-            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        )
+        parts = ((name.partition("/"), value) for name, value in state.items())
+        self._target.restore({rest: value for (part, _, rest), value in parts if part == "target"})
 
 
 class _RunningMean:
     """Mean loss and accuracy over the batches of an epoch, kept on the device."""
 
     def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)
-        self.correct = torch.zeros((), device=device)
-        self.batches = 0
-        self.images = 0
+        self.loss, self.correct = (torch.zeros((), device=device) for _ in range(2))
+        self.batches = self.images = 0
 
-    def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
+    def add(self, loss: Float[Tensor, ""], correct: Shaped[Tensor, ""], images: int) -> None:
         self.loss += loss
         self.correct += correct
         self.batches += 1

@@ -36,41 +36,27 @@ def check_training_settings(
     warmup: float,
     schedule: str,
 ) -> None:
-    """Refuse settings that no training can run with.
-
-    Raises:
-        InputError: naming the setting, its value and what is allowed.
-    """
+    """Refuse settings that no training can run with; `n` is the number of images."""
     if n == 0:
         raise InputError("there are no training images; the split is empty.")
-    if epochs < 0:
-        raise InputError(f"epochs is {epochs}; it must be 0 or more.")
-    if not (math.isfinite(lr) and lr > 0):
-        raise InputError(f"lr is {lr}; it must be a positive number.")
-    if not 1 <= batch_size <= n:
-        raise InputError(f"batch_size is {batch_size}; it must be from 1 to {n}, the images given.")
-    if not 0 <= momentum < 1:
-        raise InputError(f"momentum is {momentum}; it must lie in [0, 1).")
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise InputError(f"betas is {betas}; give two numbers in [0, 1).")
-    if not (math.isfinite(weight_decay) and weight_decay >= 0):
-        raise InputError(f"weight_decay is {weight_decay}; it must be 0 or more.")
-    if clip_norm is not None and not clip_norm > 0:
-        raise InputError(f"clip_norm is {clip_norm}; it must be positive, or None for no limit.")
-    if not 0 <= warmup < 1:
-        raise InputError(f"warmup is {warmup}; it is a fraction of the steps, in [0, 1).")
-    if schedule not in SCHEDULES:
-        raise InputError(f"schedule is {schedule!r}; choose one of {', '.join(SCHEDULES)}.")
+    betas_are_allowed = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+    for name, value, is_allowed, allowed in (
+        ("epochs", epochs, epochs >= 0, "0 or more"),
+        ("lr", lr, 0 < lr < math.inf, "a positive number"),
+        ("batch_size", batch_size, 1 <= batch_size <= n, f"from 1 to {n}, the images given"),
+        ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
+        ("betas", betas, betas_are_allowed, "two numbers in [0, 1)"),
+        ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "0 or more"),
+        ("clip_norm", clip_norm, clip_norm is None or clip_norm > 0, "positive, or None"),
+        ("warmup", warmup, 0 <= warmup < 1, "a fraction of the steps, in [0, 1)"),
+        ("schedule", schedule, schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+    ):
+        if not is_allowed:
+            raise InputError(f"{name} is {value!r}; it must be {allowed}.")
 
 
 def kept_epochs(epochs: int, fractions: Sequence[float]) -> list[int]:
-    """Return the epochs after which a network is kept, from fractions of the run.
-
-    Raises:
-        InputError: if a fraction is not in (0, 1], or two are the same epoch.
-    """
-    if epochs < 0:
-        raise InputError(f"epochs is {epochs}; it must be 0 or more.")
+    """Return the epochs after which a network is kept, from fractions of the run."""
     if not all(0 < fraction <= 1 for fraction in fractions):
         raise InputError(f"keep is {list(fractions)}; give fractions of the run, in (0, 1].")
     kept = [max(1, round(fraction * epochs)) for fraction in fractions]

@@ -11,6 +11,7 @@ from fourfold.data.inputs import Objective, as_tensor
 from fourfold.errors import InputError
 from fourfold.evaluation.precision import check_precision, compute_precision
 from fourfold.surfaces.modules import check_trainable
+from fourfold.training.cuda_graph import Recorded
 from fourfold.training.loop import Loop, OnStep
 from fourfold.training.schedule import check_training_settings, learning_rate
 from fourfold.training.snapshots import Snapshots
@@ -34,6 +35,7 @@ def train(
     schedule: str = "cosine",
     precision: str = "float32",
     compile: bool = False,
+    cuda_graph: bool = False,
     augment: Augment | None = None,
     preprocess: Preprocess = to_float,
     snapshots: Snapshots | None = None,
@@ -60,6 +62,7 @@ def train(
         schedule: `cosine` (to 0) or `constant`.
         precision: `float32`, `tf32` or `bfloat16`, of the passes; parameters stay float32.
         compile: run the network through `torch.compile`; the first steps then take up to minutes.
+        cuda_graph: on a GPU, launch the passes of a step at once; see `Recorded`.
         augment: maps a batch of `images` and a generator to an augmented batch.
         preprocess: maps a batch of `images` to the model's input.
         snapshots: where to save the state at intervals, and to continue from if one is there.
@@ -71,7 +74,6 @@ def train(
         means over the epoch's augmented batches).
 
     Raises:
-        InputError: if a setting is impossible.
         DivergenceError: if the loss of an epoch is not finite.
     """
     images = as_tensor(images, "images")
@@ -84,7 +86,9 @@ def train(
     check_precision(precision)
     check_trainable(model, batch_size, "batch_size is 1")
     parameters = [p for p in model.parameters() if p.requires_grad]
-    descent = _make_optimizer(optimizer, parameters, lr, momentum, betas, weight_decay)
+    descent = _make_optimizer(
+        optimizer, parameters, momentum, betas, lr=lr, weight_decay=weight_decay
+    )
 
     def finish_epoch(epoch: int) -> None:
         if on_epoch is not None:
@@ -103,20 +107,27 @@ def train(
         on_epoch=finish_epoch,
     )  # fmt: skip
     forward = torch.compile(model) if compile else model
-    model.train()
-    for inputs, target in loop.batches():
-        rate = learning_rate(loop.step, loop.steps, lr, warmup, schedule)
-        for group in descent.param_groups:
-            group["lr"] = rate
-        with compute_precision(precision, images.device):
+
+    def passes(inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        with compute_precision(precision, device):
             output = forward(inputs)
             loss = objective.loss(output, target)
         descent.zero_grad(set_to_none=True)
         loss.backward()
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
+        return loss.detach(), objective.correct(output, target)
+
+    is_recorded = cuda_graph and device.type == "cuda"
+    step = Recorded(passes, changed=model.buffers()) if is_recorded else passes
+    model.train()
+    for inputs, target in loop.batches():
+        rate = learning_rate(loop.step, loop.steps, lr, warmup, schedule)
+        for group in descent.param_groups:
+            group["lr"] = rate
+        loss, correct = step(inputs, target)
         descent.step()
-        loop.finish_step(loss.detach(), objective.correct(output, target), rate)
+        loop.finish_step(loss, correct, rate)
     return loop.rows
 
 
@@ -156,16 +167,17 @@ class _Training:
 def _make_optimizer(
     name: str,
     parameters: list[nn.Parameter],
-    lr: float,
     momentum: float,
     betas: tuple[float, float],
-    weight_decay: float,
+    **settings: Any,
 ) -> torch.optim.Optimizer:
-    common: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
     # One kernel for all parameters; SGD gains little from it on a CPU.
     if name == "sgd":
-        common |= {"momentum": momentum, "nesterov": momentum > 0}
-        return torch.optim.SGD(parameters, fused=parameters[0].is_cuda or None, **common)
+        fused = parameters[0].is_cuda or None
+        nesterov = momentum > 0
+        return torch.optim.SGD(
+            parameters, momentum=momentum, nesterov=nesterov, fused=fused, **settings
+        )
     if name == "adamw":
-        return torch.optim.AdamW(parameters, betas=(betas[0], betas[1]), fused=True, **common)
+        return torch.optim.AdamW(parameters, betas=(betas[0], betas[1]), fused=True, **settings)
     raise InputError(f"optimizer is {name!r}; choose sgd or adamw.")

@@ -1,9 +1,8 @@
 """Encoded image files to one uint8 tensor of RGB images."""
 
-import contextlib
 import io
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,127 +18,60 @@ _WANTED = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000
 _FORMAT_OF = Image.registered_extensions()
 FORMATS = tuple(name for name in _WANTED if name in _FORMAT_OF.values())
 SUFFIXES = sorted(suffix for suffix, name in _FORMAT_OF.items() if name in FORMATS)
-MAX_SIZE = 4096  # pixels along a side of a resized image
-_DEEP_MODES = ("I", "F")  # 32 and 16 bits per channel; Pillow would cut them off at 255
-_CHUNK_IMAGES, _CHUNK_BYTES = 256, 64_000_000  # encoded images in memory at a time
+_CHUNK = 64  # encoded images in memory at a time
 
 
 def decode_images(
-    encoded: Iterable[tuple[str, bytes]],
-    count: int,
-    size: int | None = None,
-    threads: int = 1,
+    encoded: Iterator[tuple[str, bytes]], count: int, size: int | None = None, threads: int = 1
 ) -> Tensor:
     """Decode images of equal size into (count, 3, height, width) uint8.
-
-    The first image decides the size of all, unless `size` is given. The result does not depend on
-    the number of threads.
 
     Args:
         encoded: `count` pairs: where the image is (for messages), and the bytes of its file.
         count: number of images.
-        size: pixels; if given, each image is cut to its central square and resized to this. None
-            leaves the images as they are.
+        size: pixels; if given, each image is cut to its central square and resized to this.
         threads: decoded at the same time; Pillow decodes outside Python's global lock.
-
-    Raises:
-        InputError: naming the place, if an image can't be decoded or has another size.
     """
-    if size is not None and not 1 <= size <= MAX_SIZE:
-        raise InputError(f"source.size is {size}; it must be from 1 to {MAX_SIZE} pixels.")
-    remaining = iter(encoded)
-    first = next(remaining)
-    pixels = _decode(*first, size, None)
-    expected = pixels.shape[1::-1]
-    images = _allocate(count, pixels.shape)
-    images[0] = pixels.transpose(2, 0, 1)
+    first = next(encoded)
+    height, width, _ = _decode(*first, size).shape
+    images = np.empty((count, 3, height, width), np.uint8)
 
-    def decode_into(row: int, one: tuple[str, bytes]) -> None:
-        images[row] = _decode(*one, size, expected).transpose(2, 0, 1)
+    def decode_into(numbered: tuple[int, tuple[str, bytes]]) -> None:
+        row, (where, file) = numbered
+        pixels = _decode(where, file, size)
+        if pixels.shape != (height, width, 3):
+            raise InputError(
+                f"{where}: the image has {pixels.shape[1]} x {pixels.shape[0]} pixels, the first "
+                f"one {width} x {height}; all must be equal. Remove it, or let the source resize "
+                "all images (setting `size`)."
+            )
+        images[row] = pixels.transpose(2, 0, 1)
 
+    remaining = zip(range(count), itertools.chain([first], encoded), strict=True)
     with ThreadPoolExecutor(threads) as pool:
-        start = 1
-        for chunk in _chunks(remaining):
+        while chunk := list(itertools.islice(remaining, _CHUNK)):
             # The results are taken in order, so that the first bad row is named, not any of them.
-            for _ in pool.map(decode_into, itertools.count(start), chunk):
-                pass
-            start += len(chunk)
-    assert start == count, f"{start} images came, {count} were announced"
+            list(pool.map(decode_into, chunk))
     return torch.from_numpy(images)
 
 
-def _allocate(count: int, shape: tuple[int, int, int]) -> np.ndarray:
-    height, width, channels = shape
+def _decode(where: str, encoded: bytes, size: int | None) -> np.ndarray:
+    """Return one image as (height, width, 3) uint8."""
     try:
-        return np.empty((count, channels, height, width), np.uint8)
-    except MemoryError as error:
-        raise InputError(
-            f"{count} images of {width} x {height} pixels need "
-            f"{count * height * width * channels / 1e9:.0f} GB of memory, more than there is; "
-            "let the source resize them to a smaller `size`."
-        ) from error
-
-
-def _chunks(items: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    chunk, size = [], 0
-    for item in items:
-        chunk.append(item)
-        size += len(item[1])
-        if len(chunk) == _CHUNK_IMAGES or size >= _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    yield chunk
-
-
-def _decode(
-    where: str, encoded: bytes, size: int | None, expected: tuple[int, int] | None
-) -> np.ndarray:
-    """Return one image as (height, width, 3) uint8; `expected` is (width, height)."""
-    with _pillow(where, encoded):
         image: Image.Image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-    _check_header(where, image, size, expected)
-    with _pillow(where, encoded):
+        if image.mode.split(";")[0] in ("I", "F"):  # Pillow would cut them off at 255
+            raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
         image.load()
         image = _to_rgb(image)
-    return np.asarray(image if size is None else _resize(image, size))
-
-
-@contextlib.contextmanager
-def _pillow(where: str, encoded: bytes) -> Iterator[None]:
-    """Turn what Pillow raises into a message; for calls of Pillow alone."""
-    try:
-        yield
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(
-            f"{where}: the image is refused before it is decoded ({error}) Make it smaller."
-        ) from error
     except Exception as error:  # damaged files end in errors of many kinds, SyntaxError among them
         # Pillow names the buffer that it reads from, which says nothing to anybody.
-        reason = str(error).partition(" <_io.BytesIO")[0] or type(error).__name__
+        reason = str(error).partition(" <_io.BytesIO")[0].rstrip(".") or type(error).__name__
         raise InputError(
             f"{where}: the image can't be decoded ({reason}; {len(encoded):,} bytes); allowed are "
-            f"complete files in the formats {', '.join(FORMATS)}. Replace or remove it."
+            f"complete files in the formats {', '.join(FORMATS)}, of 8 bits per channel and up to "
+            f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. Replace or remove it."
         ) from error
-
-
-def _check_header(
-    where: str,
-    image: Image.Image,
-    size: int | None,
-    expected: tuple[int, int] | None,
-) -> None:
-    """Refuse an image by what its header declares, before its pixels are decoded."""
-    if size is None and expected is not None and image.size != expected:
-        raise InputError(
-            f"{where}: the image has {image.width} x {image.height} pixels, the first one "
-            f"{expected[0]} x {expected[1]}; all must be equal. Remove it, or let the source "
-            "resize all images (setting `size`)."
-        )
-    if image.mode.split(";")[0] in _DEEP_MODES:
-        raise InputError(
-            f"{where}: the image has more than 8 bits per channel (Pillow's mode {image.mode}); "
-            "save it with 8."
-        )
+    return np.asarray(image if size is None else _resize(image, size))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -147,7 +79,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")
 
 
 def _resize(image: Image.Image, size: int) -> Image.Image:

@@ -18,11 +18,11 @@ def download(url: str, archive: Path, md5: str) -> None:
     """Download `archive`, which is not there until its MD5 has turned out to be the published one.
 
     What a killed download of the same kind of file has left in the folder is removed.
-
-    Raises:
-        InputError: if the server can't be reached or sends something else.
     """
-    _remove_unfinished(archive)
+    for left in archive.parent.glob(f".unfinished-*{archive.suffix}"):
+        with contextlib.suppress(OSError), left.open("rb+") as file:  # a living one has locked it
+            _lock(file)
+            left.unlink()
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with atomic_path(archive) as temporary, temporary.open("wb") as file:
@@ -43,14 +43,6 @@ def download(url: str, archive: Path, md5: str) -> None:
             f"{url} can't be downloaded to {archive} ({error}); try again, or put the archive "
             "there by hand."
         ) from error
-
-
-def _remove_unfinished(archive: Path) -> None:
-    """Remove the temporary files of dead processes: those of living ones are locked."""
-    for path in archive.parent.glob(f".unfinished-*{archive.suffix}"):
-        with contextlib.suppress(OSError), path.open("rb+") as file:
-            _lock(file)
-            path.unlink()
 
 
 def _lock(file: BinaryIO) -> None:

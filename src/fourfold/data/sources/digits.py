@@ -9,13 +9,9 @@ from fourfold.data.sources._source import Source
 
 
 def read_digits(folder: Path, threads: int) -> Source:
-    """Read the 1,797 handwritten digits (8x8, grey) that come with scikit-learn.
+    """Read the 1,797 handwritten digits (8x8, grey) of scikit-learn; no file, no thread is needed.
 
     Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
-
-    Args:
-        folder: not used; nothing is read from the data folder.
-        threads: not used.
     """
     from sklearn.datasets import load_digits
 

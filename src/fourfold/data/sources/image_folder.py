@@ -27,13 +27,10 @@ def read_image_folder(
 
     Args:
         folder: where relative paths are looked up.
-        threads: decode the images.
+        threads: see `decode_images`, as for `size`.
         train: folder of the class folders.
-        test: folder of the published test set, with the same classes; None if there is none.
-        size: pixels; see `decode_images`.
-
-    Raises:
-        InputError: naming the folder or the file, if anything can't be used.
+        test: the same of the published test set; None if there is none.
+        size: of the images.
     """
     classes = _class_names(folder / train)
     if test is not None and (others := _class_names(folder / test)) != classes:
@@ -50,33 +47,28 @@ def read_image_folder(
     return Source(names, images, labels, published, tuple(remarks))
 
 
-def read_files(paths: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of every file."""
-    for path in paths:
-        yield str(path), path.read_bytes()
-
-
 def _class_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise InputError(
             f"no folder at {folder}; source.train and source.test name folders of class folders, "
             "absolute or below the data folder (data_folder in params.yaml, or FOURFOLD_DATA)."
         )
-    inside = {path.name: _visible(path) for path in _visible(folder)[0]}
-    if not inside:
+    classes, _ = _visible(folder)
+    if not classes:
         raise InputError(f"{folder} has no folders; it must have one folder of images per class.")
-    _check_no_splits(folder, inside)
-    return sorted(inside, key=os.fsencode)  # the same order in every locale
+    _check_no_splits(folder, classes)
+    return sorted((path.name for path in classes), key=os.fsencode)  # the same in every locale
 
 
-def _check_no_splits(folder: Path, inside: dict[str, tuple[list[Path], list[Path]]]) -> None:
+def _check_no_splits(folder: Path, classes: list[Path]) -> None:
     """Refuse class folders inside of folders that have no images: those are splits, not classes."""
-    below = {
-        name: {path.name for path in folders}
-        for name, (folders, files) in inside.items()
-        if folders and not any(map(_is_image, files))
-    }
-    splits = [name for name, names in below.items() if names & (inside.keys() - {name})]
+    below = {}
+    for path in classes:
+        folders, files = _visible(path)
+        if folders and not any(map(_is_image, files)):
+            below[path.name] = {one.name for one in folders}
+    names = {path.name for path in classes}
+    splits = [name for name in below if below[name] & (names - {name})]
     if not splits:
         splits = [name for name in below if name.lower() in _SPLIT_NAMES]
         if len(splits) < 2:
@@ -94,7 +86,8 @@ def _check_no_splits(folder: Path, inside: dict[str, tuple[list[Path], list[Path
 def _read(
     folder: Path, classes: list[str], size: int, threads: int, remarks: list[str]
 ) -> tuple[Tensor, Tensor]:
-    paths, labels = [], []
+    paths: list[Path] = []
+    labels: list[int] = []
     left_out = _visible(folder)[1]
     class_of: dict[Path, str] = {}
     for label, name in enumerate(classes):
@@ -114,16 +107,16 @@ def _read(
             f"{folder}: files left out: {len(left_out):,} (the first: {names}); they lie in no "
             f"class folder, lead nowhere, or don't end in {', '.join(SUFFIXES)}."
         )
-    images = decode_images(read_files(paths), len(paths), size, threads)
-    return images, torch.tensor(labels, dtype=torch.int64)
+    encoded = ((str(path), path.read_bytes()) for path in paths)
+    return decode_images(encoded, len(paths), size, threads), torch.tensor(labels)
 
 
 def _walk(folder: Path, name: str, class_of: dict[Path, str]) -> Iterator[Path]:
     """Yield the files of a class below a folder, each folder once, whatever links lead to it."""
     real = folder.resolve()
+    if class_of.get(real) == name:
+        return
     if real in class_of:
-        if class_of[real] == name:
-            return
         raise InputError(
             f"{real} belongs to two classes, {class_of[real]!r} and {name!r} (by {folder}); remove "
             "the link from one to the other."
@@ -137,12 +130,10 @@ def _walk(folder: Path, name: str, class_of: dict[Path, str]) -> Iterator[Path]:
 
 def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the folders and the files in a folder that are neither hidden nor the system's."""
-    folders: list[Path] = []
-    files: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        if path.name[0] != "." and path.name not in _SYSTEM:
-            (folders if path.is_dir() else files).append(path)
-    return folders, files
+    there = sorted(
+        path for path in folder.iterdir() if path.name[0] != "." and path.name not in _SYSTEM
+    )
+    return [p for p in there if p.is_dir()], [p for p in there if not p.is_dir()]
 
 
 def _is_image(path: Path) -> bool:

@@ -1,32 +1,37 @@
 """Parquet files of encoded images, in the layout of public data set hubs."""
 
 import glob
+import itertools
+import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from fourfold.data.sources._decode import decode_images
 from fourfold.data.sources._source import Source
 from fourfold.errors import InputError
-from fourfold.files.parquet import parsing, read_batches, read_footer
-from fourfold.files.reading import parse_json, require_file, shortened
+from fourfold.files.parquet import read_batches, read_footer
+from fourfold.files.reading import require_file, shortened
 
 # The first of these that a file has is taken, whatever other columns there are.
-IMAGE_COLUMNS = ("img", "image")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
-Label = str | bool | int
-_BINARY = (
-    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
-    pa.types.is_fixed_size_binary,
-)
-_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_USUAL = {
+    "image": ("img", "image"),
+    "label": ("label", "labels", "fine_label", "class", "target"),
+}
+_FITTING = {"image": ("images",), "label": ("texts", "true and false", "numbers")}
+_HOLDS = {
+    "image": "the bytes of image files, or structs with such `bytes`",
+    "label": "texts, true and false, or whole numbers",
+}
+_BINARY = (pa.binary(), pa.large_binary(), pa.binary_view())
+_TEXT = (pa.string(), pa.large_string(), pa.string_view())
 _SUFFIXES = (".parquet", ".parq", ".pq")
 # Words in the names of files of different splits.
 _SPLIT_NAMES = {
@@ -34,6 +39,7 @@ _SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+Label = str | bool | int
 
 
 def read_parquet(
@@ -55,50 +61,41 @@ def read_parquet(
 
     Args:
         folder: where relative paths are looked up.
-        threads: decode the images.
+        threads: see `decode_images`, as for `size`.
         train: path of a file, a pattern such as `data/train-*.parquet`, a folder of files, or a
             list of paths; files are taken in the order of the list, else sorted.
         test: the same of the published test set; None if there is none.
-        image_column: None takes the first of `IMAGE_COLUMNS`, else the only one that holds images.
-        label_column: None takes the first of `LABEL_COLUMNS`.
-        size: pixels; see `decode_images`.
-
-    Raises:
-        InputError: naming file and row, if anything in them can't be used.
+        image_column: None takes the first usual name, else the only column that holds images.
+        label_column: None takes the first usual name.
+        size: of the images.
     """
-    parts = [_open(find_files(folder, "train", train), image_column, label_column)]
-    if test is not None:
-        parts.append(_open(find_files(folder, "test", test), image_column, label_column))
-    if len({part.kind for part in parts}) > 1:
+    given = {"train": train} if test is None else {"train": train, "test": test}
+    columns = {"image": image_column, "label": label_column}
+    parts = [_open(_find_files(folder, key, files), columns) for key, files in given.items()]
+    first, last = parts[0], parts[-1]
+    if first.kind != last.kind or (first.names and last.names and first.names != last.names):
         raise InputError(
-            f"{parts[1].paths[0]}: {parts[1].label!r} holds {parts[1].kind}, but "
-            f"{parts[0].label!r} of {parts[0].paths[0]} {parts[0].kind}; write both alike."
+            f"{last.paths[0]} has {last}, but {first.paths[0]} has {first}; write both alike."
         )
-    values = [_read_labels(part) for part in parts]
-    classes, labels = _number(parts, values)
-    images = [
-        decode_images(_encoded(part, [len(one) for one in these]), len(rows), size, threads)
-        for part, these, rows in zip(parts, values, labels, strict=True)
+    labels = [_read_labels(part) for part in parts]
+    classes, positions = _number(first, labels)
+    read = [
+        (decode_images(_encoded(part), len(these), size, threads), these)
+        for part, these in zip(parts, positions, strict=True)
     ]
-    published_test = None if test is None else (images[1], labels[1])
-    return Source(classes, images[0], labels[0], published_test)
+    return Source(classes, *read[0], None if test is None else read[1])
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
-def find_files(folder: Path, key: str, given: str | list[str]) -> list[Path]:
+def _find_files(folder: Path, key: str, given: str | list[str]) -> list[Path]:
     """Return the files that `source.<key>` names, sorted unless it is a list.
 
-    Raises:
-        InputError: if there are none, if files of one set are missing, or if they are of several
-            splits. A list of paths is taken as it is.
+    Files that are a part of a set, or of several splits, are refused. A list is taken as it is.
     """
     if not isinstance(given, str):
-        paths = [folder / one for one in given]
-        if not paths or len(set(paths)) < len(paths):
-            raise InputError(f"source.{key} is {given}; list at least one file, and each once.")
-        return paths
+        return [folder / one for one in given]
     path = folder / given
     if path.is_file():
         _check_alone(path, key)
@@ -110,13 +107,11 @@ def find_files(folder: Path, key: str, given: str | list[str]) -> list[Path]:
         paths = [Path(one) for one in glob.iglob(str(pattern), recursive=True)]  # noqa: PTH207
     paths = sorted(one for one in paths if one.is_file())
     if not paths:
-        what = (
-            f"no file that ends in {' or '.join(_SUFFIXES)} in" if path.is_dir() else "no file at"
-        )
+        what = f"file that ends in {' or '.join(_SUFFIXES)} in" if path.is_dir() else "file at"
         raise InputError(
-            f"{what} {path}; source.train and source.test name Parquet files: a path, a pattern, a "
-            "folder of files, or a list of paths, absolute or below the data folder (data_folder "
-            "in params.yaml, or FOURFOLD_DATA)."
+            f"no {what} {path}; source.train and source.test name Parquet files: a path, a "
+            "pattern, a folder of files, or a list of paths, absolute or below the data folder "
+            "(data_folder in params.yaml, or FOURFOLD_DATA)."
         )
     _check_complete(paths, key)
     _check_one_split(paths, key)
@@ -129,13 +124,8 @@ def _check_alone(path: Path, key: str) -> None:
     if "-of-" in path.name or not number:
         return
     start = path.name[: number.start(1)]
-    like = re.compile(rf"{re.escape(start)}\d+")
-    others = [
-        one.name
-        for one in sorted(path.parent.iterdir())
-        if one.suffix == path.suffix and like.match(one.name) and one.name != path.name
-    ]
-    if others:
+    like = sorted(path.parent.glob(f"{glob.escape(start)}[0-9]*{path.suffix}"))
+    if others := [one.name for one in like if one != path]:
         raise InputError(
             f"source.{key} names {path} alone, but {len(others)} files of the same set lie beside "
             f"it ({', '.join(others[:3])}). Name the folder, a pattern ({start}*{path.suffix}) or "
@@ -145,17 +135,16 @@ def _check_alone(path: Path, key: str) -> None:
 
 def _check_complete(paths: list[Path], key: str) -> None:
     """Refuse a set of files whose names count more of them, such as train-00000-of-00002."""
-    sets: dict[tuple[Path, str, int], set[int]] = {}
+    sets: dict[tuple[Path, str, str], set[int]] = {}
     for path in paths:
         if match := re.match(r"(.*?)(\d+)-of-(\d+)", path.name):
-            name, number, count = match[1], int(match[2]), int(match[3])
-            sets.setdefault((path.parent, name, count), set()).add(number)
+            sets.setdefault((path.parent, match[1], match[3]), set()).add(int(match[2]))
     for (parent, name, count), numbers in sets.items():
-        if len(numbers) != count:
+        if len(numbers) != int(count):
             raise InputError(
-                f"source.{key} names {len(numbers)} of the {count} files {name}*-of-* in {parent}. "
-                f"Name the folder, a pattern ({name}*) or the list of all; a list is taken as it "
-                "is, so that it can leave some out."
+                f"source.{key} names {len(numbers)} of the {int(count)} files {name}*-of-* in "
+                f"{parent}. Name the folder, a pattern ({name}*) or the list of all; a list is "
+                "taken as it is, so that it can leave some out."
             )
 
 
@@ -183,92 +172,66 @@ class _Part:
     image: str  # names of columns
     label: str
     kind: str  # of the labels
-    class_names: list[str] | None
+    names: list[str] | None  # of the classes
+
+    def __str__(self) -> str:
+        names = f", classes {shortened(self.names)}" if self.names else ""
+        return f"columns {self.image!r} and {self.label!r} ({self.kind}{names})"
 
 
-def _open(paths: list[Path], image_column: str | None, label_column: str | None) -> _Part:
+def _open(paths: list[Path], columns: dict[str, str | None]) -> _Part:
     parts = []
     for path in paths:
         require_file(path, f"no file at {path}, which is listed in source.train or source.test.")
         schema, _ = read_footer(path)
-        image = _choose(path, schema, image_column, "image", IMAGE_COLUMNS, _holds_images)
-        label = _choose(path, schema, label_column, "label", LABEL_COLUMNS, _label_kind)
-        kind = _label_kind(schema.field(label).type)
+        image, label = (_choose(path, schema, what, given) for what, given in columns.items())
+        kind = _kind(schema.field(label).type)
         names = _published_names(schema, label) if kind == "numbers" else None
         parts.append(_Part(paths, image, label, kind, names))
         if parts[-1] != parts[0]:
             raise InputError(
-                f"{path} differs from {paths[0]} in its columns of images and labels: "
-                f"{_described(parts[-1])}, not {_described(parts[0])}; all files of one set must "
-                "have the same."
+                f"{path} differs from {paths[0]}: it has {parts[-1]}, not {parts[0]}; all files of "
+                "one set must have the same."
             )
     return parts[0]
 
 
-def _described(part: _Part) -> str:
-    names = f", classes {shortened(part.class_names)}" if part.class_names else ""
-    return f"{part.image!r} and {part.label!r} ({part.kind}{names})"
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values, whether each is stored once or where it occurs."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _holds_images(kind: pa.DataType) -> bool:
-    kind = _plain(kind)
-    if pa.types.is_struct(kind):
-        index = kind.get_field_index("bytes")
-        return index >= 0 and _holds_images(kind.field(index).type)
-    return any(is_kind(kind) for is_kind in _BINARY)
-
-
-def _label_kind(kind: pa.DataType) -> str:
-    """Return what a column of labels holds, nothing if they can't be labels."""
-    kind = _plain(kind)
-    if pa.types.is_boolean(kind):
+def _kind(column: pa.DataType) -> str:
+    """Return what a column can hold: images, or labels of some kind; nothing if neither."""
+    if pa.types.is_dictionary(column):
+        column = column.value_type
+    if pa.types.is_struct(column) and (index := column.get_field_index("bytes")) >= 0:
+        return "images" if _kind(column.field(index).type) == "images" else ""
+    if column in _BINARY or pa.types.is_fixed_size_binary(column):
+        return "images"
+    if pa.types.is_boolean(column):
         return "true and false"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if pa.types.is_integer(column) or pa.types.is_floating(column):
         return "numbers"
-    return "texts" if any(is_kind(kind) for is_kind in _TEXT) else ""
+    return "texts" if column in _TEXT else ""
 
 
-def _choose(
-    path: Path,
-    schema: pa.Schema,
-    given: str | None,
-    what: str,
-    usual: tuple[str, ...],
-    fits: Callable[[pa.DataType], object],
-) -> str:
+def _choose(path: Path, schema: pa.Schema, what: str, given: str | None) -> str:
     """Return the name of the image or label column."""
-    fitting = [field.name for field in schema if fits(field.type)]
-    there = [name for name in usual if name in schema.names]
-    if what == "image":  # `img` may well be a path; a label of a kind that can't be read is one
-        there.sort(key=lambda name: name not in fitting)
-    if given is not None:
-        name = given
-    elif there:
-        name = there[0]
-    elif what == "image" and len(fitting) == 1:
-        name = fitting[0]
-    else:
-        name = None
+    kinds = {field.name: _kind(field.type) for field in schema}
+    fitting = [name for name, kind in kinds.items() if kind in _FITTING[what]]
+    usual = [name for name in _USUAL[what] if name in kinds]
+    if what == "image":
+        # `img` may well be a path; a label of a kind that can't be read is one.
+        usual.sort(key=lambda name: name not in fitting)
+        usual += fitting if len(fitting) == 1 else []
+    name = given if given is not None else next(iter(usual), None)
     if name is None:
-        problem = f"no column has a usual name of {what}s ({', '.join(usual)})"
+        problem = f"no column has a usual name of {what}s ({', '.join(_USUAL[what])})"
     elif (count := schema.names.count(name)) != 1:
         problem = f"there are {count or 'no'} columns {name!r}"
     elif name not in fitting:
         problem = f"column {name!r} can't hold {what}s"
     else:
         return name
-    needed = {
-        "image": "the bytes of image files, or structs with such `bytes`",
-        "label": "texts, true and false, or whole numbers",
-    }
     found = ", ".join(f"{field.name} ({field.type})" for field in schema)
     raise InputError(
-        f"{path}: {problem}; the columns are {found}. Name one that holds {needed[what]} in "
+        f"{path}: {problem}; the columns are {found}. Name one that holds {_HOLDS[what]} in "
         f"source.{what}_column."
     )
 
@@ -276,112 +239,75 @@ def _choose(
 def _published_names(schema: pa.Schema, label: str) -> list[str] | None:
     text = (schema.metadata or {}).get(b"huggingface", b"")
     try:
-        names = parse_json(text)["info"]["features"][label]["names"]
+        return list(map(str, json.loads(text)["info"]["features"][label]["names"])) or None
     except (TypeError, KeyError, ValueError):
         return None
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return names if is_list and names else None
 
 
 # --- contents -------------------------------------------------------------------------------------
 
 
-def _values(column: pa.Array) -> pa.Array:
-    """Return the values of a dictionary where they occur, and the bytes of structs."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_struct(column.type):
-        return _values(pc.struct_field(column, "bytes"))
-    return column
-
-
-def _column(path: Path, name: str) -> Iterator[tuple[int, pa.Array]]:
-    """Yield pieces of a column with the row that each starts at."""
-    start = 0
+def _values(path: Path, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield place and value of every row of a column; of structs the bytes."""
+    rows = itertools.count()
     for batch in read_batches(path, [name]):
         # By name: Arrow reads `a.b` too where `a` is asked for.
-        with parsing(path):
-            column = _values(batch.column(name))
-        yield start, column
-        start += len(batch)
+        for value, row in zip(batch.column(name).to_pylist(), rows, strict=False):
+            yield f"{path}, row {row}", value["bytes"] if isinstance(value, dict) else value
 
 
-def _read_labels(part: _Part) -> list[list[Label]]:
-    """Return the labels of each file, as they are there."""
-    labels = []
+def _read_labels(part: _Part) -> list[tuple[str, Label]]:
+    """Return place and value of each label: a text, a boolean or an integer."""
+    labels: list[tuple[str, Label]] = []
     for path in part.paths:
-        these: list[Label] = []
-        for start, column in _column(path, part.label):
-            for row, value in enumerate(column.to_pylist(), start):
-                these.append(_check_label(value, f"{path}, row {row}: {part.label!r}"))
-        if not these:
+        before = len(labels)
+        for row, value in _values(path, part.label):
+            where = f"{row}: {part.label!r}"
+            labels.append((where, _check_label(value, where)))
+        if len(labels) == before:
             raise InputError(f"{path} has no rows; it must hold at least one image.")
-        if negative := [k for k, one in enumerate(these) if isinstance(one, int) and one < 0]:
-            raise InputError(
-                f"{path}, row {negative[0]}: {part.label!r} is {these[negative[0]]}, one of "
-                f"{len(negative):,} negative labels in {len(these):,} rows, which marks images "
-                "without a label. Leave those out, or number all classes from 0."
-            )
-        labels.append(these)
+    if negative := [one for one in labels if isinstance(one[1], int) and one[1] < 0]:
+        where, value = negative[0]
+        raise InputError(
+            f"{where} is {value}, one of {len(negative):,} negative labels in {len(labels):,} "
+            "rows, which marks images without a label. Leave those out, or number all classes "
+            "from 0."
+        )
     return labels
 
 
 def _check_label(value: Label | float | None, where: str) -> Label:
-    """Return a label as a text, a boolean or an integer."""
     value = value.strip() if isinstance(value, str) else value
     if value is None or value == "" or value != value:
         raise InputError(f"{where} is {value!r}; give every image a label, or remove the row.")
-    if isinstance(value, (str, bool, int)):
-        return value
-    if not value.is_integer():
+    if isinstance(value, float) and not value.is_integer():
         raise InputError(f"{where} is {value}; labels are whole numbers, texts, or true and false.")
-    return int(value)
+    return int(value) if isinstance(value, float) else value
 
 
-def _number(parts: list[_Part], labels: list[list[list[Label]]]) -> tuple[list[str], list[Tensor]]:
+def _number(train: _Part, labels: list[list[tuple[str, Label]]]) -> tuple[list[str], list[Tensor]]:
     """Return the names of the classes, and the labels of each part as positions in them."""
-    train = parts[0]
-    names = train.class_names
-    if names is not None:
-        position: dict[Label, int] = {k: k for k in range(len(names))}
+    if train.names is not None:
+        names, values = train.names, list[Label](range(len(train.names)))
         allowed = f"there are {len(names)} class names, so that labels are 0 to {len(names) - 1}"
     else:
-        values = sorted({value for one in labels[0] for value in one})
+        values = sorted({value for _, value in labels[0]})
         names = [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
-        position = {value: k for k, value in enumerate(values)}
         allowed = f"the {len(values)} classes are those of {train.paths[0]}: {shortened(names)}"
-    numbered = []
-    for part, files in zip(parts, labels, strict=True):
-        if part.class_names and train.class_names and part.class_names != names:
-            raise InputError(
-                f"{part.paths[0]}: the class names of {part.label!r} are {part.class_names}, those "
-                f"in {train.paths[0]} {names}; they must be equal."
-            )
-        for path, these in zip(part.paths, files, strict=True):
-            if unknown := [k for k, value in enumerate(these) if value not in position]:
+    position = {value: k for k, value in enumerate(values)}
+    for where, value in itertools.chain(*labels):
+        if value not in position:
+            raise InputError(f"{where} is {value!r}; {allowed}.")
+    return names, [torch.tensor([position[value] for _, value in these]) for these in labels]
+
+
+def _encoded(part: _Part) -> Iterator[tuple[str, bytes]]:
+    """Yield place and bytes of every image."""
+    for path in part.paths:
+        for where, value in _values(path, part.image):
+            if value is None:
                 raise InputError(
-                    f"{path}, row {unknown[0]}: {part.label!r} is {these[unknown[0]]!r}; {allowed}."
+                    f"{where}: the image in {part.image!r} is null; the files themselves must be "
+                    "in the column. Remove the row, or write its image into it."
                 )
-        numbered.append(torch.tensor([position[value] for one in files for value in one]))
-    return names, numbered
-
-
-def _encoded(part: _Part, rows: list[int]) -> Iterator[tuple[str, bytes]]:
-    """Yield place and bytes of every image, as many of each file as it has labels."""
-    for path, count in zip(part.paths, rows, strict=True):
-        end = 0
-        for start, column in _column(path, part.image):
-            end = start + len(column)
-            for row, value in enumerate(column, start):
-                where = f"{path}, row {row}"
-                if not value.is_valid:
-                    raise InputError(
-                        f"{where}: the image in {part.image!r} is null; the files themselves must "
-                        "be in the column. Remove the row, or write its image into it."
-                    )
-                if row < count:
-                    yield where, value.as_py()
-        if end != count:
-            raise InputError(
-                f"{path} has {count} labels and {end} images; it is damaged. Get it again."
-            )
+            yield where, value

@@ -1,4 +1,4 @@
-"""What the commands of a replicate have in common: metadata, tables and cost."""
+"""What the commands of a replicate have in common: metadata, tables, cost, files of surfaces."""
 
 import argparse
 import importlib.metadata
@@ -10,47 +10,58 @@ from typing import Any
 import torch
 
 from fourfold.errors import InputError
+from fourfold.files.reading import check_fields, parse_object, require_file
 from fourfold.files.table import GATHERED, make_table, read_metadata, write_csv, write_table
 from fourfold.files.tensors import read_header
-from fourfold.pipeline.commands._settings import read_settings
+from fourfold.pipeline.commands._settings import add_paths, read_settings
 from fourfold.pipeline.cost import CostMeter
 from fourfold.pipeline.provenance import git_state, hardware
+from fourfold.pipeline.reads import BESIDE, READS
+from fourfold.surfaces.checkpoint import load_checkpoint, load_trajectory
+from fourfold.surfaces.layout import StateDict
 
 _DESCRIBED = (".parquet", ".safetensors")  # files that say what made them
 # What a job that runs no network takes over from what its inputs say of themselves.
 _TAKEN_OVER = ("data_sha256", "device", "threads")
+_PACKAGES = ("fourfold", "torch", "torchvision", "numpy", "pandas")
+_CHOICE = {"corners": str, "kind": str, "chosen_on": str, "epochs": list[int]}
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every command of a replicate."""
     parser.add_argument("--experiment", required=True, help="name of the experiment")
     parser.add_argument("--replicate", required=True, type=int, help="number of the replicate")
-    parser.add_argument("--cost", required=True, type=Path, help="table of the job's cost to write")
+    add_paths(parser, cost="table of the job's cost to write")
 
 
 class Job:
     """One run of a command that passes no image: what made its files, and its cost.
 
     Attributes:
-        settings: the sections that were asked for.
+        settings: the sections that the command's rule reads.
         seeds: that the results depend on, beside the split's; those of the inputs, until set.
         facts: what the inputs agree in: `data_sha256`, `device` and `threads` behind the numbers.
     """
 
-    def __init__(
-        self, arguments: argparse.Namespace, *sections: str, inputs: Sequence[Path] = ()
-    ) -> None:
-        """Read the settings, if there are sections of them, and what made the inputs."""
+    def __init__(self, arguments: argparse.Namespace, inputs: Sequence[Path] = ()) -> None:
+        """Read the settings, if there are any, and what made the inputs."""
         self.arguments = arguments
-        self.settings = read_settings(arguments.settings, *sections) if sections else {}
+        self.rule = arguments.command.replace("-", "_")
+        parts = [part for part in READS[self.rule] if part not in BESIDE]
+        self.settings = read_settings(arguments.settings, *parts) if parts else {}
         torch.set_num_threads(1)  # results don't depend on how many there are
         self.cost = CostMeter(torch.device("cpu"))
         made_by = [_made_by(path) for path in inputs if path.suffix in _DESCRIBED]
-        self.seeds: dict[str, Any] = _seeds(made_by)
-        self.facts = {key: made_by[0][key] for key in _TAKEN_OVER if _agree(made_by, key)}
+        self.seeds = _seeds(made_by)
+        self.facts = {
+            key: made_by[0][key]
+            for key in _TAKEN_OVER
+            if made_by and all(key in one and one[key] == made_by[0][key] for one in made_by)
+        }
 
     def metadata(self) -> dict[str, Any]:
         """Return what made a file: settings, seeds, data, versions, device, machine, commit."""
+        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
         return {
             "experiment": self.arguments.experiment,
             "replicate": self.arguments.replicate,
@@ -59,13 +70,7 @@ class Job:
             **self.facts,
             "hardware": hardware(),
             "git": git_state(),
-            "versions": {
-                "python": platform.python_version(),
-                **{
-                    name: importlib.metadata.version(name)
-                    for name in ("fourfold", "torch", "torchvision", "numpy", "pandas")
-                },
-            },
+            "versions": {"python": platform.python_version(), **versions},
         }
 
     def write(self, name: str, rows: Any, path: Path, **made_by: Any) -> None:
@@ -73,24 +78,59 @@ class Job:
 
         A whole table is written as CSV as well, a part of a gathered one is not.
         """
-        table = make_table(
-            name,
-            rows,
-            experiment=self.arguments.experiment,
-            replicate=self.arguments.replicate,
-        )
-        write_table(name, table, path, self.metadata() | made_by)
+        of = {"experiment": self.arguments.experiment, "replicate": self.arguments.replicate}
+        write_table(name, make_table(name, rows, **of), path, self.metadata() | made_by)
         if name not in GATHERED:
             write_csv(name, path)
 
-    def write_cost(self, stage: str, item: str, flop_per_image: int = 0) -> None:
+    def write_cost(self, item: str, flop_per_image: int = 0) -> None:
         """Write the job's row of the cost table; call it last."""
-        self.write("cost", [self.cost.row(stage, item, flop_per_image)], self.arguments.cost)
+        self.write("cost", [self.cost.row(self.rule, item, flop_per_image)], self.arguments.cost)
 
 
-def surface_seeds(paths: Iterable[Path]) -> dict[str, Any]:
-    """Return surface -> seeds, from what jobs wrote into surfaces, logits or tables."""
-    return _seeds(_made_by(path) for path in paths)
+# --- surfaces and their files ---------------------------------------------------------------------
+
+
+def add_surface_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that makes a surface takes."""
+    parser.add_argument("--name", required=True, help="what tables call the surface")
+    parser.add_argument(
+        "--degree", required=True, nargs=2, type=int, metavar=("N", "M"), help="along u and v"
+    )
+    add_paths(
+        parser,
+        nargs="+",
+        corners="the four networks at (u, v) = (0,0), (0,1), (1,0), (1,1); or a list of chosen "
+        "ones and the networks of the run that it names",
+    )
+    add_paths(parser, output="surface to write")
+
+
+def read_corners(paths: Sequence[Path]) -> tuple[list[StateDict], list[int | None]]:
+    """Return the networks at the corners of a surface, and the seeds of their runs.
+
+    Args:
+        paths: checkpoints in corner order; or the list of chosen networks that
+            `select-trajectory-corners` wrote, and the networks that the run kept.
+
+    Raises:
+        InputError: if a file is missing or damaged, or the list names a network that isn't there.
+    """
+    if paths[0].suffix != ".json":
+        seeds = [read_header(path).get("seed") for path in paths]
+        return [load_checkpoint(path) for path in paths], seeds
+    if len(paths) != 2:
+        raise InputError(f"a list of corners, {paths[0]}, needs the file of one run beside it.")
+    chosen, run = paths
+    require_file(chosen)
+    listed = parse_object(chosen.read_text(encoding="utf-8"), str(chosen))
+    check_fields(listed, _CHOICE, str(chosen))
+    kept, epochs = load_trajectory(run), listed["epochs"]
+    if absent := sorted(set(epochs) - kept.keys()):
+        raise InputError(
+            f"{chosen} names the epochs {absent}, which {run} doesn't hold; it has {list(kept)}."
+        )
+    return [kept[epoch] for epoch in epochs], [read_header(run).get("seed")] * len(epochs)
 
 
 def surface_files(**given: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
@@ -118,10 +158,6 @@ def _surface_of(path: Path) -> str:
     if not isinstance(name, str):
         raise InputError(f"{path} is no file of a surface: its header names none.")
     return name
-
-
-def _agree(made_by: Sequence[dict[str, Any]], key: str) -> bool:
-    return bool(made_by) and all(key in one and one[key] == made_by[0][key] for one in made_by)
 
 
 def _made_by(path: Path) -> dict[str, Any]:

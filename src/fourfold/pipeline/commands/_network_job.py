@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fourfold.errors import InputError
 from fourfold.networks import build_model
 from fourfold.pipeline.code import code_hash
 from fourfold.pipeline.commands._job import Job, add_job_arguments
-from fourfold.pipeline.commands._settings import add_settings_argument, check_keys
+from fourfold.pipeline.commands._settings import add_paths, add_settings_argument
 from fourfold.pipeline.cost import flop_per_image
 from fourfold.training.snapshots import Snapshots
 
@@ -30,7 +30,7 @@ def add_network_job_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every command that runs networks."""
     add_job_arguments(parser)
     add_settings_argument(parser)
-    parser.add_argument("--data", required=True, type=Path, help="folder of prepare-data")
+    add_paths(parser, data="folder of prepare-data")
     parser.add_argument(
         "--device",
         default=os.environ.get("FOURFOLD_DEVICE", "auto"),
@@ -41,11 +41,9 @@ def add_network_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_state_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a command that a kill does not set back to its start."""
-    parser.add_argument(
-        "--state",
-        required=True,
-        type=Path,
-        help="folder for the state of an unfinished run, which a later run continues; removed at "
+    add_paths(
+        parser,
+        state="folder for the state of an unfinished run, which a later run continues; removed at "
         "the end",
     )
     parser.add_argument(
@@ -60,11 +58,9 @@ def add_state_arguments(parser: argparse.ArgumentParser) -> None:
 class NetworkJob(Job):
     """One run of a command that runs networks: its data and device as well."""
 
-    def __init__(
-        self, arguments: argparse.Namespace, *sections: str, inputs: Sequence[Path] = ()
-    ) -> None:
+    def __init__(self, arguments: argparse.Namespace, inputs: Sequence[Path] = ()) -> None:
         """Read settings and data, choose the device, start counting the cost."""
-        super().__init__(arguments, *sections, inputs=inputs)
+        super().__init__(arguments, inputs)
         if not 1 <= arguments.threads <= _MOST_THREADS:
             raise InputError(
                 f"--threads is {arguments.threads}; it must be from 1 to {_MOST_THREADS}."
@@ -98,40 +94,41 @@ class NetworkJob(Job):
 
     def augment(self) -> RandomShiftFlip:
         """Build the experiment's augmentation."""
-        check_keys("augment", self.settings["augment"], RandomShiftFlip)
         return RandomShiftFlip(**self.settings["augment"])
 
     def evaluation(self) -> dict[str, Any]:
         """Return how any network of the experiment is evaluated, from the section `grid`."""
         grid = self.settings["grid"]
         return {
-            "batchnorm": grid["batchnorm"],
+            **{key: grid[key] for key in ("batchnorm", "seed", "batch_size", "precision")},
             # The rows of a split are in random order: the first ones are a fixed random subset.
             "batchnorm_images": self.dataset.splits["train"].images[: grid["batchnorm_images"]],
             "augment": self.augment(),
-            "seed": grid["seed"],
-            "batch_size": grid["batch_size"],
-            "precision": grid["precision"],
             "preprocess": self.dataset.normalize,
         }
 
     def count_evaluated(self, table: pd.DataFrame) -> None:
         """Count the images behind the rows of an evaluation: one row is one network and split."""
         networks = table.drop_duplicates([column for column in _NETWORK if column in table])
-        self.cost.evaluated(int(table["n"].sum() + networks["statistics_images"].sum()))
+        self.cost.images_forward += int(table["n"].sum() + networks["statistics_images"].sum())
 
     def snapshots(self, **computation: Any) -> Snapshots:
         """Return the snapshots of a computation: this job's settings, data, code, and the rest."""
         if not (interval := self.arguments.state_interval) >= 0:
             raise InputError(f"--state-interval is {interval}; it must be 0 or more seconds.")
         made_by = {k: v for k, v in self.metadata().items() if k not in ("git", "hardware")}
-        command = self.arguments.command.replace("-", "_")
-        code = code_hash(command, self.settings["network"]["name"])
+        code = code_hash(self.rule, self.settings["network"]["name"])
         return Snapshots(self.arguments.state, {**made_by, **computation, "code": code}, interval)
 
-    def write_network_cost(self, stage: str, item: str, model: nn.Module) -> None:
+    def write_network_cost(self, item: str, model: nn.Module) -> None:
         """Write the job's row of the cost table, with the work of its network; call it last."""
-        self.write_cost(stage, item, flop_per_image(model, self.dataset.image_shape))
+        self.write_cost(item, flop_per_image(model, self.dataset.image_shape))
+
+
+def training_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `train` or `fit`: the optimizer's settings join the others."""
+    optimizer = dict(settings["optimizer"])
+    return {**settings, "optimizer": optimizer.pop("name"), **optimizer}
 
 
 def choose_device(name: str) -> torch.device:

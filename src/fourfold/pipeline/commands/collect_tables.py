@@ -1,18 +1,15 @@
 """Gather the tables of single jobs, as parquet files and as CSV."""
 
 import argparse
-from pathlib import Path
 
 from fourfold.files.table import GATHERED, common_metadata, read_table, write_csv, write_table
+from fourfold.pipeline.commands._settings import add_paths
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    for name in GATHERED:
-        parser.add_argument(
-            f"--{name}", required=True, nargs="+", type=Path, help=f"{name} tables of the jobs"
-        )
-    parser.add_argument("--output", required=True, type=Path, help="folder of the tables")
+    add_paths(parser, nargs="+", **{name: f"{name} tables of the jobs" for name in GATHERED})
+    add_paths(parser, output="folder of the tables")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -2,18 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
-from torch import Tensor
 
 from fourfold.combination.baselines import check_surfaces
 from fourfold.combination.merge import compare_merges
-from fourfold.evaluation.grid import evaluate_networks
+from fourfold.evaluation.grid import Images, evaluate_networks
 from fourfold.files.table import read_table
 from fourfold.pipeline.commands._job import surface_files
 from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
-from fourfold.pipeline.commands._surfaces import add_surfaces_argument, read_surfaces
+from fourfold.pipeline.commands._settings import add_paths, add_surfaces_argument, read_surfaces
 from fourfold.surfaces.layout import StateDict
 from fourfold.surfaces.points import CORNER_COORDINATES
 from fourfold.surfaces.surface import BezierSurface
@@ -23,15 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_network_job_arguments(parser)
     add_surfaces_argument(parser)
-    parser.add_argument("--grids", required=True, nargs="+", type=Path, help="grid tables")
-    parser.add_argument("--files", required=True, nargs="+", type=Path, help="the surfaces")
-    parser.add_argument("--output", required=True, type=Path, help="merge table to write")
+    add_paths(parser, nargs="+", grids="grid tables", files="the surfaces")
+    add_paths(parser, output="merge table to write")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the merge table."""
     surfaces = read_surfaces(arguments.surfaces)
-    job = NetworkJob(arguments, "network", "augment", "grid", inputs=arguments.grids)
+    job = NetworkJob(arguments, inputs=arguments.grids)
     files = surface_files(files=arguments.files)
     check_surfaces(files, surfaces, "--files")
     model, splits = job.build_model(), job.dataset.splits
@@ -41,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
         return [loaded.state_dict(u, v) for u, v in CORNER_COORDINATES]
 
     def evaluate(network: StateDict, names: Sequence[str]) -> pd.DataFrame:
-        images: dict[str, tuple[Tensor, Tensor]] = {
+        images: dict[str, Images] = {
             name: (splits[name].images, splits[name].labels) for name in names
         }
         table = evaluate_networks(
@@ -52,4 +49,4 @@ def run(arguments: argparse.Namespace) -> None:
 
     grid = read_table("grid", *arguments.grids)
     job.write("merge", compare_merges(grid, surfaces, corners_of, evaluate), arguments.output)
-    job.write_network_cost("compare_merges", "merge", model)
+    job.write_network_cost("merge", model)

@@ -1,7 +1,6 @@
 """Measure distances between control points and barriers of surfaces."""
 
 import argparse
-from pathlib import Path
 
 import pandas as pd
 
@@ -9,17 +8,17 @@ from fourfold.evaluation.geometry import measure_barriers, measure_distances
 from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.files.table import read_table
 from fourfold.pipeline.commands._job import Job, add_job_arguments, surface_files
+from fourfold.pipeline.commands._settings import add_paths
 from fourfold.surfaces.surface import CORNERS, BezierSurface
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_job_arguments(parser)
-    parser.add_argument("--surfaces", required=True, nargs="+", type=Path, help="surfaces")
-    parser.add_argument("--logits", required=True, nargs="+", type=Path, help="their logits")
-    parser.add_argument("--grids", required=True, nargs="+", type=Path, help="their grid tables")
-    parser.add_argument("--geometry", required=True, type=Path, help="geometry table to write")
-    parser.add_argument("--barrier", required=True, type=Path, help="barrier table to write")
+    add_paths(
+        parser, nargs="+", surfaces="surfaces", logits="their logits", grids="their grid tables"
+    )
+    add_paths(parser, geometry="geometry table to write", barrier="barrier table to write")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -35,4 +34,4 @@ def run(arguments: argparse.Namespace) -> None:
     job.write("geometry", pd.concat(distances, ignore_index=True), arguments.geometry)
     grid = read_table("grid", *arguments.grids)
     job.write("barrier", measure_barriers(grid), arguments.barrier)
-    job.write_cost("measure_geometry", "geometry")
+    job.write_cost("geometry")

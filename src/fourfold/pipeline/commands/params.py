@@ -2,12 +2,10 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from fourfold.errors import printable
-from fourfold.pipeline.params import origins, read_params, resolve
+from fourfold.pipeline.params import read_params, stated_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,26 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print a line for each value: dotted key, value, origin; fits that nothing uses are marked."""
-    params = read_params(arguments.file)
-    stated = origins(params, arguments.experiment)
-    experiment = resolve(params)[arguments.experiment]
-    used = {f"fits.{surface.get('fit')}." for surface in experiment["surfaces"].values()}
-    rows = []
-    for key, value in _values(experiment):
-        is_idle = key.startswith("fits.") and not key.startswith(tuple(used))
+    rows = stated_values(read_params(arguments.file), arguments.experiment)
+    of_surfaces = [key for key in rows if key.startswith("surfaces.") and key.endswith(".fit")]
+    used = tuple(f"fits.{rows[key].value}." for key in of_surfaces)
+    values = {key: json.dumps(row.value, ensure_ascii=False) for key, row in rows.items()}
+    widths = max(map(len, rows)), max(map(len, values.values()))
+    for key, row in rows.items():
+        is_idle = key.startswith("fits.") and not key.startswith(used)
         note = ", which no surface of it uses" if is_idle else ""
-        rows.append(
-            (key, json.dumps(value, ensure_ascii=False), stated.get(key, "not stated") + note)
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    for key, value, origin in rows:
-        print(printable(f"{key:{widths[0]}}  {value:{widths[1]}}  {origin}".rstrip()))
-
-
-def _values(section: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted key and value, in order."""
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from _values(value, f"{start}{key}.")
-        else:
-            yield f"{start}{key}", value
+        print(printable(f"{key:{widths[0]}}  {values[key]:{widths[1]}}  {row.where}{note}"))

@@ -2,18 +2,16 @@
 
 import argparse
 from functools import partial
-from pathlib import Path
 
 from fourfold.files.table import read_table
-from fourfold.pipeline.commands._surfaces import add_surfaces_argument, read_surfaces
+from fourfold.pipeline.commands._settings import add_paths, add_surfaces_argument, read_surfaces
 from fourfold.report import figures as plot
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--tables", required=True, type=Path, help="folder of the tables")
+    add_paths(parser, tables="folder of the tables", output="folder of the figures")
     add_surfaces_argument(parser)
-    parser.add_argument("--output", required=True, type=Path, help="folder of the figures")
 
 
 def run(arguments: argparse.Namespace) -> None:

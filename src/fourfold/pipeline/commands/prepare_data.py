@@ -3,21 +3,18 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
-from fourfold.data._settings import check_settings
 from fourfold.data.sources import load_source
 from fourfold.data.splitting import shared_images, split_source
-from fourfold.errors import InputError
-from fourfold.pipeline.commands._settings import add_settings_argument, read_settings
+from fourfold.pipeline.commands._settings import add_paths, add_settings_argument, read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_settings_argument(parser)
     parser.add_argument("--name", required=True, help="name of the data set in params.yaml")
-    parser.add_argument("--output", required=True, type=Path, help="folder for the three splits")
+    add_paths(parser, output="folder for the three splits")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -31,20 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write train, val and test."""
     settings = read_settings(arguments.settings, "source", "split")
-    if not isinstance(settings["split"], dict):
-        raise InputError(f"split is {settings['split']!r}; it must be an object.")
-    check_settings("split", settings["split"], split_source, supplied=("source", "name"))
     source = load_source(settings["source"], arguments.folder.expanduser(), arguments.threads)
-    _note(source.remarks)
+    for remark in source.remarks:
+        print(f"note: {remark}", file=sys.stderr)
     dataset = split_source(source, arguments.name, **settings["split"])
-    _note(shared_images(dataset.splits))
+    for remark in shared_images(dataset.splits):
+        print(f"note: {remark}", file=sys.stderr)
     dataset.save(arguments.output)
     names = ", ".join(source.classes[:10]) + ", ..." * (len(source.classes) > 10)
     print(f"{len(source.classes)} classes: {names}")
     for name, split in dataset.splits.items():
-        print(f"{name}: {len(split)} images of shape {dataset.image_shape}, {split.sha256()[:12]}")
-
-
-def _note(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(f"note: {line}", file=sys.stderr)
+        print(f"{name}: {len(split)} images of shape {dataset.image_shape}, {split.sha256[:12]}")

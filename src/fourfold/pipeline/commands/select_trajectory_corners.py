@@ -1,13 +1,14 @@
 """Choose four of the networks that one training run kept as corners: nothing is trained."""
 
 import argparse
-from pathlib import Path
+import json
 
 from fourfold.combination.selection import select_corners
 from fourfold.evaluation.grid import batchnorm_mode
+from fourfold.files.atomic import write_text
 from fourfold.files.tensors import read_header
-from fourfold.pipeline.commands._corners import write_choice
 from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
+from fourfold.pipeline.commands._settings import add_paths
 from fourfold.pipeline.progress import Progress
 from fourfold.surfaces.checkpoint import load_trajectory
 from fourfold.surfaces.surface import CORNERS
@@ -20,30 +21,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_network_job_arguments(parser)
     parser.add_argument("--name", required=True, help="name of the corner set")
-    parser.add_argument("--trajectory", required=True, type=Path, help="networks that one run kept")
-    parser.add_argument(
-        "--output", required=True, type=Path, help="list of the chosen networks to write"
-    )
-    parser.add_argument(
-        "--selection", required=True, type=Path, help="table of candidates to write"
+    add_paths(
+        parser,
+        trajectory="networks that one run kept",
+        output="list of the chosen networks to write",
+        selection="table of candidates to write",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the list of the chosen networks and the table of candidates."""
-    job = NetworkJob(arguments, "network", "augment", "training", "corners", "grid")
+    job = NetworkJob(arguments)
     choose, epochs = job.settings["corners"]["choose"], job.settings["training"]["epochs"]
     candidates = None if choose == _ON_VAL else [kept_epochs(epochs, choose)]
     checkpoints = load_trajectory(arguments.trajectory)
     model, val, evaluation = job.build_model(), job.dataset.splits["val"], job.evaluation()
-    evaluated = 0
+    progress = Progress(f"{arguments.experiment} {arguments.name}", unit="network")
+    is_reestimated = batchnorm_mode(model, evaluation["batchnorm"]) == "reestimated"
+    images = len(val) + is_reestimated * len(evaluation["batchnorm_images"])
 
     def on_network(done: int, networks: int) -> None:
-        nonlocal evaluated
-        evaluated = done
+        job.cost.images_forward = done * images
         progress.on_item(done, networks)
 
-    progress = Progress(f"{arguments.experiment} {arguments.name}", unit="network")
     table = select_corners(
         checkpoints,
         model,
@@ -53,13 +53,11 @@ def run(arguments: argparse.Namespace) -> None:
         **evaluation,
         on_network=on_network,
     )
-    is_reestimated = batchnorm_mode(model, evaluation["batchnorm"]) == "reestimated"
-    images = len(val) + is_reestimated * len(evaluation["batchnorm_images"])
-    job.cost.evaluated(evaluated * images)
     seed = read_header(arguments.trajectory).get("seed")
     job.seeds = {arguments.name: {"corners": [seed] * len(CORNERS)}}
     chosen = [int(table.iloc[0][corner]) for corner in CORNERS]
     chosen_on = "val" if choose == _ON_VAL else "none"
-    write_choice(arguments.output, arguments.name, chosen_on, chosen)
+    listed = {"corners": arguments.name, "kind": "run", "chosen_on": chosen_on, "epochs": chosen}
+    write_text(arguments.output, json.dumps(listed, indent=2) + "\n")
     job.write("selection", table, arguments.selection)
-    job.write_network_cost("select_trajectory_corners", arguments.name, model)
+    job.write_network_cost(arguments.name, model)

@@ -8,8 +8,7 @@ from typing import Any
 from fourfold.files.atomic import atomic_path, write_text
 from fourfold.files.reading import parse_object
 from fourfold.files.table import SCHEMAS, common_metadata, read_metadata, read_table, write_table
-from fourfold.pipeline.commands._settings import add_kept_argument, check_kept
-from fourfold.pipeline.commands._surfaces import check_described
+from fourfold.pipeline.commands._settings import add_kept_argument, add_paths, check_described
 from fourfold.report import figures as plot
 from fourfold.report.summary import render_markdown, render_metrics, summarize
 
@@ -18,10 +17,7 @@ _TABLES = ("grid", "barrier", "ensemble", "merge", "geometry", "cost", "differen
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    for name in _TABLES:
-        parser.add_argument(
-            f"--{name}", required=True, nargs="+", type=Path, help=f"{name} tables to read"
-        )
+    add_paths(parser, nargs="+", **{name: f"{name} tables to read" for name in _TABLES})
     parser.add_argument(
         "--surfaces",
         required=True,
@@ -30,12 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'corner set, "kind": seeds or run, "fit": name of its fit or null}}}',
     )
     add_kept_argument(parser)
-    parser.add_argument("--output", required=True, type=Path, help="folder of the results")
+    add_paths(parser, output="folder of the results")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write summary.parquet, .csv and .md, metrics.json, and the summary figure."""
-    check_kept(arguments.kept)
     surfaces = {
         experiment: check_described(described, f"--surfaces, {experiment},")
         for experiment, described in parse_object(arguments.surfaces, "--surfaces").items()

@@ -14,18 +14,14 @@ from fourfold.pipeline.commands._network_job import (
     NetworkJob,
     add_network_job_arguments,
     add_state_arguments,
+    training_arguments,
 )
-from fourfold.pipeline.commands._training import training_arguments
+from fourfold.pipeline.commands._settings import add_paths
 from fourfold.pipeline.progress import Progress
 from fourfold.seeds import derive_seed
 from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint, save_trajectory
 from fourfold.training.schedule import kept_epochs
 from fourfold.training.train import train
-
-_SUPPLIED = (
-    *("model", "images", "labels", "seed", "augment", "preprocess"),
-    *("snapshots", "on_step", "on_epoch"),
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,29 +29,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_job_arguments(parser)
     add_state_arguments(parser)
     parser.add_argument("--seed", required=True, type=int, help="seed of initialization and order")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="final network to write")
-    parser.add_argument(
-        "--trajectory", required=True, type=Path, help="networks along the run to write"
+    add_paths(
+        parser,
+        checkpoint="final network to write",
+        trajectory="networks along the run to write",
+        training="training table to write",
+        endpoints="endpoints table to write",
     )
-    parser.add_argument("--training", required=True, type=Path, help="training table to write")
-    parser.add_argument("--endpoints", required=True, type=Path, help="endpoints table to write")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the network, those along its run, and the training and endpoints tables."""
-    job = NetworkJob(arguments, "network", "augment", "training")
-    job.seeds = {f"seed{arguments.seed}": arguments.seed}
-    given = dict(job.settings["training"])
-    keep = given.pop("keep")
-    settings = training_arguments("training", given, train, _SUPPLIED)
+    job, seed, label = NetworkJob(arguments), arguments.seed, f"seed{arguments.seed}"
+    job.seeds = {label: seed}
+    settings = training_arguments(job.settings["training"])
     last = settings["epochs"]
-    kept = kept_epochs(last, keep)
+    kept = kept_epochs(last, settings.pop("keep"))
     with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(arguments.seed, "initialization"))
+        torch.manual_seed(derive_seed(seed, "initialization"))
         model = job.build_model()
     splits, normalize = job.dataset.splits, job.dataset.normalize
-    label = f"seed{arguments.seed}"
-    snapshots = job.snapshots(seed=arguments.seed)
+    snapshots = job.snapshots(seed=seed)
     # What the epochs so far have left, saved with every snapshot.
     snapshots.notes = {"validation": [], "endpoints": [], "evaluated": 0}
 
@@ -66,18 +60,18 @@ def run(arguments: argparse.Namespace) -> None:
             model,
             images,
             batch_size=settings["batch_size"],
-            precision=settings.get("precision", "float32"),
+            precision=settings["precision"],
             preprocess=normalize,
         )
         return classification_metrics(to_half(outputs).float().log_softmax(dim=1), labels)
 
     def rows(epoch: int, file: str) -> list[dict[str, Any]]:
         """Return the network's metrics, with its own BatchNorm statistics, as it is saved."""
-        sha256 = state_hash(model.state_dict())
+        network = {"checkpoint": file, "sha256": state_hash(model.state_dict())}
         return [
-            {"seed": arguments.seed, "epoch": epoch, "split": split}
-            | {"n": len(splits[split]), **measure(split)}
-            | {"checkpoint": file, "sha256": sha256}
+            {"seed": seed, "epoch": epoch, "split": split, "n": len(splits[split])}
+            | measure(split)
+            | network
             for split in splits
         ]
 
@@ -99,34 +93,27 @@ def run(arguments: argparse.Namespace) -> None:
         splits["train"].images,
         splits["train"].labels,
         **settings,
-        seed=arguments.seed,
+        seed=seed,
         augment=job.augment(),
         preprocess=normalize,
         snapshots=snapshots,
         on_step=Progress(f"{arguments.experiment} {label}").on_step,
         on_epoch=on_epoch,
     )
-    made_by = job.metadata() | {"seed": arguments.seed}
+    made_by = job.metadata() | {"seed": seed}
     save_checkpoint(model.state_dict(), arguments.checkpoint, made_by | {"epoch": last})
     along = {epoch: load_checkpoint(kept_file(epoch)) for epoch in kept}
     save_trajectory(along, arguments.trajectory, made_by)
-    endpoints = [
-        *snapshots.notes["endpoints"],
-        *rows(last, f"endpoints/{label}.safetensors"),
-    ]
-    validation = snapshots.notes["validation"]
+    endpoints = snapshots.notes["endpoints"] + rows(last, f"endpoints/{label}.safetensors")
     by_epoch = {row["epoch"]: row for row in history}
-    for row in validation:  # validation rows share the step, rate and clock of their epoch
-        row |= {k: v for k, v in by_epoch[row["epoch"]].items() if k not in row}
+    # Validation rows share the step, rate and clock of their epoch.
+    validation = [by_epoch[row["epoch"]] | row for row in snapshots.notes["validation"]]
     of_run = sorted([*history, *validation], key=lambda row: row["epoch"])
-    job.write(
-        "training",
-        [{"stage": "endpoint", "item": label, **row} for row in of_run],
-        arguments.training,
-    )
+    of_item = [{"stage": "endpoint", "item": label, **row} for row in of_run]
+    job.write("training", of_item, arguments.training)
     job.write("endpoints", endpoints, arguments.endpoints)
-    job.cost.trained(history[-1]["images_seen"] if history else 0)
-    job.cost.evaluated(snapshots.notes["evaluated"])
+    job.cost.trained(history[-1]["images_seen"])
+    job.cost.images_forward += snapshots.notes["evaluated"]
     job.cost.seconds_before = snapshots.seconds_before
-    job.write_network_cost("train_endpoint", label, model)
+    job.write_network_cost(label, model)
     snapshots.remove()

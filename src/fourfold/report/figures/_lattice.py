@@ -14,18 +14,11 @@ def lattice(rows: pd.DataFrame, surface: str, measure: Measure) -> tuple[Floats,
     network that gives no numbers is NaN, and a gap in the figure.
 
     Raises:
-        InputError: if a point of the lattice is missing or double, or none has a number.
+        InputError: if no point has a number.
     """
-    rows = rows[rows["surface"] == surface]
-    points = np.union1d(rows["u"], rows["v"])
-    count = len(points)
-    if rows.duplicated(["u", "v"]).any() or len(rows) != count**2 or not {0.0, 1.0} <= set(points):
-        raise InputError(
-            f"surface {surface!r} has {len(rows)} grid points on {count} coordinates "
-            f"{points.round(3).tolist()}; a figure needs each pair (u, v) of them once, "
-            "from 0 to 1."
-        )
-    values = measure.values(rows.sort_values(["v", "u"])).reshape(count, count)
+    rows = rows[rows["surface"] == surface].sort_values(["v", "u"])
+    points = np.unique(rows["u"])
+    values = measure.values(rows).reshape(len(points), len(points))
     if np.isnan(values).all():
         raise InputError(f"{measure.column} of surface {surface!r} is NaN at all of its points.")
     return points, values

@@ -23,31 +23,18 @@ _ERROR_OFFSET = 0.5  # percentage points; keeps an accuracy of 100 % on a logari
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of a table as it is drawn.
-
-    Attributes:
-        column: in the tables.
-        factor: from the table's unit to the figure's.
-        label: of an axis, with the unit.
-        colours: name of the colour map; its light end is good for every measure.
-        space: increasing function from a drawn value to its place on the scale.
-        unspace: its inverse.
-        spacing: what the scale is called.
-        worst: position of the worst of some values.
-        round_values: good ticks, about three to each power of ten.
-        rounder_values: good ticks for a wide range, about one to each power of ten.
-    """
+    """A column of a table as it is drawn."""
 
     column: str
-    factor: float
-    label: str
-    colours: str
-    space: Callable[[ArrayLike], Floats]
-    unspace: Callable[[ArrayLike], Floats]
-    spacing: str
-    worst: Callable[[Floats], np.intp]
-    round_values: Floats
-    rounder_values: Floats
+    factor: float  # from the table's unit to the figure's
+    label: str  # of an axis, with the unit
+    colours: str  # name of the colour map; its light end is good for every measure
+    space: Callable[[ArrayLike], Floats]  # rising, from a drawn value to its place on the scale
+    unspace: Callable[[ArrayLike], Floats]  # its inverse
+    spacing: str  # what the scale is called
+    worst: Callable[[Floats], np.intp]  # position of the worst of some values
+    round_values: Floats  # good ticks, about three to each power of ten
+    rounder_values: Floats  # good ticks for a wide range, about one to each power of ten
 
     def values(self, rows: pd.DataFrame) -> Floats:
         """Return the column in the figure's unit."""
@@ -56,8 +43,7 @@ class Measure:
 
     def limits(self, values: ArrayLike, margin: float = 0.0) -> tuple[float, float]:
         """Return the range of `values`, wider by a fraction `margin` of itself at both ends."""
-        low, high = np.nanmin(values), np.nanmax(values)
-        low, high = self.space(np.array([low, high]))
+        low, high = self.space(np.array([np.nanmin(values), np.nanmax(values)]))
         pad = max(margin * (high - low), 1e-3)  # equal values still need a range
         return tuple(self.unspace(np.array([low - pad, high + pad])).tolist())
 
@@ -79,10 +65,10 @@ class Measure:
         """Return the colour scale from `low` to `high`."""
         return FuncNorm((self.space, self.unspace), vmin=low, vmax=high)
 
-    def set_axis(self, axes: Axes, which: str, values: ArrayLike, count: int = 9) -> None:
+    def set_axis(self, axes: Axes, which: str, values: ArrayLike) -> None:
         """Give axis `which` ("x" or "y") the scale, limits and ticks that show all `values`."""
         low, high = self.limits(values, margin=0.07)
-        ticks = self.ticks(low, high, count)
+        ticks = self.ticks(low, high, 9)
         getattr(axes, f"set_{which}scale")("function", functions=(self.space, self.unspace))
         getattr(axes, f"set_{which}lim")(low, high)
         getattr(axes, f"set_{which}ticks")(ticks, labels=[f"{tick:g}" for tick in ticks])

@@ -1,64 +1,39 @@
 """Figures of the trained networks: their training and how far apart they are."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from fourfold.errors import InputError
+from fourfold.report.figures import _style
 from fourfold.report.figures._measure import ACCURACY, NLL
-from fourfold.report.figures._style import (
-    BLUE,
-    FULL_WIDTH,
-    GREY,
-    MARKED_WIDTH,
-    NARROW_WIDTH,
-    VERMILLION,
-    check_run,
-    heading,
-    in_order,
-    paper_style,
-    surface_order,
-    surface_style,
-)
 
 # Colour and dashes; an empty tuple is a solid line.
 _SPLITS: dict[str, tuple[str, tuple[int, ...]]] = {
-    "train": (GREY, (4, 2)),
-    "val": (BLUE, ()),
-    "test": (VERMILLION, ()),
+    "train": (_style.GREY, (4, 2)),
+    "val": (_style.BLUE, ()),
+    "test": (_style.VERMILLION, ()),
 }
 
 
-@paper_style
+@_style.paper_style
 def plot_training(
     training: pd.DataFrame, surfaces: Collection[str], *, seeds: Sequence[int] = ()
 ) -> Figure:
     """Draw nll (above) and accuracy (below) per epoch: endpoints left, each surface fit beside.
 
     One line per run and split.
-
-    Args:
-        training: table `training` of one replicate.
-        surfaces: in their order.
-        seeds: seeds of the replicate's corners, for the title.
-
-    Raises:
-        InputError: if the table is empty or a surface unknown.
     """
-    rows = check_run("training", training)
-    rows = rows.drop_duplicates(["stage", "item", "split", "epoch"], keep="last")
-    endpoints = rows[rows["stage"] == "endpoint"]
+    rows = training.drop_duplicates(["stage", "item", "split", "epoch"], keep="last")
+    endpoints, fits = (rows[rows["stage"] == stage] for stage in ("endpoint", "fit"))
     names = ", ".join(sorted(endpoints["item"].unique()))
     columns = {f"endpoints {names}": endpoints} if names else {}
-    fits = rows[rows["stage"] == "fit"]
-    for item in surface_order(fits["item"], surfaces):
+    for item in _style.surface_order(fits["item"], surfaces):
         columns[f"fit of the {item} surface"] = fits[fits["item"] == item]
-    figure = Figure(
-        figsize=(max(NARROW_WIDTH, 0.5 * FULL_WIDTH * len(columns)), 4.0), layout="constrained"
-    )
+    width = max(_style.NARROW_WIDTH, 0.5 * _style.FULL_WIDTH * len(columns))
+    figure = Figure((width, 4.0), layout="constrained")
     panels = figure.subplots(2, len(columns), sharex="col", sharey="row", squeeze=False)
     for (title, runs), (top, bottom) in zip(columns.items(), panels.T, strict=True):
         for measure, axes in ((NLL, top), (ACCURACY, bottom)):
@@ -83,22 +58,17 @@ def plot_training(
         bottom.xaxis.get_major_locator().set_params(integer=True)
     for measure, axes in zip((NLL, ACCURACY), panels[:, 0], strict=True):
         axes.set_ylabel(measure.label)
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=_SPLITS[split][0],
-            linestyle=(0, _SPLITS[split][1] or None),  # type: ignore[arg-type]  # stubs lack None
-            label=split,
-        )
-        for split in in_order(rows["split"], _SPLITS)
+    lines = [
+        {"color": colour, "linestyle": (0, dashes or None), "label": split}
+        for split, (colour, dashes) in _SPLITS.items()
+        if split in set(rows["split"])
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    figure.suptitle(heading("training", rows, seeds))
+    _style.legend(figure, lines, 3)
+    figure.suptitle(_style.heading("training", rows, seeds))
     return figure
 
 
-@paper_style
+@_style.paper_style
 def plot_geometry(
     geometry: pd.DataFrame, surfaces: Collection[str], *, seeds: Sequence[int] = ()
 ) -> Figure:
@@ -107,81 +77,49 @@ def plot_geometry(
     Above: one mark per pair of corners; a line is the mean disagreement of a corner with itself
     when its BatchNorm statistics are re-estimated, where that makes any. Below: the distances of
     all pairs of control points.
-
-    Args:
-        geometry: table `geometry` of one replicate.
-        surfaces: in their order.
-        seeds: seeds of the replicate's corners, for the title.
-
-    Raises:
-        InputError: if the table is empty, a surface unknown, or no pair of corners has a
-            disagreement.
     """
-    rows = check_run("geometry", geometry)
-    is_alone = rows["a"] == rows["b"]
-    alone, rows = rows[is_alone], rows[~is_alone]
-    known = rows[rows["disagreement"].notna()]
-    if known.empty:
-        raise InputError("table 'geometry' has no disagreement; it needs one per pair of corners.")
-    styles = {name: surface_style(name, surfaces) for name in surfaces}
-    shown = surface_order(rows["surface"], styles)
+    is_alone = geometry["a"] == geometry["b"]
+    alone, rows = geometry[is_alone], geometry[~is_alone]
+    shown = _style.surface_order(rows["surface"], surfaces)
+    styles = {name: _style.surface_style(name, surfaces) for name in shown}
     corners = sum(rows[end].str.startswith("corner_").astype(int) for end in ("a", "b"))
-    rows = rows.assign(
-        pair=corners.map({2: "corners", 1: "corner to control point", 0: "control points"})
-    )
+    names = {2: "corners", 1: "corner to control point", 0: "control points"}
+    rows = rows.assign(pair=corners.map(names))
     kinds = [
         (surface, pair)
         for surface in shown
-        for pair in in_order(rows.loc[rows["surface"] == surface, "pair"], ["corners"])
+        for pair in _style.in_order(rows.loc[rows["surface"] == surface, "pair"], ["corners"])
     ]
-    figure = Figure(figsize=(0.75 * FULL_WIDTH, 2.8 + 0.22 * len(kinds)), layout="constrained")
+    size = (0.75 * _style.FULL_WIDTH, 2.8 + 0.22 * len(kinds))
+    figure = Figure(size, layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.0, 0.2 * len(kinds)])
-    for index, surface in enumerate(shown):
-        colour, marker = styles[surface]
-        mark = {
-            "marker": marker,
-            "linestyle": "",
-            # Later surfaces are hollow and larger, so that equal corners stay visible below them.
-            "markersize": 6.5 if index else 4,
-            "markerfacecolor": "none" if index else colour,
-            "markeredgecolor": colour,
-            "markeredgewidth": 1,
-            "clip_on": False,
-        }
-        part = known[known["surface"] == surface]
-        top.plot(part["relative_l2"], 100 * part["disagreement"], label=surface, **mark)
+    looks: list[dict[str, Any]] = []
+    for surface, (colour, marker) in styles.items():
+        # Later surfaces are hollow and larger, so that equal corners stay visible below them.
+        look = _style.mark(marker, 6.5 if looks else 4, colour, markeredgewidth=1, label=surface)
+        looks.append(look | ({"markerfacecolor": "none"} if looks else {}))
+        part = rows[(rows["surface"] == surface) & rows["disagreement"].notna()]
+        top.plot(part["relative_l2"], 100 * part["disagreement"], clip_on=False, **looks[-1])
     scatter = 100 * alone.groupby("surface")["disagreement"].mean()
     scatter = scatter[scatter > 0]  # networks without BatchNorm have none
+    thin = {"linewidth": _style.MARKED_WIDTH}
     for surface, level in scatter.items():
-        top.axhline(level, color=styles[surface][0], linewidth=MARKED_WIDTH, zorder=0.5)
+        top.axhline(level, color=styles[surface][0], zorder=0.5, **thin)
+    if len(scatter):
+        looks.append({"color": _style.GREY, "label": "re-estimation alone", **thin})
+    ticks = {"markersize": 7, "markeredgewidth": _style.MARKED_WIDTH}
     for place, (surface, pair) in enumerate(kinds):
         part = rows[(rows["surface"] == surface) & (rows["pair"] == pair)]
-        bottom.plot(
-            part["relative_l2"],
-            [place] * len(part),
-            "|",
-            markersize=7,
-            color=styles[surface][0],
-            markeredgewidth=MARKED_WIDTH,
-        )
+        places = [place] * len(part)
+        bottom.plot(part["relative_l2"], places, "|", color=styles[surface][0], **ticks)
     top.set_ylim(bottom=0)
     top.set_ylabel("prediction disagreement (%)")
-    handles, labels = top.get_legend_handles_labels()
-    if len(scatter):
-        handles.append(Line2D([], [], color=GREY, linewidth=MARKED_WIDTH))
-        labels.append("re-estimation alone")
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=min(4, len(handles)),
-        title="corners of the surface",
-    )
+    _style.legend(figure, looks, min(4, len(looks)), title="corners of the surface")
     top.grid()
     bottom.set_yticks(range(len(kinds)), labels=[f"{name}: {pair}" for name, pair in kinds])
     bottom.set_ylim(len(kinds) - 0.5, -0.5)
     bottom.set_xlim(left=0)
     bottom.set_xlabel("relative L2 distance of the weights (distance / mean norm)")
     bottom.grid(axis="x")
-    figure.suptitle(heading("distances between networks", rows, seeds))
+    figure.suptitle(_style.heading("distances between networks", rows, seeds))
     return figure

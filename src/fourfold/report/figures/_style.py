@@ -1,4 +1,4 @@
-"""What all figures share: fonts, colours, names, titles, the check of a table, and saving."""
+"""What all figures share: fonts, colours, names, titles and saving."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,14 +8,16 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from fourfold.errors import InputError
 from fourfold.files.atomic import atomic_path
-from fourfold.files.table import SCHEMAS
 
 # Okabe and Ito (2008): eight colours that colour-blind readers tell apart.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C"
+PALE = "#D0D0D0"  # bands behind lines and marks
+BORDER: dict[str, Any] = {"color": "#BBBBBB", "linewidth": 0.4}
 
 FULL_WIDTH = 7.0  # inches; two columns of a paper
 NARROW_WIDTH = 4.2  # inches; the least that holds titles and legends
@@ -32,19 +34,12 @@ paper_style = style.context(
         "default",
         {
             "font.family": "DejaVu Sans",
-            "font.size": 8,
-            "axes.titlesize": 8,
-            "axes.labelsize": 8,
-            "xtick.labelsize": 7,
-            "ytick.labelsize": 7,
-            "legend.fontsize": 7,
+            **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 8),
+            **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 7),
             "figure.titlesize": 8.5,
-            "axes.linewidth": 0.6,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
+            **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+            **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
             "axes.axisbelow": True,
-            "xtick.major.width": 0.6,
-            "ytick.major.width": 0.6,
             "grid.linewidth": 0.4,
             "grid.color": "#DDDDDD",
             "lines.linewidth": 1.1,
@@ -71,41 +66,9 @@ def save_figure(figure: Figure, path_stem: str | Path) -> None:
             figure.savefig(temporary, format=suffix, **options)
 
 
-def check_rows(table: str, frame: pd.DataFrame, *, split: str | None = None) -> pd.DataFrame:
-    """Return the rows of `split` (all rows if None) of a table that is fit to be drawn.
-
-    Raises:
-        InputError: if the frame is empty, lacks columns of the table or rows of the split.
-    """
-    missing = [column for column in SCHEMAS[table].names if column not in frame.columns]
-    if missing:
-        raise InputError(
-            f"table {table!r} lacks the columns {missing}; complete it with table.make_table."
-        )
-    if frame.empty:
-        raise InputError(f"table {table!r} has no rows; a figure needs at least one.")
-    if split is None:
-        return frame
-    rows = frame[frame["split"] == split]
-    if rows.empty:
-        raise InputError(
-            f"table {table!r} has no rows of split {split!r}; "
-            f"it has {sorted(frame['split'].unique())}."
-        )
-    return rows
-
-
-def check_run(table: str, frame: pd.DataFrame, *, split: str | None = None) -> pd.DataFrame:
-    """Do as `check_rows`, and refuse a table of more than one experiment or replicate."""
-    rows = check_rows(table, frame, split=split)
-    for key in ("experiment", "replicate"):
-        found = sorted(rows[key].unique().tolist())
-        if len(found) > 1:
-            raise InputError(
-                f"table {table!r} holds {key}s {found}; this figure shows one {key}, "
-                "so select its rows first."
-            )
-    return rows
+def shown_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the split that figures show."""
+    return table[table["split"] == "test"]
 
 
 def heading(what: str, rows: pd.DataFrame, seeds: Sequence[int], *details: str) -> str:
@@ -124,16 +87,28 @@ def one_example(rows: pd.DataFrame) -> str:
     return f"one example = {100 / rows['n'].iloc[0]:.2g} points"
 
 
-def note_off_scale(
-    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float]
+def mark(marker: str, size: float, colour: str, filled: bool = True, **more: Any) -> dict[str, Any]:
+    """Return how a mark without a line looks; a hollow one is white inside."""
+    look = {"linestyle": "", "marker": marker, "markersize": size, "color": colour}
+    return look | {"markerfacecolor": colour if filled else "white"} | more
+
+
+def legend(
+    figure: Figure, looks: Iterable[dict[str, Any]], ncols: int, title: str | None = None
 ) -> None:
-    """Write `text`, a value, beside the mark that stands at the rim for it."""
+    """Write the legend below a figure, of lines and marks that look so."""
+    handles = [Line2D([], [], **look) for look in looks]
+    figure.legend(handles=handles, loc="outside lower center", ncols=ncols, title=title)
+
+
+def note_off_scale(axes: Axes, text: str, at: tuple[float, float], aside: float, up: float) -> None:
+    """Write `text`, a value, so many points beside the mark that stands at the rim for it."""
     axes.annotate(
         f"{text} (off scale)",
         at,
-        xytext=offset,
+        xytext=(aside, up),
         textcoords="offset points",
-        ha="left" if offset[0] > 0 else "right",
+        ha="left" if aside > 0 else "right",
         va="center",
         fontsize=6.5,
     )
@@ -151,16 +126,15 @@ def surface_order(names: Iterable[str], surfaces: Iterable[str]) -> list[str]:
     Raises:
         InputError: if one is not among `surfaces`.
     """
-    found, surfaces = dict.fromkeys(names), list(surfaces)
-    if unknown := [name for name in found if name not in surfaces]:
+    surfaces = list(surfaces)
+    if unknown := [name for name in dict.fromkeys(names) if name not in surfaces]:
         raise InputError(
             f"the table has the surfaces {unknown}, which are not among those to draw, {surfaces}."
         )
-    return [name for name in surfaces if name in found]
+    return in_order(names, surfaces)
 
 
 def surface_style(surface: str, surfaces: Iterable[str]) -> tuple[str, str]:
     """Return colour and marker of `surface`, by its place among `surfaces`."""
-    place = list(surfaces).index(surface)
-    turn, place = divmod(place, len(_COLOURS))
+    turn, place = divmod(list(surfaces).index(surface), len(_COLOURS))
     return _COLOURS[place], _MARKERS[(place + turn) % len(_MARKERS)]

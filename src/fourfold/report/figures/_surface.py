@@ -11,116 +11,63 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # comes without stubs
 from numpy.typing import NDArray
 
-from fourfold.errors import InputError
+from fourfold.report.figures import _style
 from fourfold.report.figures._lattice import diagonals, lattice, perimeter
 from fourfold.report.figures._measure import ACCURACY, NLL, Floats, Measure
-from fourfold.report.figures._style import (
-    BLACK,
-    BLUE,
-    FULL_WIDTH,
-    GREY,
-    MARKED_WIDTH,
-    NARROW_WIDTH,
-    ORANGE,
-    VERMILLION,
-    check_run,
-    heading,
-    in_order,
-    paper_style,
-    surface_order,
-)
 from fourfold.surfaces.points import lattice_rows, own_corner_rows, surface_rows
 
-# Statistics blended linearly are an ablation: drawn only where a table has nothing else.
 _STATISTICS = {
     "reestimated": "BatchNorm re-estimated",
     "none": "no BatchNorm",
     "interpolated": "BatchNorm interpolated",
 }
-_DIAGONALS = {"00 to 11": BLUE, "01 to 10": VERMILLION}
+_DIAGONALS = {"00 to 11": _style.BLUE, "01 to 10": _style.VERMILLION}
 _CORNERS = {"00": (0, 0), "10": (1, 0), "11": (1, 1), "01": (0, 1)}  # (u, v), around the surface
 # Keeps text readable on any colour.
 _HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white")]
 
-_OUTLINED: dict[str, Any] = {
-    "linestyle": "",
-    "markeredgecolor": BLACK,
-    "markeredgewidth": MARKED_WIDTH,
-}
-_CORNER_MARK = {
-    **_OUTLINED,
-    "marker": "s",
-    "markersize": 5,
-    "markerfacecolor": "white",
-    "clip_on": False,
-    "label": "corner (trained network), named uv",
-}
-_BEST_MARK = {
-    **_OUTLINED,
-    "marker": "*",
-    "markersize": 10,
-    "markerfacecolor": VERMILLION,
-    "clip_on": False,
-    "zorder": 5,
-    "label": "best point, chosen on val",
-}
-_WORST_MARK = {
-    **_OUTLINED,
-    "marker": "v",
-    "markersize": 5,
-    "markerfacecolor": ORANGE,
-    "clip_on": False,
-    "zorder": 5,
-    "label": "worst point found",
-}
-_CENTER_MARK: dict[str, Any] = {
-    "linestyle": "",
-    "marker": "+",
-    "markersize": 5,
-    "markeredgecolor": BLACK,
-    "markeredgewidth": 0.8,
-    "label": "center (fixed in advance)",
-}
+
+def _mark(marker: str, size: float, face: str, label: str, **more: Any) -> dict[str, Any]:
+    edge: dict[str, Any] = {"markeredgecolor": _style.BLACK, "markeredgewidth": _style.MARKED_WIDTH}
+    return _style.mark(marker, size, face, clip_on=False, label=label, **edge, **more)
 
 
-@paper_style
+_CORNER_MARK = _mark("s", 5, "white", "corner (trained network), named uv")
+_BEST_MARK = _mark("*", 10, _style.VERMILLION, "best point, chosen on val", zorder=5)
+_WORST_MARK = _mark("v", 5, _style.ORANGE, "worst point found", zorder=5)
+_CENTER_MARK = _style.mark(
+    "+", 5, _style.BLACK, markeredgewidth=0.8, label="center (fixed in advance)"
+)
+
+
+@_style.paper_style
 def plot_surfaces(
     grid: pd.DataFrame,
     merge: pd.DataFrame,
     surfaces: Collection[str],
     *,
-    split: str = "test",
     seeds: Sequence[int] = (),
 ) -> Figure:
     """Draw nll (above) and accuracy (below) over (u, v), one column per surface.
 
     Each row has one colour scale; the light end is good. Surfaces that are flat on it are drawn
     once more, at the right, on scales of their own. Contour lines are chosen for each panel.
-    Squares are the corners, the star is the point chosen on val, the cross the center, the triangle
-    the worst of all points, on and off the lattice. Panel titles give the range over all points.
-
-    Args:
-        grid: table `grid` of one replicate; each surface on a complete lattice.
-        merge: table `merge` of the same replicate; its rows best-point place the stars.
-        surfaces: in their order.
-        split: the split that is shown.
-        seeds: seeds of the replicate's corners, for the title.
-
-    Raises:
-        InputError: if the split is absent, a table is empty, a surface unknown or a lattice
-            incomplete.
+    Squares are the corners, the star is the point chosen on val (the row best-point of `merge`),
+    the cross the center, the triangle the worst of all points, on and off the lattice. Panel titles
+    give the range over all points.
     """
-    rows, surfaces = _surfaces(grid, surfaces, split)
+    rows = surface_rows(_style.shown_rows(grid))
+    surfaces = _style.surface_order(rows["surface"], surfaces)
     on_lattice = lattice_rows(rows)
     flat = _flat_surfaces(on_lattice, surfaces)
     columns = [*((name, False) for name in surfaces), *((name, True) for name in flat)]
-    best_points = _best_points(merge)
+    best = merge[merge["merge"] == "best-point"]
+    best_points = {row.surface: (row.u, row.v) for row in best.itertuples()}
     width, height = _size(surfaces, 4.8)
     # Further columns make all panels smaller, and so the figure lower.
     size = (width + 1.3 * len(flat), height - 0.2 * len(flat))
@@ -149,116 +96,81 @@ def plot_surfaces(
         top.set_title(f"{surface}{scale}\n{top.get_title()}")
         bottom.set_xlabel("u")
     marks = (_CORNER_MARK, _BEST_MARK, _CENTER_MARK, _WORST_MARK)
-    figure.legend(
-        handles=[Line2D([], [], **mark) for mark in marks],
-        loc="outside lower center",
-        ncols=4 if len(surfaces) > 2 else 2,
-    )
-    figure.suptitle(heading("loss and accuracy", rows, seeds, _statistics(rows)))
+    _style.legend(figure, marks, 4 if len(surfaces) > 2 else 2)
+    figure.suptitle(_heading("loss and accuracy", rows, seeds))
     return figure
 
 
-@paper_style
+@_style.paper_style
 def plot_surfaces_3d(
-    grid: pd.DataFrame, surfaces: Collection[str], *, split: str = "test", seeds: Sequence[int] = ()
+    grid: pd.DataFrame, surfaces: Collection[str], *, seeds: Sequence[int] = ()
 ) -> Figure:
     """Draw nll as height over (u, v), one relief per surface.
 
     Height is linear and colour logarithmic; all panels share both scales.
-
-    Args:
-        grid: table `grid` of one replicate; each surface on a complete lattice.
-        surfaces: in their order.
-        split: the split that is shown.
-        seeds: seeds of the replicate's corners, for the title.
-
-    Raises:
-        InputError: if the split is absent, the table is empty, a surface unknown or a lattice
-            incomplete.
     """
-    rows, surfaces = _surfaces(grid, surfaces, split)
-    rows = lattice_rows(rows)
+    rows = lattice_rows(_style.shown_rows(grid))
+    surfaces = _style.surface_order(rows["surface"], surfaces)
     low, high = NLL.limits(NLL.values(rows))
     colours = ScalarMappable(NLL.norm(low, high), colormaps[NLL.colours])
-    figure = Figure(figsize=_size(surfaces, 2.5), layout="constrained")
+    figure = Figure(_size(surfaces, 2.5), layout="constrained")
     panels = figure.subplots(1, len(surfaces), squeeze=False, subplot_kw={"projection": "3d"})[0]
     for surface, axes in zip(surfaces, panels, strict=True):
         _draw_relief(axes, colours, *lattice(rows, surface, NLL))
         axes.set_zlim(0, high)
         axes.set_title(surface, y=0.96)
     _draw_colourbar(figure, colours, NLL, panels)
-    figure.suptitle(
-        heading("nll as height (linear) and colour (log)", rows, seeds, _statistics(rows))
-    )
+    figure.suptitle(_heading("nll as height (linear) and colour (log)", rows, seeds))
     return figure
 
 
-@paper_style
+@_style.paper_style
 def plot_profiles(
-    grid: pd.DataFrame, surfaces: Collection[str], *, split: str = "test", seeds: Sequence[int] = ()
+    grid: pd.DataFrame, surfaces: Collection[str], *, seeds: Sequence[int] = ()
 ) -> Figure:
     """Draw nll along the two diagonals (above) and around the four edges (below) of each surface.
 
-    Solid lines are `split`, dashed ones train. Diagonals go through the points of the lattice,
-    edges through all points on them. The grey band is the range of the four corners on `split` as
-    they were trained, the thin line their mean.
-
-    Args:
-        grid: table `grid` of one replicate; each surface on a complete lattice.
-        surfaces: in their order.
-        split: the split that is drawn solid.
-        seeds: seeds of the replicate's corners, for the title.
-
-    Raises:
-        InputError: if the split is absent, the table is empty, a surface unknown, a lattice
-            incomplete or a corner missing.
+    Solid lines are test, dashed ones train. Diagonals go through the points of the lattice, edges
+    through all points on them. The grey band is the range of the four corners on test as they were
+    trained, the thin line their mean.
     """
-    rows, surfaces = _surfaces(grid, surfaces, split)
-    splits = [name for name in dict.fromkeys((split, "train")) if (grid["split"] == name).any()]
-    drawn = {name: _surfaces(grid, surfaces, name)[0] for name in splits}
-    corners = {surface: _corner_nll(grid, surface, split) for surface in surfaces}
-    figure = Figure(figsize=_size(surfaces, 4.6), layout="constrained")
+    drawn = {split: surface_rows(grid[grid["split"] == split]) for split in ("test", "train")}
+    surfaces = _style.surface_order(drawn["test"]["surface"], surfaces)
+    own = own_corner_rows(_style.shown_rows(grid))
+    corners = {surface: NLL.values(own[own["surface"] == surface]) for surface in surfaces}
+    figure = Figure(_size(surfaces, 4.6), layout="constrained")
     panels = figure.subplots(2, len(surfaces), sharey=True, squeeze=False)
     shown = np.concatenate([*map(NLL.values, drawn.values()), *corners.values()])
     for surface, (top, bottom) in zip(surfaces, panels.T, strict=True):
-        for name, dashes in zip(splits, ("-", "--"), strict=False):
-            points, values = lattice(lattice_rows(drawn[name]), surface, NLL)
+        for (split, rows), dashes in zip(drawn.items(), ("-", "--"), strict=True):
+            points, values = lattice(lattice_rows(rows), surface, NLL)
             for (path, colour), profile in zip(_DIAGONALS.items(), diagonals(values), strict=True):
-                top.plot(points, profile, dashes, color=colour, label=f"{path}, {name}")
-            along, profile = perimeter(drawn[name], surface, NLL)
-            bottom.plot(along, profile, dashes, color=BLACK, label=f"edges, {name}")
+                top.plot(points, profile, dashes, color=colour, label=f"{path}, {split}")
+            edges = perimeter(rows, surface, NLL)
+            bottom.plot(*edges, dashes, color=_style.BLACK, label=f"edges, {split}")
         band = corners[surface]
         for axes in (top, bottom):
-            axes.axhspan(band.min(), band.max(), color="#D0D0D0", linewidth=0, zorder=0)
-            axes.axhline(band.mean(), color=GREY, linewidth=MARKED_WIDTH, zorder=0.5)
+            axes.axhspan(band.min(), band.max(), color=_style.PALE, linewidth=0, zorder=0)
+            thin = {"color": _style.GREY, "linewidth": _style.MARKED_WIDTH}
+            axes.axhline(band.mean(), zorder=0.5, **thin)
             NLL.set_axis(axes, "y", shown)
         top.set(title=surface, xlim=(0, 1), xlabel="position on the diagonal")
         bottom.set(xlim=(0, 4), xlabel="corner (uv)")
         bottom.set_xticks(range(5), labels=[*_CORNERS, "00"])
     for axes in panels[:, 0]:
         axes.set_ylabel(NLL.label)
-    patch = Patch(color="#D0D0D0", label="corners as trained: range and mean")
-    handles = [*panels[0, 0].get_lines(), *panels[1, 0].get_lines()]
-    handles = [line for line in handles if not line.get_label().startswith("_")]
-    figure.legend(
-        handles=[*handles, patch], loc="outside lower center", ncols=min(4, len(surfaces) + 1)
-    )
-    figure.suptitle(heading("loss along diagonals and edges", rows, seeds, _statistics(rows)))
+    lines = [line for axes in panels[:, 0] for line in axes.get_lines()]
+    handles = [line for line in lines if not line.get_label().startswith("_")]
+    handles.append(Patch(color=_style.PALE, label="corners as trained: range and mean"))
+    columns = min(4, len(surfaces) + 1)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    figure.suptitle(_heading("loss along diagonals and edges", drawn["test"], seeds))
     return figure
 
 
-def _surfaces(
-    grid: pd.DataFrame, surfaces: Collection[str], split: str
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return the rows of the surfaces' points on `split`, and the surfaces in their order."""
-    rows = surface_rows(check_run("grid", grid, split=split))
-    rank = rows["statistics"].map(list(_STATISTICS).index)
-    rows = rows[rank == rank.groupby(rows["surface"]).transform("min")]
-    return rows, surface_order(rows["surface"], surfaces)
-
-
-def _statistics(rows: pd.DataFrame) -> str:
-    return " / ".join(_STATISTICS[kind] for kind in in_order(rows["statistics"], _STATISTICS))
+def _heading(what: str, rows: pd.DataFrame, seeds: Sequence[int]) -> str:
+    statistics = " / ".join(_STATISTICS[kind] for kind in rows["statistics"].unique())
+    return _style.heading(what, rows, seeds, statistics)
 
 
 def _flat_surfaces(rows: pd.DataFrame, surfaces: list[str]) -> list[str]:
@@ -279,26 +191,9 @@ def _flat_surfaces(rows: pd.DataFrame, surfaces: list[str]) -> list[str]:
     return flat[-max(2, len(surfaces) - 1) :]  # more would leave each panel too small
 
 
-def _corner_nll(grid: pd.DataFrame, surface: str, split: str) -> Floats:
-    rows = own_corner_rows(grid[(grid["surface"] == surface) & (grid["split"] == split)])
-    rows = rows.drop_duplicates(["u", "v"])
-    if len(rows) != len(_CORNERS):
-        raise InputError(
-            f"surface {surface!r} has {len(rows)} rows of corners as trained (statistics 'own' or "
-            f"'none') on split {split!r}; a figure needs {len(_CORNERS)}."
-        )
-    return NLL.values(rows)
-
-
-def _best_points(merge: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    rows = check_run("merge", merge)
-    rows = rows[rows["merge"] == "best-point"]
-    return dict(zip(rows["surface"], zip(rows["u"], rows["v"], strict=True), strict=True))
-
-
 def _size(surfaces: list[str], height: float) -> tuple[float, float]:
     # Three surfaces fill the width of a page; titles need room over a single one.
-    return max(NARROW_WIDTH, FULL_WIDTH * (0.11 + 0.89 * len(surfaces) / 3)), height
+    return max(_style.NARROW_WIDTH, _style.FULL_WIDTH * (0.11 + 0.89 * len(surfaces) / 3)), height
 
 
 def _draw_colourbar(

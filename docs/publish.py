@@ -1,0 +1,378 @@
+"""Copy finished experiments from `results/` into docs/results, and rebuild the pages over them.
+
+    python docs/publish.py EXPERIMENT...   # copy these, then rebuild docs/results/README.md
+    python docs/publish.py                 # rebuild it from the copies and params.yaml
+    python docs/publish.py --headline      # README.md's tables as well, of the experiments in `run`
+
+A copy is complete or not made: what fails leaves everything as it was.
+"""
+
+import argparse
+import io
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from PIL import Image
+
+from fourfold.errors import InputError
+from fourfold.files.atomic import write_text
+from fourfold.files.table import GATHERED, read_metadata, read_table
+from fourfold.pipeline.params import read_params
+from fourfold.pipeline.targets import Targets
+from fourfold.report.figures import plot_summary, save_figure
+from fourfold.report.summary import markdown_table, render_headline, summarize
+
+ROOT = Path(__file__).parent.parent
+FIGURE = "surfaces.png"  # of an experiment, on the page
+IN_README = "digits-resnet18"  # the experiment whose surfaces README.md shows
+FIGURE_BYTES, COLORS = 150_000, 256
+SHRINK = 0.85  # of a figure's sides, until it is small enough
+SELECTION_ROWS = 10  # of the best candidates for the corners from a run, in tables.md
+
+# What shapes the results of an experiment, beside fits and seeds; what its jobs may differ in.
+_SETTINGS = ("dataset", "network", "augment", "training", "grid", "ensembles", "corners")
+_MADE_BY = ("git", "hardware", "device", "threads", "versions")
+_HIDDEN = ["experiment", "replicate", "n", "members", "checkpoint", "sha256", "draws"]
+
+
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> None:
+    """Copy the named experiments and rewrite the pages below `root`."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="finished experiments")
+    parser.add_argument("--results", type=Path, default=root / "results", help="where they are")
+    parser.add_argument("--headline", action="store_true", help="rewrite README.md's tables too")
+    given = parser.parse_args(arguments)
+    try:
+        publish(root, given.results, given.experiments, given.headline)
+    except (InputError, OSError) as error:  # an unreadable figure is an OSError
+        raise SystemExit(f"error: {error}") from error
+
+
+def publish(root: Path, results: Path, experiments: Sequence[str], is_headline: bool) -> None:
+    """Copy experiments and rewrite the pages: all of that, or nothing."""
+    targets, output, readme = read_targets(root), root / "docs" / "results", root / "README.md"
+    if unknown := [name for name in experiments if name not in targets.experiments]:
+        raise InputError(
+            f"no experiment is called {', '.join(unknown)}; params.yaml defines "
+            f"{', '.join(targets.experiments)}."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=output) as temporary:
+        new = {name: Path(temporary) / name for name in dict.fromkeys(experiments)}
+        for name, folder in new.items():
+            copy_experiment(targets, name, results, folder)
+        published = read_published(output, new)
+        texts = {output / path: text for path, text in render_pages(published, targets).items()}
+        if is_headline:
+            block = render_readme_block(published, targets)
+            texts[readme] = replace_block(readme.read_text(encoding="utf-8"), "headline", block)
+            summary = pd.concat(published[name].summary for name in targets.params["run"])
+            surfaces = dict.fromkeys(summary.loc[summary["kind"] == "surface", "method"])
+            save_figure(plot_summary(summary, surfaces), Path(temporary) / "summary")
+        for name, folder in new.items():
+            if (output / name).exists():
+                (output / name).rename(Path(temporary) / f"old-{name}")
+            folder.rename(output / name)
+        if is_headline:
+            (Path(temporary) / "summary.png").replace(output / "summary.png")
+    for path, text in texts.items():
+        write_text(path, text)
+
+
+def read_targets(root: Path) -> Targets:
+    """Return what params.yaml defines."""
+    return Targets(read_params(root / "params.yaml"))
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """Return a page with `block` between the markers of `name`."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise InputError(f"the page lacks the markers {begin} and {end}; put them back.")
+    return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+class Published(NamedTuple):
+    """A published experiment; its tables hold all replicates, `grid` all surfaces."""
+
+    environment: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame]
+    summary: pd.DataFrame
+
+
+def read_published(output: Path, new: Mapping[str, Path] = {}) -> dict[str, Published]:
+    """Read the published experiments, `new` ones from other folders."""
+    there = {path.parent.name: path.parent for path in output.glob("[!.]*/environment.json")}
+    return {name: _read(folder) for name, folder in sorted((there | dict(new)).items())}
+
+
+def _read(folder: Path) -> Published:
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        files.setdefault("grid" if path.stem.startswith("grid-") else path.stem, []).append(path)
+    tables = {name: read_table(name.partition("-")[0], *paths) for name, paths in files.items()}
+    summary = summarize(tables, {environment["experiment"]: environment["surfaces"]})
+    return Published(environment, tables, summary)
+
+
+def copy_experiment(targets: Targets, name: str, results: Path, folder: Path) -> None:
+    """Write tables, figures, environment.json and tables.md of an experiment into a new folder.
+
+    Figures are those of the first replicate; `fourfold plot-figures` draws others from the tables.
+    """
+    count = len([path for path in (results / name).glob("*") if path.name.isdecimal()])
+    tables = [f"tables/{table}.parquet" for table in targets.tables(name)]
+    jobs = []
+    for number in range(max(count, 1)):
+        source = results / name / str(number)
+        parts = [table for table in tables if Path(table).stem not in GATHERED]
+        parts += [job for part in GATHERED for job in targets.job_parts(name, number, part)]
+        needed = dict.fromkeys((*tables, *parts, f"figures/{FIGURE}"))
+        if missing := [file for file in needed if not (source / file).is_file()]:
+            raise InputError(
+                f"{source} is not finished: it lacks {', '.join(missing)}; {_run(name)}, "
+                "or remove the folder if that replicate is not wanted."
+            )
+        target = folder / f"replicate-{number}" if number else folder
+        target.mkdir(parents=True)
+        for table in tables:
+            shutil.copy(source / table, target)
+        jobs += [source / part for part in parts]
+    for figure in sorted((results / name / "0" / "figures").glob("*.png")):
+        (folder / figure.name).write_bytes(compress_figure(figure))
+    environment = collect_environment(targets, name, jobs)
+    write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+
+def collect_environment(targets: Targets, name: str, jobs: Sequence[Path]) -> dict[str, Any]:
+    """Return what made an experiment: settings, and of each thing that jobs may differ in a list.
+
+    Raises:
+        InputError: if a job had other settings, or other data: not all were rerun after a change.
+    """
+    settings, made_by = settings_of(targets, name), [read_metadata(path) for path in jobs]
+    surfaces, corners = settings["surfaces"], settings["corners"]
+    data = {"data_sha256": made_by[0]["data_sha256"]}
+    for path, of in zip(jobs, made_by, strict=True):
+        item = path.stem.partition("-")[2]  # a surface or a corner set, where the job has one
+        own = {
+            "fit": settings["fits"].get(surfaces.get(item, {}).get("fit"), {}),
+            "corners": corners.get(item.removesuffix("-corners"), {}),
+        }
+        ran = of["settings"] | {"data_sha256": of["data_sha256"]}
+        if changes := _changes(ran, settings | data | own, added=False):
+            raise InputError(
+                f"{path} was not made as the other tables and params.yaml say: "
+                f"{'; '.join(changes)}; {_run(name)}, and remove the file if it is older than that."
+            )
+    return {
+        "experiment": name,
+        "replicates": len({of["replicate"] for of in made_by}),
+        "surfaces": targets.described(name),
+        "settings": settings,
+        **data,
+        **{key: _distinct(of[key] for of in made_by) for key in _MADE_BY},
+    }
+
+
+def settings_of(targets: Targets, name: str) -> dict[str, Any]:
+    """Return what params.yaml says of an experiment, as far as it shapes results."""
+    of, surfaces = targets.experiments[name], targets.experiments[name]["surfaces"]
+    fits = {one["fit"]: of["fits"][one["fit"]] for one in surfaces.values() if one["fit"]}
+    rest = {"surfaces": surfaces, "fits": fits, "seeds": targets.params["seeds"]}
+    return {key: of[key] for key in _SETTINGS} | rest
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any], *, added: bool) -> list[str]:
+    """Say which settings have changed, dotted; `added`: those too that only `now` has.
+
+    A switch that came later and is off is no change.
+    """
+    a, b = (pd.json_normalize(dict(one)).to_dict("records")[0] for one in (then, now))
+    return [
+        f"`{key}` was {a.get(key, 'absent')}, is {b.get(key, 'absent')}"
+        for key in (a | b if added else a)
+        if a.get(key, "absent") != b.get(key, "absent") and (key in a or b[key] is not False)
+    ]
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """Return the different values, hashable or not, as they first occur."""
+    return list({json.dumps(value): value for value in values}.values())
+
+
+def compress_figure(path: Path) -> bytes:
+    """Return a figure as PNG with a palette, made smaller until it has at most FIGURE_BYTES."""
+    with Image.open(path) as image:
+        opaque = image.convert("RGBA")
+    figure = Image.new("RGB", opaque.size, "white")
+    figure.paste(opaque, mask=opaque.getchannel("A"))
+    scale = 1.0
+    while True:
+        size = [round(scale * side) for side in figure.size]
+        small = figure if scale == 1 else figure.resize(size, Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        small.quantize(COLORS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= FIGURE_BYTES:
+            return buffer.getvalue()
+        scale *= SHRINK
+
+
+def _run(name: str) -> str:
+    return f"run `snakemake --cores N --config 'run=[{name}]'` to its end"
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def render_pages(published: Mapping[str, Published], targets: Targets) -> dict[str, str]:
+    """Return path -> text of all pages in docs/results."""
+    kept = targets.params["summary"]["kept"]
+    pages = {f"{name}/tables.md": _render_tables(name, of, kept) for name, of in published.items()}
+    return {"README.md": _render_page(published, targets), **pages}
+
+
+def _render_tables(name: str, published: Published, kept: float) -> str:
+    """Return an experiment's headline, and of its first replicate what a reader wants to see."""
+    first = {table: rows[rows["replicate"] == 0] for table, rows in published.tables.items()}
+    endpoints = first["endpoints"]
+    first["endpoints"] = endpoints[endpoints["checkpoint"].str.startswith("endpoints/")]
+    blocks = [
+        f"# {name}",
+        f"Written by `python docs/publish.py {name}` from the parquet files beside this page "
+        "([what their columns mean](../../tables.md)); [environment.json](environment.json) says "
+        "what made them.",
+        f"![Loss and accuracy over the surfaces of {name}]({FIGURE})",
+        "## Headline",
+        _headline({name: published}, kept),
+        "The tables below and the figures are of the first replicate; the tables of others are in "
+        "`replicate-1` and so on. Differences are positive in favour of the surface. What is "
+        "called *oracle* was chosen on test and shows how much that flatters.",
+    ]
+    for table, rows in first.items():
+        if table not in ("grid", "training"):
+            rows = rows.head(SELECTION_ROWS) if table.startswith("selection") else rows
+            cells = rows.drop(columns=_HIDDEN, errors="ignore").map(_cell)
+            blocks += [f"## {table}", markdown_table(list(cells), cells.to_numpy().tolist())]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def _headline(published: Mapping[str, Published], kept: float) -> str:
+    surfaces = {name: of.environment["surfaces"] for name, of in published.items()}
+    return render_headline(pd.concat(of.summary for of in published.values()), kept, surfaces)
+
+
+def _render_page(published: Mapping[str, Published], targets: Targets) -> str:
+    """Return README.md, its experiments in the order of params.yaml."""
+    defined, kept = targets.experiments, targets.params["summary"]["kept"]
+    published = {
+        name: published[name] for name in dict.fromkeys([*defined, *published]) if name in published
+    }
+    absent = [name for name in defined if name not in published]
+    counts = sorted({of.environment["replicates"] for of in published.values()})
+    blocks = [
+        "# Reference results",
+        "Finished experiments, copied from `results/`: their tables, figures, and what made them. "
+        f"`params.yaml` defines {len(defined)} experiments; {len(published)} are here, and below "
+        "is a list of those that are not.",
+        "## Figures and claims",
+    ]
+    for count in counts:
+        alike = {n: of for n, of in published.items() if of.environment["replicates"] == count}
+        blocks.append(_headline(alike, kept))
+    blocks += ["## Where they were measured", _origin_table(published, defined)]
+    blocks += ["## Published experiments"]
+    for name, of in published.items():
+        blocks += [
+            f"### {name}",
+            _settings_note(of.environment["settings"], targets, name),
+            f"![Loss and accuracy over the surfaces of {name}]({name}/{FIGURE})",
+            f"[All tables]({name}/tables.md), [environment]({name}/environment.json)",
+        ]
+    blocks += [
+        "## Not run",
+        f"`params.yaml` defines {len(absent)} experiments of which this repository has no result; "
+        "they have not been run. Where it has an `expected_accuracy`, that is what we would look "
+        f"for, not a measurement: {', '.join(absent)}.",
+        "## Rebuilding this page",
+        "No number here is typed by hand: `python docs/publish.py` makes this page of the tables "
+        "here and of `params.yaml`, and with the name of an experiment that `snakemake --cores 2 "
+        "--config 'run=[EXPERIMENT]' replicates=1` has finished, copies that here first.",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _origin_table(published: Mapping[str, Published], defined: Mapping[str, Any]) -> str:
+    """One row for each experiment: how good its corners should be and are, and what made it."""
+    head = ["experiment", "corners' accuracy (%)", "expected (%)", "device", "processor", "commit"]
+    head += ["torch", "jobs", "time of all jobs (h)"]
+    body = []
+    for name, (made_by, tables, summary) in published.items():
+        cost, expected = tables["cost"], defined.get(name, {}).get("expected_accuracy")
+        # Of the first surface, whose corners the expectation is about.
+        corners = summary.loc[summary["metric"] == "accuracy_corner_mean_own", "mean"].iloc[0]
+        lists = [
+            cost["device"].tolist(),
+            [machine["processor"] for machine in made_by["hardware"]],
+            [
+                f"{of['commit']}"[:10] + " *with changes*" * bool(of["dirty"])
+                for of in made_by["git"]
+            ],
+            [versions["torch"] for versions in made_by["versions"]],
+        ]
+        cells = [name, f"{100 * corners:.2f}", f"{100 * expected:g}" if expected else ""]
+        cells += [", ".join(_distinct(values)) for values in lists]
+        body.append([*cells, str(len(cost)), f"{cost['wall_s'].sum() / 3600:.2f}"])
+    return markdown_table(head, body) + (
+        "\n\nAccuracies on test, of the corners as trained. Time: sum over jobs, which may have "
+        "run side by side. A commit *with changes* had files that differed from it."
+    )
+
+
+def _settings_note(then: Mapping[str, Any], targets: Targets, name: str) -> str:
+    """Say whether an experiment was run with the settings that params.yaml has for it now."""
+    if name not in targets.experiments:
+        return "**Differs from params.yaml**, which no longer defines this experiment."
+    if changes := _changes(then, settings_of(targets, name), added=True):
+        return f"**Differs from params.yaml**: {'; '.join(changes)}."
+    return "Run with the settings that `params.yaml` has now."
+
+
+def render_readme_block(published: Mapping[str, Published], targets: Targets) -> str:
+    """Return README.md's text about the experiments in `run`."""
+    names = [*targets.params["run"], IN_README]
+    if absent := [name for name in names if name not in published]:
+        raise InputError(f"README.md shows {absent[0]}, which is not published; name it as well.")
+    table = _headline({n: published[n] for n in names[:-1]}, targets.params["summary"]["kept"])
+    made_by = published[IN_README].environment
+    return (
+        f"![Loss and accuracy over the surfaces of {IN_README}](docs/results/{IN_README}/{FIGURE})"
+        f"\n\n{table}\n\n"
+        "![Accuracy over the surfaces of all experiments](docs/results/summary.png)\n\n"
+        f"Measured on {made_by['device'][0]} with Python {made_by['versions'][0]['python']} and "
+        f"torch {made_by['versions'][0]['torch']}, threads per job: {made_by['threads'][0]}; "
+        "written by `python docs/publish.py --headline` from "
+        "[docs/results](docs/results/README.md)."
+    )
+
+
+if __name__ == "__main__":
+    main()
