@@ -35,6 +35,7 @@ from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.batches import Normalize
 from fourfold.evaluation.precision import PRECISIONS, compute_precision
 from fourfold.pipeline.cost import flop_per_image, peak_bytes
+from fourfold.training.cuda_graph import Recorded
 from fourfold.training.fit import SAMPLERS, SurfaceStep
 from fourfold.training.loop import Loop
 
@@ -59,6 +60,7 @@ class Case:
     width: int = 64
     precision: str = "float32"
     compile: bool = False
+    cuda_graph: bool = False
 
     @property
     def settings(self) -> dict[str, int | str]:
@@ -92,11 +94,17 @@ def plain_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> 
     )
     forward = torch.compile(model) if case.compile else model
 
-    def step() -> None:
+    def passes(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with compute_precision(case.precision, inputs.device):
             loss = F.cross_entropy(forward(inputs), labels)
         descent.zero_grad(set_to_none=True)
         loss.backward()
+        return loss.detach(), loss.detach()
+
+    run = Recorded(passes) if case.cuda_graph else passes
+
+    def step() -> None:
+        run(inputs, labels)
         descent.step()
 
     return step
@@ -107,7 +115,7 @@ def surface_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -
     descend = SurfaceStep(
         make_surface("resnet18", case.settings), model, case.points, device=inputs.device,
         momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, precision=case.precision,
-        compile=case.compile,
+        compile=case.compile, cuda_graph=case.cuda_graph,
     )  # fmt: skip
     draw, generator = SAMPLERS["latin-hypercube"], torch.Generator().manual_seed(0)
 
@@ -209,7 +217,7 @@ def compare_memory(name: str, case: Case, arguments: argparse.Namespace) -> None
         command = [sys.executable, __file__, "--peak-of", variant, "--case", name]
         command += ["--device", str(arguments.device), "--threads", str(arguments.threads)]
         command += ["--precision", case.precision, *["--compile"] * case.compile]
-        command += ["--quick"] * arguments.quick
+        command += ["--quick"] * arguments.quick + ["--cuda-graph"] * case.cuda_graph
         peaks[variant] = int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         print(f"  {variant:<15} {peaks[variant] / 1e6:8.0f} MB at most")
     beyond = peaks["surface"] - peaks["plain training"]
@@ -266,12 +274,14 @@ def main() -> None:
         "--precision", choices=PRECISIONS, help="default: float32 on a CPU, bfloat16 on a GPU"
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile, in the warm-up")
+    parser.add_argument("--cuda-graph", action="store_true", help="launch all passes at once")
+    parser.add_argument("--no-memory", action="store_true", help="only the times")
     parser.add_argument("--peak-of", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     on_gpu = arguments.device.type == "cuda"
     chosen = {"precision": arguments.precision or ("bfloat16" if on_gpu else "float32")}
-    chosen["compile"] = arguments.compile
+    chosen |= {"compile": arguments.compile, "cuda_graph": arguments.cuda_graph and on_gpu}
     if arguments.quick:
         chosen |= {"batch": 8, "width": 4, "rounds": 2}
     if arguments.rounds:
@@ -282,7 +292,7 @@ def main() -> None:
         print_peak(arguments.peak_of, cases[arguments.case], arguments.device)
         return
     print_machine(arguments)
-    for name, case in cases.items():
+    for name, case in ({} if arguments.no_memory else cases).items():
         print(f"peak memory, {describe(case)}")
         compare_memory(name, case, arguments)
     for case in cases.values():
@@ -294,7 +304,7 @@ def describe(case: Case) -> str:
     return (
         f"ResNet18 (stem {case.stem}, width {case.width}), batch {case.batch}, "
         f"{case.points} point{'s' * (case.points > 1)}, {case.precision}"
-        f"{', compiled' * case.compile}"
+        f"{', compiled' * case.compile}{', CUDA graph' * case.cuda_graph}"
     )
 
 

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from conftest import CORNERS, differing, make_images, make_network
+from conftest import CORNERS, differing, make_images, make_network, make_surface
 
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.batches import Normalize
 from fourfold.evaluation.grid import evaluate_grid, predict
-from fourfold.surfaces.surface import BezierSurface
 from fourfold.training.fit import fit
 from fourfold.training.snapshots import Snapshots
 from fourfold.training.train import train
@@ -26,14 +25,9 @@ def images_on(device):
     return images.to(device), labels.to(device)
 
 
-def surface_of(name):
-    corners = [make_network(name, seed).state_dict() for seed in range(4)]
-    return BezierSurface.from_corners(corners, degree=(2, 2))
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_corners_are_the_checkpoints_after_a_fit(name):
-    surface, (images, labels) = surface_of(name), images_on(DEVICE)
+    surface, (images, labels) = make_surface(name), images_on(DEVICE)
     fit(surface, make_network(name), images, labels, epochs=1, **COMMON)
     for seed, corner in enumerate(CORNERS):
         network, checkpoint = make_network(name).to(DEVICE), make_network(name, seed).to(DEVICE)
@@ -45,18 +39,43 @@ def test_corners_are_the_checkpoints_after_a_fit(name):
 
 @pytest.mark.parametrize("name", ["layernorm", "batchnorm", "resnet18"])
 def test_a_fit_is_the_same_as_on_a_cpu_up_to_rounding(name):
+    """With two images a point, BatchNorm makes differences of 1e-6 in the input grow to 100."""
+    settings = {"epochs": 2, "lr": 0.005, "seed": 0, "batch_size": 24, "points_per_step": 2}
     surfaces = {}
     for device in ("cpu", DEVICE):
-        surfaces[device] = surface_of(name)
-        fit(surfaces[device], make_network(name), *images_on(device), epochs=2, **COMMON)
+        surfaces[device] = make_surface(name)
+        fit(surfaces[device], make_network(name), *images_on(device), **settings)
     torch.testing.assert_close(
         surfaces["cpu"].control_points, surfaces[DEVICE].control_points, rtol=1e-2, atol=1e-3
     )
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["layernorm", "batchnorm", "dropout", "vgg16"])
+def test_passes_that_are_launched_at_once_give_the_same(name, optimizer):
+    """The same numbers of dropout as well."""
+    networks, surfaces = [], []
+    settings = COMMON | {"lr": 0.005, "epochs": 3, "optimizer": optimizer}
+    for cuda_graph in (False, True):
+        networks.append(make_network(name).to(DEVICE))
+        train(networks[-1], *images_on(DEVICE), cuda_graph=cuda_graph, **settings)
+        surfaces.append(make_surface(name))
+        more = settings | {"batch_size": 24, "points_per_step": 2, "cuda_graph": cuda_graph}
+        fit(surfaces[-1], make_network(name), *images_on(DEVICE), **more)
+    for (key, eager), recorded in zip(
+        networks[0].state_dict().items(), networks[1].state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(eager, recorded, rtol=1e-3, atol=1e-4, msg=key)
+    torch.testing.assert_close(
+        surfaces[0].control_points, surfaces[1].control_points, rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("cuda_graph", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_no_step_waits_for_the_device(optimizer, precision):
+def test_no_step_waits_for_the_device(optimizer, precision, cuda_graph):
     """PyTorch raises an error at each synchronization between the first step and the last."""
 
     def on_step(step, steps, loss, images):
@@ -67,12 +86,12 @@ def test_no_step_waits_for_the_device(optimizer, precision):
     settings = COMMON | {
         "epochs": 1, "optimizer": optimizer, "precision": precision, "clip_norm": 1.0,
         "augment": RandomShiftFlip(1, True), "preprocess": Normalize([0.5], [0.2]),
-        "on_step": on_step,
+        "cuda_graph": cuda_graph, "on_step": on_step,
     }  # fmt: skip
     try:
         train(make_network("batchnorm").to(DEVICE), images, labels.to(DEVICE), **settings)
         fit(
-            surface_of("batchnorm"),
+            make_surface("batchnorm"),
             make_network("batchnorm"),
             images,
             labels.to(DEVICE),
@@ -82,7 +101,8 @@ def test_no_step_waits_for_the_device(optimizer, precision):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_killed_fit_continues(tmp_path):
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_killed_fit_continues(cuda_graph, tmp_path):
     """Equal up to the order of additions in some kernels."""
 
     class KilledError(Exception):
@@ -93,9 +113,9 @@ def test_a_killed_fit_continues(tmp_path):
             raise KilledError
 
     def run(on_step=None, snapshots=None):
-        surface = surface_of("dropout")
+        surface = make_surface("dropout")
         fit(surface, make_network("dropout"), *images_on(DEVICE), epochs=3, **COMMON,
-            on_step=on_step, snapshots=snapshots)  # fmt: skip
+            on_step=on_step, snapshots=snapshots, cuda_graph=cuda_graph)  # fmt: skip
         return surface.control_points
 
     undisturbed = run()
@@ -118,7 +138,7 @@ def test_training_repeats_itself_and_leaves_the_global_generators_alone():
 
 
 def test_a_grid_is_the_same_as_on_a_cpu_up_to_rounding():
-    surface = surface_of("resnet18")
+    surface = make_surface("resnet18")
     tables = [
         evaluate_grid(surface, make_network("resnet18"), {"train": images_on(device)}, points=3)
         for device in ("cpu", DEVICE)

@@ -21,6 +21,9 @@ from fourfold.surfaces.surface import BezierSurface
 # Of spectral norm, in each forward pass: from one point of a step to the next its weights change
 # far more than from one step of a single network to the next.
 _POWER_ITERATIONS = 10
+# GPU kernels that move several numbers at once need addresses that are multiples of this many
+# bytes; some of cuDNN's fail elsewhere, instead of falling back ("misaligned address").
+ALIGNMENT = 16
 
 
 class BoundModel:
@@ -58,8 +61,11 @@ class BoundModel:
         self._trainable: dict[str, Tensor] = {}
         self._constant: dict[str, Tensor] = {}
         self.constant_columns: list[slice] = []
-        start = 0
+        self._misaligned: set[str] = set()
+        start, width = 0, layout.dtype.itemsize
         for name, size in zip(layout.names, layout.sizes, strict=True):
+            if device.type == "cuda" and start * width % ALIGNMENT:
+                self._misaligned.add(name)
             if parameters[name].requires_grad:
                 self._trainable[name] = parameters[name]
             else:
@@ -85,6 +91,11 @@ class BoundModel:
         self._precision, self._device = precision, device
         self._forward = torch.compile(self.module) if compile else self.module
 
+    @property
+    def has_moving_buffers(self) -> bool:
+        """Whether buffers differ from point to point."""
+        return bool(self._buffers)
+
     def gradient(
         self,
         theta: Tensor,
@@ -92,7 +103,7 @@ class BoundModel:
         labels: Tensor,
         loss_function: Callable[[Tensor, Tensor], Tensor],
         out: Tensor,
-        mixture: Tensor,
+        mixture: Tensor | None,
     ) -> tuple[Tensor, Any]:
         """Write the gradient of the mean loss at `theta` into `out`.
 
@@ -102,7 +113,8 @@ class BoundModel:
             labels: its labels.
             loss_function: maps the model's output and labels to a scalar.
             out: (D,) receives dL/dtheta.
-            mixture: (4,) weights of the corners at the point, for the buffers between them.
+            mixture: (4,) weights of the corners at the point, for the buffers between them; None if
+                the model has none.
 
         Returns:
             The loss, detached, and the model's output.
@@ -112,11 +124,13 @@ class BoundModel:
         # (The gradient of one sliced vector would be a sum of as many full vectors as pieces.)
         pieces, gradients = self._layout.views(theta), self._layout.views(out.zero_())
         for name, tensor in self._constant.items():
-            tensor.data = pieces[name].to(tensor.dtype)  # the model's own, not the vector's
+            # The model's dtype, not the vector's.
+            tensor.data = pieces[name].to(tensor.dtype, copy=name in self._misaligned)
         for name, parameter in self._trainable.items():
-            parameter.data = pieces[name].to(parameter.dtype)
-            parameter.grad = gradients[name].to(parameter.dtype)
-        if self._buffers:
+            copy = name in self._misaligned
+            parameter.data = pieces[name].to(parameter.dtype, copy=copy)
+            parameter.grad = gradients[name].to(parameter.dtype, copy=copy)
+        if mixture is not None and self._buffers:
             values = self._chosen.at(mixture, {})
             for name, buffer in self._buffers.items():
                 buffer.copy_(values[name])
@@ -125,7 +139,8 @@ class BoundModel:
             loss = loss_function(output, labels)
         loss.backward(inputs=list(self._trainable.values()))
         for name, parameter in self._trainable.items():
-            if parameter.dtype != out.dtype and parameter.grad is not None:  # no view
+            is_view = parameter.dtype == out.dtype and name not in self._misaligned
+            if not is_view and parameter.grad is not None:
                 gradients[name].copy_(parameter.grad)
         return loss.detach(), output
 

@@ -16,7 +16,8 @@ from fourfold.seeds import make_generator
 from fourfold.surfaces.basis import surface_basis
 from fourfold.surfaces.modules import check_trainable
 from fourfold.surfaces.surface import BezierSurface
-from fourfold.training.bound_model import BoundModel
+from fourfold.training.bound_model import ALIGNMENT, BoundModel
+from fourfold.training.cuda_graph import Recorded
 from fourfold.training.loop import Loop, OnStep
 from fourfold.training.schedule import check_training_settings, learning_rate
 from fourfold.training.snapshots import Snapshots
@@ -53,6 +54,7 @@ def fit(
     schedule: str = "cosine",
     precision: str = "float32",
     compile: bool = False,
+    cuda_graph: bool = False,
     augment: Augment | None = None,
     preprocess: Preprocess = to_float,
     loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
@@ -96,6 +98,7 @@ def fit(
         schedule: `cosine` (to 0) or `constant`.
         precision: `float32`, `tf32` or `bfloat16`, of the passes; control points stay float32.
         compile: run the network through `torch.compile`; the first steps then take up to minutes.
+        cuda_graph: on a GPU, launch the passes of a step at once; see `Recorded`.
         augment: maps a batch of images and a generator to an augmented batch.
         preprocess: maps a batch of images to the model's input.
         loss_function: maps the model's output and labels to a mean over the batch. The column
@@ -141,7 +144,7 @@ def fit(
     descend = SurfaceStep(
         surface, model, points_per_step, device=device, optimizer=optimizer, momentum=momentum,
         betas=betas, weight_decay=weight_decay, clip_norm=clip_norm, objective=objective,
-        precision=precision, compile=compile,
+        precision=precision, compile=compile, cuda_graph=cuda_graph,
     )  # fmt: skip
     drawing = make_generator(seed, f"{_PURPOSE}points")
     loop = Loop(
@@ -196,6 +199,7 @@ class SurfaceStep:
         objective: Objective | None = None,
         precision: str = "float32",
         compile: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         """Move the control points to `device` and bind a copy of `model` to them; see `fit`."""
         descent_class = _choose(_OPTIMIZERS, "optimizer", optimizer)
@@ -204,10 +208,15 @@ class SurfaceStep:
         self._surface, self._device = surface, device
         self._clip_norm = clip_norm
         self._objective = objective or Objective((), 0)
-        self._theta = torch.empty(
-            points, surface.dimension, dtype=surface.layout.dtype, device=device
-        )
-        self._gradient = torch.empty_like(self._theta)
+        self._theta, self._gradient = (_rows(surface, points, device) for _ in range(2))
+        self._passes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = self._gradients
+        if cuda_graph and device.type == "cuda":
+            if self._bound.has_moving_buffers:
+                raise InputError(
+                    "cuda_graph is True, but buffers of the model differ from point to point, "
+                    "which a recorded step can't do; pass cuda_graph=False."
+                )
+            self._passes = Recorded(self._gradients)
         self._descent = descent_class(
             surface, momentum, betas, weight_decay, self._bound.constant_columns
         )
@@ -230,22 +239,29 @@ class SurfaceStep:
         Returns:
             The mean loss over the points and the number of right predictions, before the step.
         """
-        theta, gradient = self._theta, self._gradient
-        weights = to_device(self._surface.weights(u, v), self._device)
-        mixtures = surface_basis((1, 1), u, v)
-        torch.mm(weights, self._surface.control_points, out=theta)
+        weights = self._surface.weights(u, v)
+        share = (weights[:, list(self._surface.free_rows)] / len(weights)).T.contiguous()
+        self._mixtures = surface_basis((1, 1), u, v) if self._bound.has_moving_buffers else None
+        torch.mm(to_device(weights, self._device), self._surface.control_points, out=self._theta)
+        loss, correct = self._passes(inputs, labels)
+        self._descent.step(to_device(share, self._device), self._theta, self._gradient, rate)
+        return loss.clone(), correct.clone()
+
+    def _gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the gradient at each point; return mean loss and number of right predictions."""
+        theta, gradient, mixtures = self._theta, self._gradient, self._mixtures
         shares = zip(inputs.chunk(len(theta)), labels.chunk(len(theta)), strict=True)
         losses, correct = [], []
         for i, (x, y) in enumerate(shares):
+            mixture = None if mixtures is None else mixtures[i]
             loss, output = self._bound.gradient(
-                theta[i], x, y, self._objective.loss, out=gradient[i], mixture=mixtures[i]
+                theta[i], x, y, self._objective.loss, out=gradient[i], mixture=mixture
             )
             losses.append(loss)
             correct.append(self._objective.correct(output, y))
         if self._clip_norm is not None:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient.mul_((self._clip_norm / (norm + 1e-6)).clamp(max=1))
-        self._descent.step(weights, theta, gradient, rate)
         return torch.stack(losses).mean(), torch.stack(correct).sum()
 
     def state(self) -> dict[str, Any]:
@@ -262,6 +278,16 @@ class SurfaceStep:
         for i, moment in enumerate(self._descent.states):
             moment.copy_(state[f"moment/{i}"])
         self._descent.steps = state["steps"]
+
+
+def _rows(surface: BezierSurface, points: int, device: torch.device) -> Tensor:
+    """Return an empty (points, D) tensor whose rows begin at aligned addresses on a GPU."""
+    dtype, numbers = surface.layout.dtype, surface.dimension
+    if device.type == "cuda":
+        multiple = ALIGNMENT // dtype.itemsize
+        numbers = -(-numbers // multiple) * multiple
+    rows = torch.empty(points, numbers, dtype=dtype, device=device)
+    return rows[:, : surface.dimension]
 
 
 # --- points of a step -----------------------------------------------------------------------------
@@ -347,10 +373,15 @@ class _Descent(ABC):
         for state in self.states:
             state.zero_()
 
-    def step(self, weights: Tensor, theta: Tensor, gradient: Tensor, rate: float) -> None:
-        """Do one step from the points' parameters and gradients, both (c, D)."""
+    def step(self, share: Tensor, theta: Tensor, gradient: Tensor, rate: float) -> None:
+        """Do one step.
+
+        Args:
+            share: (free control points, c) weights of the points divided by c.
+            theta, gradient: (c, D) parameters of the points, which are used up, and gradients.
+            rate: learning rate.
+        """
         self.steps += 1
-        share = (weights[:, self.free] / len(weights)).T.contiguous()  # (free, c)
         for columns in self.constant_columns:  # no gradient there, and no decay either
             theta[:, columns] = 0
         for block in self.blocks:

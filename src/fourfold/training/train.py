@@ -11,6 +11,7 @@ from fourfold.data.inputs import Objective, as_tensor
 from fourfold.errors import InputError
 from fourfold.evaluation.precision import check_precision, compute_precision
 from fourfold.surfaces.modules import check_trainable
+from fourfold.training.cuda_graph import Recorded
 from fourfold.training.loop import Loop, OnStep
 from fourfold.training.schedule import check_training_settings, learning_rate
 from fourfold.training.snapshots import Snapshots
@@ -34,6 +35,7 @@ def train(
     schedule: str = "cosine",
     precision: str = "float32",
     compile: bool = False,
+    cuda_graph: bool = False,
     augment: Augment | None = None,
     preprocess: Preprocess = to_float,
     snapshots: Snapshots | None = None,
@@ -60,6 +62,7 @@ def train(
         schedule: `cosine` (to 0) or `constant`.
         precision: `float32`, `tf32` or `bfloat16`, of the passes; parameters stay float32.
         compile: run the network through `torch.compile`; the first steps then take up to minutes.
+        cuda_graph: on a GPU, launch the passes of a step at once; see `Recorded`.
         augment: maps a batch of `images` and a generator to an augmented batch.
         preprocess: maps a batch of `images` to the model's input.
         snapshots: where to save the state at intervals, and to continue from if one is there.
@@ -103,20 +106,27 @@ def train(
         on_epoch=finish_epoch,
     )  # fmt: skip
     forward = torch.compile(model) if compile else model
-    model.train()
-    for inputs, target in loop.batches():
-        rate = learning_rate(loop.step, loop.steps, lr, warmup, schedule)
-        for group in descent.param_groups:
-            group["lr"] = rate
-        with compute_precision(precision, images.device):
+
+    def passes(inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        with compute_precision(precision, device):
             output = forward(inputs)
             loss = objective.loss(output, target)
         descent.zero_grad(set_to_none=True)
         loss.backward()
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
+        return loss.detach(), objective.correct(output, target)
+
+    is_recorded = cuda_graph and device.type == "cuda"
+    step = Recorded(passes, changed=model.buffers()) if is_recorded else passes
+    model.train()
+    for inputs, target in loop.batches():
+        rate = learning_rate(loop.step, loop.steps, lr, warmup, schedule)
+        for group in descent.param_groups:
+            group["lr"] = rate
+        loss, correct = step(inputs, target)
         descent.step()
-        loop.finish_step(loss.detach(), objective.correct(output, target), rate)
+        loop.finish_step(loss, correct, rate)
     return loop.rows
 
 

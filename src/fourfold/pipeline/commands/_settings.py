@@ -26,6 +26,7 @@ _TRAINING = {
     "optimizer": {"name": str, "lr": float, "momentum": float, "betas": list[float]},
     "clip_norm": float | None,
     "compile": bool,
+    "cuda_graph": bool,
 }
 # The types of an experiment's settings; a data set's are checked by what takes them. Bounds are in
 # the schema of params.yaml, and checked by what takes the settings.

@@ -1,0 +1,57 @@
+"""Launch all kernels of a function at once, as a CUDA graph."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]
+_WARMUP = 3  # calls before the recording: libraries choose kernels and take memory in the first
+
+
+class Recorded:
+    """The passes of a step on a GPU, whose kernels are recorded once and replayed from then on.
+
+    A step of a small network, or of a small share of a batch, takes longer to launch than to
+    compute. Replaying launches nothing. It does what the recorded call did, with other numbers: the
+    function must not wait for the device, nor choose by values or by numbers drawn on the CPU.
+    Numbers drawn on the GPU (dropout) are new in each replay.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor, Tensor], Pair], changed: Iterable[Tensor] = ()
+    ) -> None:
+        """Take the function, and what it changes that must not change in the warm-up."""
+        self._function, self._changed = function, list(changed)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> Pair:
+        """Return what the function returns, which the next call overwrites.
+
+        A batch and its labels are of the same shapes in each call.
+        """
+        if self._graph is None:
+            self._graph = self._record((inputs, labels))
+        for static, given in zip(self._inputs, (inputs, labels), strict=True):
+            static.copy_(given)
+        self._graph.replay()
+        return self._outputs
+
+    def _record(self, inputs: Pair) -> torch.cuda.CUDAGraph:
+        device = inputs[0].device
+        self._inputs = [given.clone() for given in inputs]
+        before = [tensor.clone() for tensor in self._changed]
+        random_state = torch.cuda.get_rng_state(device)
+        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(_WARMUP):
+                self._function(*self._inputs)
+        current.wait_stream(side)
+        for tensor, value in zip(self._changed, before, strict=True):
+            tensor.copy_(value)
+        torch.cuda.set_rng_state(random_state, device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._outputs = self._function(*self._inputs)
+        return graph
