@@ -11,7 +11,7 @@ from torch import nn
 
 from fourfold.networks import build_model
 from fourfold.pipeline.provenance import hardware
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.surface import Surface
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,10 +90,10 @@ def make_network(name: str, settings: dict[str, int | str], seed: int) -> nn.Mod
     return build_model(name, classes=10, **settings)
 
 
-def make_surface(name: str, settings: dict[str, int | str], degree: int = 2) -> BezierSurface:
+def make_surface(name: str, settings: dict[str, int | str], degree: int = 2) -> Surface:
     """Return the surface of degree (degree, degree) through four untrained networks."""
     corners = [make_network(name, settings, seed).state_dict() for seed in range(4)]
-    return BezierSurface.from_corners(corners, degree=(degree, degree))
+    return Surface.from_corners(corners, degree=(degree, degree))
 
 
 def make_images(

@@ -26,7 +26,8 @@ from _timing import (
 from fourfold.files.atomic import write_text
 from fourfold.pipeline.cost import describe_device, peak_bytes
 from fourfold.pipeline.provenance import hardware
-from fourfold.training.fit import SAMPLERS, SurfaceStep
+from fourfold.training.fit import SurfaceStep
+from fourfold.training.sampling import draw_latin_hypercube
 
 WIDTHS = (16, 32, 64)
 BATCH = 32  # images per step; few, so that the control points are a visible part
@@ -74,8 +75,8 @@ def print_peak(width: int, degree: int, points: int, device: torch.device) -> No
         descend = SurfaceStep(surface, model, points, device=device)
         generator = torch.Generator().manual_seed(0)
         for _ in range(4):
-            u, v = SAMPLERS["latin-hypercube"](points, generator)
-            descend(u, v, images, labels, LR)
+            at = draw_latin_hypercube(surface.shape, points, generator)
+            descend(at, images, labels, LR)
     else:
         model = model.to(device).train()
         descent = torch.optim.SGD(model.parameters(), LR, momentum=0.9, nesterov=True)

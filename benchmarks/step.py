@@ -32,12 +32,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fourfold.data.augment import RandomShiftFlip
-from fourfold.data.batches import Normalize
+from fourfold.data.batches import Normalize, TensorBatches
 from fourfold.evaluation.precision import PRECISIONS, compute_precision
 from fourfold.pipeline.cost import flop_per_image, peak_bytes
 from fourfold.training.cuda_graph import Recorded
-from fourfold.training.fit import SAMPLERS, SurfaceStep
+from fourfold.training.fit import SurfaceStep
 from fourfold.training.loop import Loop
+from fourfold.training.sampling import draw_latin_hypercube
 
 LR = 1e-4  # small: the labels are random
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -112,16 +113,17 @@ def plain_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> 
 
 def surface_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> Callable:
     """One step of `fourfold.training.fit.fit`, the drawing of the points included."""
+    surface = make_surface("resnet18", case.settings)
     descend = SurfaceStep(
-        make_surface("resnet18", case.settings), model, case.points, device=inputs.device,
+        surface, model, case.points, device=inputs.device,
         momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, precision=case.precision,
         compile=case.compile, cuda_graph=case.cuda_graph,
     )  # fmt: skip
-    draw, generator = SAMPLERS["latin-hypercube"], torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def step() -> None:
-        u, v = draw(case.points, generator)
-        descend(u, v, inputs, labels, LR)
+        at = draw_latin_hypercube(surface.shape, case.points, generator)
+        descend(at, inputs, labels, LR)
 
     return step
 
@@ -178,7 +180,7 @@ def assemble_batch(device: torch.device, case: Case) -> Callable:
             pass
 
     loop = Loop(
-        images, labels, epochs=1_000_000, batch_size=case.batch, seed=0, target=Nothing(),
+        TensorBatches(images, labels, case.batch), epochs=1_000_000, seed=0, target=Nothing(),
         augment=RandomShiftFlip(shift=4, flip=True), preprocess=Normalize([0.5] * 3, [0.25] * 3),
     )  # fmt: skip
     batches = loop.batches()

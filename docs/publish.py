@@ -264,7 +264,8 @@ def _render_tables(name: str, published: Published, kept: float) -> str:
     for table, rows in first.items():
         if table not in ("grid", "training"):
             rows = rows.head(SELECTION_ROWS) if table.startswith("selection") else rows
-            cells = rows.drop(columns=_HIDDEN, errors="ignore").map(_cell)
+            shown = rows.drop(columns=_HIDDEN, errors="ignore").dropna(axis=1, how="all")
+            cells = shown.map(_cell)
             blocks += [f"## {table}", markdown_table(list(cells), cells.to_numpy().tolist())]
     return "\n\n".join(blocks) + "\n"
 

@@ -22,6 +22,7 @@ from fourfold.pipeline.cost import flop_per_image
 from fourfold.pipeline.targets import Targets
 from fourfold.report.summary import markdown_table
 from fourfold.surfaces.modules import batchnorm_layers
+from fourfold.surfaces.shapes import shape_of
 
 ROOT = Path(__file__).parent.parent
 PAGE, MEASURED = ROOT / "docs" / "scaling.md", ROOT / "docs" / "measured" / "scaling.json"
@@ -87,7 +88,7 @@ def measure(network: str, channels: int, size: int, classes: int) -> tuple[int, 
 
 def control_points(surface: Mapping[str, Any]) -> int:
     """Return K."""
-    return math.prod(degree + 1 for degree in surface["degree"])
+    return len(shape_of(surface).control_point_names)
 
 
 # --- the formulas ---------------------------------------------------------------------------------

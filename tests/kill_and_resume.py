@@ -51,7 +51,12 @@ class Command:
             arguments += ["--endpoints", str(out / "endpoints.parquet")]
         else:
             settings["fit"] = FIT
-            arguments += ["--name", "bezier", "--degree", "2", "2"]
+            arguments += [
+                "--name",
+                "bezier",
+                "--shape",
+                json.dumps({"kind": "square", "degree": [2, 2]}),
+            ]
             arguments += ["--output", str(out / "bezier.safetensors")]
             arguments += ["--corners", *(str(data / corner) for corner in CORNERS)]
         self._command = [

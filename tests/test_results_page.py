@@ -11,7 +11,8 @@ from conftest import import_docs_program
 from PIL import Image
 
 from fourfold.files.table import read_table, write_table
-from fourfold.surfaces.points import is_corner, lattice_rows, own_corner_rows
+from fourfold.surfaces.points import lattice_rows, own_corner_rows
+from fourfold.surfaces.shapes import SQUARE
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "docs" / "results"
@@ -58,7 +59,7 @@ def test_published_corners_are_as_trained_whether_re_estimated_or_not(published)
             ["surface", "split"]
         ):
             own, again = own_corner_rows(rows), lattice_rows(rows)
-            again = again[is_corner(again["u"], again["v"])]
+            again = again[SQUARE.is_corner(again)]
             trained = final[final["split"] == split].sort_values(["replicate", "seed"])
             # Passes in another batch size round otherwise: an image or two.
             changes = own["accuracy"].to_numpy() - trained["accuracy"].to_numpy()

@@ -70,8 +70,8 @@ def test_a_fit_keeps_as_many_numbers_as_the_formula_says(points, degree, optimiz
     surface, model = BezierSurface.from_corners(corners, degree), make_network("batchnorm")
     step = SurfaceStep(surface, model, points, device=torch.device("cpu"), optimizer=optimizer)
     images, labels = make_images(8)
-    u, v = torch.rand(2, points, dtype=torch.float64)
-    step(u, v, images.float(), labels, 0.01)
+    at = torch.rand(points, 2, dtype=torch.float64)
+    step(at, images.float(), labels, 0.01)
     kept = [surface.control_points, step._theta, step._gradient, *step._descent.states]
     given = 1  # model
     numbers = scaling.fit_numbers((degree[0] + 1) * (degree[1] + 1), points, optimizer) - given

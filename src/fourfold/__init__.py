@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     )
     from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
     from fourfold.surfaces.points import grid_points
-    from fourfold.surfaces.surface import BezierSurface
+    from fourfold.surfaces.shapes import Shape, make_shape
+    from fourfold.surfaces.surface import BezierSurface, Surface
     from fourfold.training.fit import fit
     from fourfold.training.snapshots import Snapshots
     from fourfold.training.train import train
@@ -37,7 +38,8 @@ _MODULES = {
     "evaluation.metrics": ["average_predictions", "classification_metrics", "disagreement"],
     "training.snapshots": ["Snapshots"],
     "surfaces.points": ["grid_points"],
-    "surfaces.surface": ["BezierSurface"],
+    "surfaces.shapes": ["Shape", "make_shape"],
+    "surfaces.surface": ["BezierSurface", "Surface"],
     "training.train": ["train"],
     "combination.selection": ["select_corners"],
 }
@@ -48,7 +50,9 @@ __all__ = [
     "DivergenceError",
     "FourfoldError",
     "InputError",
+    "Shape",
     "Snapshots",
+    "Surface",
     "average_predictions",
     "average_states",
     "classification_metrics",
@@ -61,6 +65,7 @@ __all__ = [
     "greedy_soup",
     "grid_points",
     "load_checkpoint",
+    "make_shape",
     "measure_barriers",
     "measure_distances",
     "predict",

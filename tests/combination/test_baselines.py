@@ -4,12 +4,16 @@ import pytest
 
 from fourfold.combination.baselines import check_surfaces, corner_ensembles, reference_surfaces
 from fourfold.errors import InputError
+from fourfold.surfaces.shapes import SQUARE
 
 
-def described(**surfaces):
-    """Return surfaces from name=(corners, kind, fit)."""
+def described(shape=SQUARE, **surfaces):
+    """Return surfaces of one shape from name=(corners, kind, fit)."""
     keys = ("corners", "kind", "fit")
-    return {name: dict(zip(keys, values, strict=True)) for name, values in surfaces.items()}
+    return {
+        name: dict(zip(keys, values, strict=True)) | shape.described()
+        for name, values in surfaces.items()
+    }
 
 
 PLAIN = described(plain=("four", "seeds", None), other=("four", "seeds", None))

@@ -10,6 +10,7 @@ from conftest import CORNERS
 from fourfold.combination.differences import METRICS, measure_differences
 from fourfold.evaluation.logits import Examples, SurfaceLogits
 from fourfold.surfaces.points import grid_points
+from fourfold.surfaces.shapes import SQUARE
 
 CLASSES, POINTS = 10, grid_points(3)
 IS_CORNER = [point in CORNERS for point in POINTS]
@@ -27,7 +28,7 @@ def make_logits(points, own, n=200, seed=0):
             name: (torch.randn(of.shape, generator=draw) + of).half() for name, of in added.items()
         }
 
-    return SurfaceLogits("bezier", "reestimated", POINTS, drawn(points), drawn(own), labels)
+    return SurfaceLogits("bezier", SQUARE, "reestimated", POINTS, drawn(points), drawn(own), labels)
 
 
 def make_examples(points, own, n=100, samples=None):

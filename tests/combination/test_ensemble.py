@@ -11,6 +11,7 @@ from fourfold.errors import InputError
 from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.evaluation.metrics import average_predictions, classification_metrics
 from fourfold.surfaces.points import grid_points
+from fourfold.surfaces.shapes import SQUARE
 
 
 def members(networks=5, n=40, classes=4, seed=0):
@@ -128,7 +129,7 @@ def surface_logits(name, corners, statistics="reestimated"):
         for corner in map(POINTS.index, CORNERS):
             logits[split][corner] += 9 * torch.nn.functional.one_hot(labels, 10)
     half = [{split: values.half() for split, values in part.items()} for part in (logits, own)]
-    return SurfaceLogits(name, statistics, POINTS, *half, SPLITS)
+    return SurfaceLogits(name, SQUARE, statistics, POINTS, *half, SPLITS)
 
 
 def compared(surfaces, statistics="reestimated", **logits):

@@ -8,8 +8,11 @@ from conftest import CHOSEN, CORNERS, NETWORKS, differing, make_corners, make_ne
 
 from fourfold.combination.merge import average_states, best_point, compare_merges, greedy_soup
 from fourfold.errors import InputError
-from fourfold.surfaces.points import CENTER, grid_points
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.points import grid_points
+from fourfold.surfaces.shapes import SQUARE
+from fourfold.surfaces.surface import Surface
+
+CENTER = SQUARE.center
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -37,7 +40,7 @@ def test_an_average_is_the_mean_of_every_floating_tensor_and_the_first_of_the_ot
 @pytest.mark.parametrize("name", ["layernorm", "tied", "resnet18"])
 def test_the_average_of_the_corners_is_the_center_of_the_linear_surface(name):
     corners = make_corners(name)
-    center = BezierSurface.from_corners(corners, degree=(1, 1)).state_dict(0.5, 0.5)
+    center = Surface.from_corners(corners, degree=(1, 1)).state_dict(0.5, 0.5)
     torch.testing.assert_close(average_states(corners), center)
 
 

@@ -362,8 +362,9 @@ def test_between_two_copies_of_one_network_with_spectral_norm_lies_that_network(
 
     state = states_of(build, 1)[0]
     flipped = {k: -v if k.endswith(("_u", "_v")) else v.clone() for k, v in state.items()}
-    surface = ff.BezierSurface.from_corners([state, flipped] * 2, degree=(1, 1))
     network = build()
+    corners = [state, flipped] * 2
+    surface = ff.BezierSurface.from_corners(corners, degree=(1, 1), model=network)
     for middle in (surface.state_dict(0.5, 0.5), ff.average_states([state, flipped])):
         # Its vectors are converged, those of the network as it is nearly so.
         network.load_state_dict(state)
@@ -449,6 +450,14 @@ def test_a_buffer_that_differs_is_refused_until_the_caller_decides(dtype):
         point = (0.5, 0.5) if policy == "interpolate" else (0.9, 0.9)
         torch.testing.assert_close(surface.state_dict(*point)["mask"], expected)
         assert torch.equal(surface.state_dict(1.0, 0.0)["mask"], states[2]["mask"])
+
+
+def test_what_the_model_trains_is_no_buffer():
+    surface = ff.Surface.from_corners(states_of(linear), buffers={"3.weight": "nearest"})
+    check_refused(
+        ["'3.weight'", "which the model trains"],
+        lambda: ff.fit(surface, linear(), *DATA, **FIT),
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import pickle
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fourfold.data.dataset import Dataset
 from fourfold.data.sources import load_source, tiny_imagenet
 from fourfold.data.sources._decode import FORMATS, SUFFIXES
 from fourfold.data.splitting import split_source
@@ -177,6 +179,7 @@ def test_columns_that_can_not_be_decided_are_refused(columns, given, said, tmp_p
     [
         ([" dog", "cat", "dog "], ["cat", "dog"], [1, 0, 1]),
         (pa.array(["b", "a", "b"], pa.large_string()), ["a", "b"], [1, 0, 1]),
+        (pa.array(["b", "a", "b"], pa.string_view()), ["a", "b"], [1, 0, 1]),
         (pa.array(["b", "a", "b"]).dictionary_encode(), ["a", "b"], [1, 0, 1]),
         (pa.array([7, 5, 7]).dictionary_encode(), ["5", "7"], [1, 0, 1]),
         ([True, False, True], ["false", "true"], [1, 0, 1]),
@@ -211,6 +214,24 @@ def test_images_are_read_however_arrow_stores_them(kind, tmp_path):
     for options in ({}, {"store_schema": False}, {"compression": "brotli", "row_group_size": 2}):
         pq.write_table(table, tmp_path / "a.parquet", **options)
         assert torch.equal(load_source(PARQUET, tmp_path).images, as_tensor(pixels(3)))
+
+
+# Written by polars 2.1.0 (write_parquet), DuckDB 2.0.1 (COPY) and fastparquet 2026.9.0 (write):
+# `pixels(4)` as PNG, in a column of bytes or of structs, with labels of the type in the file's
+# name; with zstd, lz4, gzip or snappy, in row groups of two (DuckDB makes none that small).
+OTHERS = Path(__file__).parent / "files"
+WRITTEN = ["polars-categorical", "polars-uint8", "duckdb-enum", "duckdb-int32"]
+WRITTEN += ["fastparquet-category", "fastparquet-int64", "fastparquet-text"]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_files_of_other_writers_are_read(name):
+    settings = PARQUET | {"train": f"{name}.parquet", "test": f"{name}.parquet"}
+    source = load_source(settings, OTHERS, threads=2)
+    assert torch.equal(source.images, as_tensor(pixels(4)))
+    is_text = name.rpartition("-")[2] in ("categorical", "enum", "category", "text")
+    assert source.classes == ([*"abc"] if is_text else [*"012"])
+    assert source.labels.tolist() == source.test[1].tolist() == [2, 0, 1, 2]
 
 
 # --- several files --------------------------------------------------------------------------------
@@ -249,6 +270,25 @@ def test_a_list_keeps_its_order_and_may_be_a_part(tmp_path):
     assert source.classes == ["0", "2"]
     assert source.labels.tolist() == [1, 1, 0, 0]
     assert source.test[1].tolist() == [1, 1]
+
+
+def test_a_data_set_of_a_hub_is_prepared_from_its_shards(tmp_path):
+    """Splits in one folder, with hashes in the files' names and the classes in their metadata."""
+    names, expected = ["ape", "bee", "cat"], {}
+    for seed, shard in enumerate(("train-00000-of-00002", "train-00001-of-00002", "test-0-of-1")):
+        labels = [k % 3 for k in range(12)]
+        path = tmp_path / "data" / f"{shard}-1f0a{seed}.parquet"
+        parquet(path, encoded(12, seed=seed), labels, names, row_group_size=5)
+        images = as_tensor(pixels(12, seed=seed)).numpy()
+        expected |= {a.tobytes(): label for a, label in zip(images, labels, strict=True)}
+    source = {"name": "parquet", "train": "data/train-*.parquet", "test": "data/test-*.parquet"}
+    assert prepare(tmp_path, source, "--folder", str(tmp_path)) == 0
+    data = Dataset.load(tmp_path / "out")
+    assert data.classes == tuple(names)
+    assert [len(data.splits[name]) for name in ("train", "val", "test")] == [18, 6, 6]
+    for split in data.splits.values():
+        for image, label in zip(split.images.numpy(), split.labels.tolist(), strict=True):
+            assert expected[image.tobytes()] == label
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ from fourfold.errors import InputError
 from fourfold.evaluation.geometry import measure_barriers, measure_distances
 from fourfold.evaluation.grid import evaluate_grid, evaluate_points
 from fourfold.surfaces.points import grid_points
-from fourfold.surfaces.surface import CORNERS as NAMES
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.shapes import SQUARE
+from fourfold.surfaces.surface import Surface
+
+NAMES = SQUARE.corner_names
 
 
 def rows_of(
@@ -47,7 +49,7 @@ def barrier_of(loss, **settings):
 @pytest.mark.filterwarnings("ignore:.*are the same network")
 def test_the_barrier_between_equal_networks_is_zero():
     network, splits = make_network("batchnorm"), {"train": make_images()}
-    surface = BezierSurface.from_corners([network.state_dict()] * 4, degree=(1, 1))
+    surface = Surface.from_corners([network.state_dict()] * 4, degree=(1, 1), model=network)
     barriers = measure_barriers(evaluate_grid(surface, network, splits, points=3))
     assert barriers["barrier"].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert (barriers["max"] - barriers["min"]).tolist() == pytest.approx([0, 0], abs=1e-6)
@@ -197,16 +199,16 @@ def test_the_distance_of_nearly_equal_large_networks_is_not_lost_to_rounding():
     corners = [{"w": torch.full((1000,), 1000.0)} for _ in range(4)]
     corners[3]["w"] = corners[3]["w"].clone()
     corners[3]["w"][0] += 2.0**-10
-    distances = measure_distances(BezierSurface.from_corners(corners, degree=(1, 1)))
+    distances = measure_distances(Surface.from_corners(corners, degree=(1, 1)))
     assert distances.query("b == 'corner_11'")["l2"].tolist() == pytest.approx([2.0**-10] * 3)
 
 
 def test_running_statistics_are_no_distance():
     corners = make_corners("batchnorm")
-    expected = measure_distances(BezierSurface.from_corners(corners))
+    expected = measure_distances(Surface.from_corners(corners))
     for corner in corners:
         corner["1.running_var"] *= 7
-    pd.testing.assert_frame_equal(measure_distances(BezierSurface.from_corners(corners)), expected)
+    pd.testing.assert_frame_equal(measure_distances(Surface.from_corners(corners)), expected)
 
 
 def test_disagreement_stands_beside_the_corners_alone():

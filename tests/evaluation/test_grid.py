@@ -44,7 +44,7 @@ def reestimated(table):
 def test_a_grid_has_one_row_per_point_and_split_with_the_columns_of_the_table():
     surface = make_surface("layernorm", (1, 2))
     table = evaluate_grid(surface, make_network("layernorm"), SPLITS, points=3)
-    columns = ["surface", "sample", "u", "v", "split", "n", *METRICS]
+    columns = ["surface", "sample", "u", "v", "w", "split", "n", *METRICS]
     assert list(table.columns) == [*columns, "statistics", "statistics_images"]
     assert len(table) == 9 * 2
     assert set(table["surface"]) == {"bezier"}

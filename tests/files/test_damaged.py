@@ -30,7 +30,8 @@ from fourfold.pipeline.commands._settings import read_settings
 from fourfold.pipeline.params import read_params
 from fourfold.pipeline.yaml_file import check_yaml
 from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
-from fourfold.surfaces.surface import CORNER_COORDINATES, BezierSurface
+from fourfold.surfaces.shapes import SQUARE
+from fourfold.surfaces.surface import BezierSurface
 from fourfold.training.snapshots import Snapshots
 
 ROOT = Path(__file__).parents[2]
@@ -63,10 +64,10 @@ def make_surface(path):
 
 def make_logits(path):
     logits, own, labels = torch.randn(5, 6, 3).half(), torch.randn(4, 6, 3).half(), torch.arange(6)
-    points = [*CORNER_COORDINATES, (0.5, 0.5)]
-    SurfaceLogits("linear", "own", points, {"val": logits}, {"val": own}, {"val": labels % 3}).save(
-        path, {}
-    )
+    points = [*SQUARE.corner_coordinates, (0.5, 0.5)]
+    SurfaceLogits(
+        "linear", SQUARE, "own", points, {"val": logits}, {"val": own}, {"val": labels % 3}
+    ).save(path, {})
 
 
 def make_data(path):
@@ -90,7 +91,7 @@ def read_state(path):
 
 def make_grid(path):
     row = {"surface": "bezier", "sample": "grid", "split": "test", "statistics": "own"}
-    row |= dict.fromkeys(("u", "v", "nll", "accuracy", "ece", "brier"), 0.5)
+    row |= dict.fromkeys(("u", "v", "w", "nll", "accuracy", "ece", "brier"), 0.5)
     row |= dict.fromkeys(("n", "statistics_images"), 7)
     write_table("grid", make_table("grid", [row] * 50, experiment="e", replicate=0), path, {"a": 1})
 

@@ -1,5 +1,6 @@
 """The command line: its errors are one message and exit status 1, and nothing is half-written."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -9,16 +10,20 @@ from functools import wraps
 
 import pytest
 import torch
+from conftest import differing
 from safetensors.torch import save_file
 
 from fourfold.combination.differences import measure_differences
 from fourfold.evaluation.geometry import measure_barriers
 from fourfold.evaluation.logits import Examples, SurfaceLogits
-from fourfold.files.table import read_table
+from fourfold.files.table import read_metadata, read_table
+from fourfold.files.tensors import read_header
 from fourfold.networks import build_model
 from fourfold.pipeline.cli import COMMANDS, main
+from fourfold.pipeline.commands import _network_job
 from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
-from fourfold.surfaces.points import grid_points, surface_rows
+from fourfold.surfaces.points import surface_rows
+from fourfold.surfaces.shapes import SQUARE
 from fourfold.training.fit import fit
 
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
@@ -40,7 +45,8 @@ SETTINGS = {
     "source": {"name": "digits"},
     "split": {"by": "chance", "seed": 0, "train_images": 100, "val_images": 30, "test_images": 40},
 }  # fmt: skip
-LINEAR = {"linear": {"corners": "independent", "kind": "seeds", "fit": None}}
+LINEAR = {"corners": "independent", "kind": "seeds", "fit": None, "count": 4}
+LINEAR = {"linear": LINEAR | {"shape": "square", "degree": [1, 1]}}
 
 
 def command(program, folder, /, *sections, change=None, **arguments):
@@ -106,17 +112,19 @@ def train(data, folder, **training):
     )  # fmt: skip
 
 
-def build_linear(folder, corners):
+def build_linear(folder, corners, shape='{"kind": "square", "degree": [1, 1]}'):
     return command(
-        "build-linear-surface", folder, name="linear", degree=(1, 1), corners=corners,
+        "build-linear-surface", folder, name="linear", shape=shape, corners=corners,
         output="out/linear.safetensors",
     )  # fmt: skip
 
 
-def fit_surface(data, folder, corners, degree=(2, 2), **settings):
+def fit_surface(data, folder, corners, degree=(2, 2), free=None, **settings):
+    shape = json.dumps({"kind": "square", "degree": degree})
+    start = {"corners": corners} if free is None else {"free": free}
     return command(
         "fit-bezier-surface", folder, "network", "augment", "fit", change={"fit": settings},
-        data=data, device="cpu", name="bezier", degree=degree, corners=corners, seed=0,
+        data=data, device="cpu", name="bezier", shape=shape, seed=0, **start,
         output="out/bezier.safetensors", training="out/t.parquet", state="out/state",
     )  # fmt: skip
 
@@ -193,8 +201,9 @@ def test_impossible_training_ends_in_one_message(change, said, data, tmp_path, r
         ({"points_per_step": 5}, ["32", "5", "multiple"]),
         ({"sampler": "grid"}, ["fit.sampler: 'grid'", "latin-hypercube"]),
         ({"optimizer": SGD | {"lr": 1e9}}, ["diverged"]),
-        ({"degree": (0, 2)}, ["(0, 2)", "1 to 20"]),
-        ({"degree": (1, 1)}, ["(1, 1)", "no free control points", "(2, 2)"]),
+        ({"degree": (0, 2)}, ["[0, 2]", "1 to 20"]),
+        ({"degree": (1, 1)}, ["no free control points"]),
+        ({"degree": (2,)}, ["degree is [2]", "square takes 2"]),
     ],
 )
 def test_impossible_fits_end_in_one_message(change, said, data, tmp_path, corners, refused):
@@ -256,8 +265,95 @@ def test_damaged_corners_are_refused(tamper, tmp_path, corners, refused):
         said = [path.name]
     elif tamper == "three":
         corners.pop()
-        said = ["4 corners", "got 3"]
+        said = ["4 corners", "3 networks"]
     refused(build_linear(tmp_path, corners), *said)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ("{kind", ["--shape is damaged"]),
+        ("{}", ["--shape lacks ['kind']"]),
+        ('{"kind": "sphere"}', ["'sphere'", "square, cube"]),
+        ('{"kind": "curve", "corners": 2}', ["--shape has ['corners']"]),
+        ('{"kind": "curve", "degree": [1]}', ["2 corners", "4 networks"]),
+        ('{"kind": "chain", "bends": "2"}', ["--shape has '2' for 'bends'", "int"]),
+    ],
+)
+def test_shapes_that_are_none_for_the_corners_are_refused(shape, said, tmp_path, corners, refused):
+    refused(build_linear(tmp_path, corners, shape), *said)
+
+
+# --- networks from elsewhere, and from the middle of a run ----------------------------------------
+
+
+def import_one(data, folder, path, key=None):
+    settings = {
+        "network": SETTINGS["network"],
+        "corners": {"kind": "files", "files": ["a.pt", "b.pt"], "key": key},
+        "grid": {"batch_size": 50, "precision": "float32"},
+    }
+    return command(
+        "import-corners", folder, settings=json.dumps(settings), data=data, device="cpu",
+        name="mine-0", stated="a.pt", file=path, checkpoint="out/mine-0.safetensors",
+        endpoints="out/e.parquet",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "model.module.", "model._orig_mod."])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_network_from_elsewhere_comes_in_whole(prefix, suffix, data, corners, tmp_path, capsys):
+    state, path = load_checkpoint(corners[0]), tmp_path / f"other.{suffix}"
+    named = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    save_file(named, path) if suffix == "safetensors" else torch.save({"state_dict": named}, path)
+    assert import_one(data, tmp_path, path) == 0
+    assert differing(load_checkpoint(tmp_path / "out" / "mine-0.safetensors"), state) == []
+    said = capsys.readouterr().err
+    assert (f"all names began with {prefix!r}" in said) == bool(prefix)
+    table = read_table("endpoints", tmp_path / "out" / "e.parquet")
+    assert table["split"].tolist() == ["val", "test"]
+    header = read_header(tmp_path / "out" / "mine-0.safetensors")
+    assert header["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        (lambda s: {k: v for k, v in s.items() if k != "fc.bias"}, ["lack 'fc.bias'"]),
+        (lambda s: s | {"fc.scale": torch.ones(1)}, ["add 'fc.scale'"]),
+        (lambda s: s | {"fc.bias": torch.ones(7)}, ["size mismatch for fc.bias"]),
+        (lambda s: {f"net.{k}": v for k, v in s.items()}, ["net.conv1.weight", "conv1.weight"]),
+        (lambda s: {"epoch": 3}, ["holds no state dict"]),
+    ],
+)
+def test_a_network_of_another_kind_is_refused_with_the_names(
+    tamper, said, data, corners, tmp_path, refused
+):
+    path = tmp_path / "other.pt"
+    torch.save(tamper(load_checkpoint(corners[0])), path)
+    refused(import_one(data, tmp_path, path), "other.pt", *said)
+
+
+def fork(data, folder, at, trajectory):
+    settings = {key: SETTINGS[key] for key in ("network", "augment", "training")}
+    settings |= {"corners": {"kind": "fork", "count": 2, "at": at}}
+    return command(
+        "train-fork", folder, settings=json.dumps(settings), data=data, device="cpu", seed=1,
+        name="forked-1", checkpoint="out/forked-1.safetensors", state="out/state",
+        trajectory=trajectory, training="out/t.parquet", endpoints="out/e.parquet",
+    )  # fmt: skip
+
+
+def test_a_fork_where_nothing_was_kept_is_refused(data, tmp_path, refused, capsys):
+    ancestor = tmp_path / "ancestor"
+    assert train(data, ancestor, epochs=4, keep=[0.5, 1.0]) == 0
+    capsys.readouterr()
+    status = fork(data, tmp_path, 0.5, ancestor / "out" / "trajectory.safetensors")
+    refused(status, "corners.at is 0.5, epoch 1 of 2", "[2, 4]")
+
+
+def test_four_times_one_network_is_refused(tmp_path, corners, refused):
+    refused(build_linear(tmp_path, corners[:1] * 4), "are one network", "4 different networks")
 
 
 def test_a_model_of_another_architecture_is_refused(data, tmp_path, refused):
@@ -282,7 +378,8 @@ def test_a_lack_of_memory_ends_in_one_message(error, data, tmp_path, corners, re
 
     monkeypatch.setattr("fourfold.pipeline.commands.fit_bezier_surface.fit", wraps(fit)(fail))
     status = fit_surface(data, tmp_path, corners)
-    refused(status, "out of memory (", "batch_size", "--resources gpu=1")
+    lower = ("batch_size", "grid.batch_size", "points_per_step", "bfloat16", "--resources gpu=1")
+    refused(status, "out of memory (", *lower)
 
 
 def test_more_memory_than_there_is_ends_in_one_message(capsys, monkeypatch):
@@ -307,6 +404,19 @@ def test_an_error_that_is_no_lack_of_memory_stays_a_traceback(monkeypatch):
 def test_a_device_that_is_not_there_is_refused(device, said, data, tmp_path, refused, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     refused(evaluate(data, tmp_path, "s", device=device), f"'{device}'", said)
+
+
+def test_which_of_several_equal_devices_ran_a_job_is_in_no_table(
+    data, tmp_path, corners, monkeypatch
+):
+    """Two runs would differ by it; here of a CPU, which has a number for PyTorch as well."""
+    chosen = torch.device("cpu", 0)
+    monkeypatch.setattr(_network_job, "choose_device", lambda name: chosen)
+    assert build_linear(tmp_path, corners) == 0
+    assert evaluate(data, tmp_path, "out/linear.safetensors") == 0
+    for name in ("grid", "cost"):
+        assert read_metadata(tmp_path / "out" / f"{name}.parquet")["device"] == "cpu"
+    assert read_table("cost", tmp_path / "out" / "cost.parquet")["device"].tolist() == ["cpu"]
 
 
 # --- one evaluation, and what is made of it -------------------------------------------------------
@@ -402,7 +512,7 @@ def test_the_cost_of_a_grid_counts_every_image_that_passed_a_network(table, eval
 
 def test_logits_examples_and_grid_are_of_the_same_numbers(table, examples, logits):
     assert logits.statistics == "reestimated"
-    assert logits.points == grid_points(3)
+    assert logits.points == SQUARE.lattice(3)
     rows = table[table["n"] == table.groupby("split")["n"].transform("max")]
     keys = ["sample", "u", "v", "statistics"]
     rows = rows.set_index([*keys, "split"]).sort_index()
@@ -433,7 +543,10 @@ def write_logits(path, surface="linear"):
         {name: torch.randn(k, len(of), 10, generator=draw).half() for name, of in labels.items()}
         for k in (25, 4)
     )
-    SurfaceLogits(surface, "reestimated", grid_points(5), logits, own, labels).save(path, {})
+    SurfaceLogits(
+        surface=surface, shape=SQUARE, statistics="reestimated", points=SQUARE.lattice(5),
+        logits=logits, own=own, labels=labels,
+    ).save(path, {})  # fmt: skip
     return labels
 
 

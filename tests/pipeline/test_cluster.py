@@ -20,7 +20,6 @@ def _entries():
 
 def test_the_slurm_profile_repeats_the_default_one():
     default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
-    del default["resources"]  # of one machine; on a cluster each job gets a GPU of its own
     assert default.items() <= _entries().items()
 
 
@@ -62,7 +61,7 @@ def test_every_job_asks_for_memory_and_time_and_larger_ones_for_more(project):
     large = _planned_groups(project)
     (project / "params.yaml").write_text(before)
     memory, runtime = ((_asked(small, of), _asked(large, of)) for of in ("mem_mb", "runtime"))
-    rules = {command.replace("-", "_") for command in RULES}
+    rules = {command.replace("-", "_") for command in RULES} - {"train_fork", "import_corners"}
     assert rules <= memory[0].keys() & runtime[0].keys()
     for rule in ("train_endpoint", "fit_bezier_surface", "evaluate_grid"):
         assert memory[0][rule] < memory[1][rule]

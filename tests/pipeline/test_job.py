@@ -81,9 +81,12 @@ def test_files_of_surfaces_are_told_by_their_headers_whatever_their_order(tmp_pa
         surface_files(logits=[save(tmp_path / "other.safetensors", format="x")])
 
 
+OF = {"corners": "c", "kind": "seeds", "fit": None, "shape": "square", "degree": [1, 1], "count": 4}
+
+
 def test_surfaces_are_read_in_their_order():
-    text = '{"z": {"corners": "c", "kind": "seeds", "fit": null}, "a": {"corners": "d", '
-    text += '"kind": "run", "fit": "standard"}}'
+    chain = {"corners": "d", "kind": "fork", "at": 0.5, "fit": "f", "shape": "chain", "bends": 1}
+    text = json.dumps({"z": OF, "a": chain | {"count": 2}})
     assert list(read_surfaces(text).items()) == list(json.loads(text).items())
 
 
@@ -94,9 +97,11 @@ def test_surfaces_are_read_in_their_order():
         ("[]", "not a JSON object"),
         ("{}", "an object of surfaces"),
         ('{"a": "independent"}', "'a' is 'independent'"),
-        ('{"a": {"corners": "c", "kind": "seeds"}}', "corners, kind and fit"),
-        ('{"a": {"corners": null, "kind": "seeds", "fit": null}}', "whose values are names"),
-        ('{"a": {"corners": "c", "kind": "seeds", "fit": 3}}', "whose values are names"),
+        (json.dumps({"a": OF | {"size": 3}}), "keys corners, kind, fit, shape, count"),
+        (json.dumps({"a": {"corners": "c"}}), r"'a' lacks \['count', 'fit', 'kind', 'shape'\]"),
+        (json.dumps({"a": OF | {"corners": None}}), "'a' has None for 'corners', which must be"),
+        (json.dumps({"a": OF | {"fit": 3}}), "'a' has 3 for 'fit'"),
+        (json.dumps({"a": OF | {"count": 3}}), "4 corners, but there are 3"),
     ],
 )
 def test_what_describes_no_surfaces_is_refused(text, said):

@@ -7,34 +7,43 @@ from functools import reduce
 import pytest
 from project import ROOT
 
+from fourfold.errors import InputError
 from fourfold.pipeline import code
 from fourfold.pipeline.params import read_params
+from fourfold.pipeline.params_check import check_params
 from fourfold.pipeline.reads import READS
 from fourfold.pipeline.targets import Targets
+from fourfold.surfaces.shapes import make_shape, shape_of
 
 PARAMS = read_params(ROOT / "tests" / "params.tiny.yaml")
 EXPERIMENT = "tiny-vgg16"
 OF_JOB = {"surface": "bezier", "corners": "trajectory"}
+TRAINING = {"train_endpoint", "train_fork"}
+OF_CORNERS = {"train_fork", "import_corners", "select_trajectory_corners"}
 EVALUATING = {"evaluate_grid", "compare_merges", "select_trajectory_corners"}
 DESCRIBING = {"compare_ensembles", "compare_merges", "plot_figures", "summarize"}
 # The first key that fits a resolved key says which rules read it.
 DECLARED = {
-    "network": {"train_endpoint", "fit_bezier_surface"} | EVALUATING,
-    "augment": {"train_endpoint", "fit_bezier_surface"} | EVALUATING,
-    "training": {"train_endpoint", "select_trajectory_corners"},
+    "network": {*TRAINING, "fit_bezier_surface", "import_corners"} | EVALUATING,
+    "augment": {*TRAINING, "fit_bezier_surface"} | EVALUATING,
+    "training": {*TRAINING, "select_trajectory_corners"},
     "fits.standard": {"fit_bezier_surface"},
+    "fits.flat": set(),
     "grid.points": {"evaluate_grid"},
     "grid.edge_points": {"evaluate_grid"},
     "grid.random_points": {"evaluate_grid"},
     "grid.search_images": {"evaluate_grid"},
     "grid.train_images": {"evaluate_grid"},
+    "grid.batch_size": {*EVALUATING, "import_corners"},
+    "grid.precision": {*EVALUATING, "import_corners"},
     "grid": EVALUATING,
     "ensembles": {"compare_ensembles"},
-    "corners.trajectory.choose": {"select_trajectory_corners"},
-    "corners.trajectory.kind": DESCRIBING | {"select_trajectory_corners"},
+    "corners.trajectory.choose": OF_CORNERS,
+    "corners.trajectory.kind": DESCRIBING | OF_CORNERS,
     "corners.independent.kind": DESCRIBING,
-    "corners.independent.count": set(),  # it decides which files there are
-    "surfaces.bezier.degree": {"fit_bezier_surface", "build_linear_surface"},
+    "corners.independent.count": None,  # it decides which files there are, and which shapes
+    "surfaces.bezier.degree": DESCRIBING | {"fit_bezier_surface", "build_linear_surface"},
+    "surfaces.bezier.shape": None,  # with another one, other settings
     "surfaces.bezier.fit": DESCRIBING | {"fit_bezier_surface"},
     "surfaces.bezier.corners": DESCRIBING,
     "surfaces": None,  # of other surfaces
@@ -60,6 +69,8 @@ def test_for_every_value_the_rules_that_read_it_are_the_declared_ones():
     targets = Targets(PARAMS)
     before = copy.deepcopy(what_is_read(targets))
     resolved = targets.experiments[EXPERIMENT]
+    # The shapes must stay possible.
+    possible = {("bezier", "degree"): [3, 1], ("trajectory", "choose"): [0.25, 0.5, 0.75, 1.0]}
     for path in list(leaves(resolved)):
         key = ".".join(path)
         declared = next(
@@ -72,6 +83,8 @@ def test_for_every_value_the_rules_that_read_it_are_the_declared_ones():
         if path[-1] in ("fit", "corners"):  # a name: it must be one that there is
             other = {"fit": "other", "corners": "trajectory"}[path[-1]]
             resolved["fits"].setdefault("other", {"epochs": -1})
+        elif path[-2:] in possible:
+            other = possible[path[-2:]]
         else:
             other = ["changed", kept]
         place[path[-1]] = other
@@ -81,8 +94,86 @@ def test_for_every_value_the_rules_that_read_it_are_the_declared_ones():
 
 
 def test_every_file_is_named_once():
-    files = Targets(PARAMS).all_files()
+    files = Targets({**PARAMS, "run": list(PARAMS["experiments"])}).all_files()
     assert len(files) == len(set(files))
+
+
+# What a corner set has a replicate build, before its surfaces; `job` parts are those of networks.
+RUNS = {f"seed{k}": ["endpoints", "trajectory"] for k in range(4)}
+NETWORKS = {
+    "independent": RUNS,
+    "pair": {name: RUNS[name] for name in ("seed0", "seed1")},
+    "ends": {"seed0": RUNS["seed0"]},
+    "forked": {"seed0": RUNS["seed0"], "forked-0": ["endpoints"], "forked-1": ["endpoints"]},
+    "mine": {"mine-0": ["endpoints"], "mine-1": ["endpoints"]},
+    "free": {},
+}
+
+
+def targets_of(*surfaces):
+    params = copy.deepcopy(PARAMS)
+    params["experiments"]["tiny-shapes"]["surfaces"] = list(surfaces)
+    check_params(params)
+    return Targets(params)
+
+
+@pytest.mark.parametrize(
+    ("surface", "files"),
+    [
+        ("linear", [f"endpoints/seed{k}" for k in range(4)]),
+        ("curve", ["endpoints/seed0", "endpoints/seed1"]),
+        ("line", ["corners/ends", "trajectory/seed0"]),
+        ("branches", ["endpoints/forked-0", "endpoints/forked-1"]),
+        ("imported", ["endpoints/mine-0", "endpoints/mine-1"]),
+        ("free", []),
+    ],
+)
+def test_each_kind_of_corner_set_plans_exactly_its_files(surface, files):
+    targets = targets_of(surface)
+    of_job = "tiny-shapes", 0
+    corners = PARAMS["surfaces"][surface]["corners"]
+    found = targets.corner_files(*of_job, surface)
+    assert [file.rpartition(".")[0] for file in found] == files
+    networks = NETWORKS[corners]
+    chosen = [f"corners/{corners}.json"] if corners == "ends" else []
+    steps = targets.steps(*of_job)
+    assert sorted(step for step in steps if not step.startswith("jobs/")) == sorted(
+        [f"{kind}/{name}.safetensors" for name, kinds in networks.items() for kind in kinds]
+        + chosen
+    )
+    for part in ("training", "endpoints", "cost"):
+        planned = [
+            name
+            for name in networks
+            if f"jobs/{part}-{name}.parquet" in targets.job_parts(*of_job, part)
+        ]
+        assert planned == [n for n in networks if part != "training" or corners != "mine"]
+
+
+def test_a_curve_on_two_of_the_corners_plans_its_fit_and_its_grid_and_no_training():
+    before, after = targets_of("linear"), targets_of("linear", "curve")
+    for replicate in range(2):
+        more = set(after.results("tiny-shapes", replicate) + after.steps("tiny-shapes", replicate))
+        more -= set(
+            before.results("tiny-shapes", replicate) + before.steps("tiny-shapes", replicate)
+        )
+        assert more == {
+            *(f"{kind}/curve.safetensors" for kind in ("surfaces", "logits", "examples")),
+            *("tables/grid-curve.parquet", "tables/csv/grid-curve.csv"),
+            *(f"jobs/{part}-curve.parquet" for part in ("training", "cost")),
+            "jobs/cost-curve-grid.parquet",
+        }
+
+
+def test_what_is_described_makes_the_shape_of_each_surface():
+    targets = Targets(PARAMS)
+    for experiment in PARAMS["experiments"]:
+        for name, described in targets.described(experiment).items():
+            shape = shape_of(described)
+            assert len(shape.corner_rows) == described["count"]
+            read = targets.read("build_linear_surface", experiment, surface=name)["shape"]
+            assert make_shape(corners=described["count"], **read) == shape
+    assert targets.described("tiny-shapes")["branches"]["at"] == 0.5
 
 
 def test_replicates_share_no_seed():
@@ -112,6 +203,7 @@ def test_corners_of_one_run_need_one_run():
         ("fit_bezier_surface", "vit", "combination/merge.py", False),
         ("fit_bezier_surface", "vit", "pipeline/params.py", False),
         ("train_endpoint", "vit", "training/fit.py", False),
+        ("train_fork", "timm", "networks/_foreign.py", True),
         ("plot_figures", None, "report/figures/_style.py", True),
         ("compare_ensembles", None, "networks/__init__.py", False),
     ],
@@ -120,10 +212,52 @@ def test_the_code_behind_a_job(command, network, file, is_behind, monkeypatch, t
     package = tmp_path / "fourfold"
     shutil.copytree(code.PACKAGE, package)
     monkeypatch.setattr(code, "PACKAGE", package)
+    assert (
+        edit_matters(package / file, command, {"name": network} if network else None) == is_behind
+    )
+
+
+@pytest.mark.parametrize(
+    ("builder", "file", "is_behind"),
+    [
+        ("mine:build", "mine.py", True),
+        ("mine:build", "layers.py", True),
+        ("zoo.small:build", "zoo/small.py", True),
+        ("zoo.small:build", "zoo/parts.py", True),
+        ("zoo:build", "zoo/__init__.py", True),
+        ("mine:build", "zoo/small.py", False),
+        ("json:loads", "mine.py", False),
+    ],
+)
+def test_the_users_modules_behind_a_network(builder, file, is_behind, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zoo").mkdir()
+    for name, text in {
+        "mine.py": "import torch\nfrom layers import Layer",
+        "layers.py": "",
+        "zoo/__init__.py": "",
+        "zoo/small.py": "from .parts import Part\nfrom . import parts",
+        "zoo/parts.py": "",
+    }.items():
+        (tmp_path / name).write_text(text)
+    network = {"name": "python", "builder": builder}
+    assert edit_matters(tmp_path / file, "fit_bezier_surface", network) == is_behind
+    assert not edit_matters(tmp_path / file, "compare_ensembles", network)
+
+
+@pytest.mark.parametrize("builder", ["nowhere:build", "json.nowhere:build"])
+def test_a_module_that_is_not_there_is_refused(builder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=builder.partition(":")[0]):
+        code.code_hash("train_endpoint", {"name": "python", "builder": builder})
+
+
+def edit_matters(path, command, network):
+    """Return whether an edit of a file changes the hash of the code behind a command."""
     hashes = []
     for text in ("", "\n# edited\n"):
-        (package / file).write_text((package / file).read_text() + text)
-        code.code_hash.cache_clear()
+        path.write_text(path.read_text() + text)
+        code._code_hash.cache_clear()
         code._imported.cache_clear()
         hashes.append(code.code_hash(command, network))
-    assert (hashes[0] != hashes[1]) == is_behind
+    return hashes[0] != hashes[1]

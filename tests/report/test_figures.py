@@ -14,10 +14,11 @@ from report.test_claims import SURFACES
 from fourfold.errors import InputError
 from fourfold.files.table import make_table
 from fourfold.report import figures as plot
-from fourfold.report.figures._lattice import diagonals, lattice, perimeter
+from fourfold.report.figures._lattice import along, around, diagonals
 from fourfold.report.figures._measure import ACCURACY, NLL
 from fourfold.report.figures._style import BLACK, BLUE, GREEN, VERMILLION, surface_style
 from fourfold.surfaces.points import lattice_rows
+from fourfold.surfaces.shapes import SQUARE
 
 # Highest nll inside, the corners' nll, and the slope along u that makes every surface asymmetric.
 HEIGHTS = {"linear": (3.1, 0.10, 0.03), "bezier": (0.13, 0.10, 0.03), "trajectory": (0.1, 0.11, 0)}
@@ -59,7 +60,7 @@ def grid_table(points=5, heights=HEIGHTS):
                 nll = 1.1 * max(inside, corner + 2 * slope) * (2 if n < N else 1)
             nll *= factor * (0.95 if statistics == "own" else 1)
             images = 0 if statistics == "own" else 100
-            at = {"surface": surface, "sample": sample, "u": u, "v": v, "split": split}
+            at = {"surface": surface, "sample": sample, "u": u, "v": v, "w": None, "split": split}
             statistics = {"statistics": statistics, "statistics_images": images}
             rows.append(at | statistics | scores(nll, n))
     return table("grid", rows)
@@ -79,7 +80,8 @@ def merge_table():
         ]
         of = {"surface": surface, "corners": SURFACES[surface]["corners"], "statistics": "own"}
         for merge, u, v, on, nll in merges[3 * (surface == "bezier") :]:
-            rows += on_splits({**of, "merge": merge, "u": u, "v": v, "selected_on": on}, nll)
+            at = {"u": u, "v": v, "w": None}
+            rows += on_splits({**of, **at, "merge": merge, "selected_on": on}, nll)
     return table("merge", rows)
 
 
@@ -339,14 +341,18 @@ def test_colour_and_height_are_of_the_lattice_alone(caught):
 def test_lines_through_the_lattice_start_and_end_at_the_corners_they_name():
     rows = tilted_grid().query("split == 'test' and statistics != 'own'")
     nll = {"00": 1, "10": 2, "11": 12, "01": 11}
-    rising, falling = diagonals(lattice(lattice_rows(rows), "bezier", NLL)[1])
-    np.testing.assert_allclose(rising[[0, -1]], [nll["00"], nll["11"]])
-    np.testing.assert_allclose(falling[[0, -1]], [nll["01"], nll["10"]])
-    along, around = perimeter(rows, "bezier", NLL)
+    lines = diagonals(SQUARE)
+    assert list(lines) == ["00 to 11", "01 to 10"]
+    for name, line in lines.items():
+        shares, values = along(rows, SQUARE, line, NLL)
+        assert shares.tolist() == [0, 0.25, 0.5, 0.75, 1]
+        np.testing.assert_allclose(values[[0, -1]], [nll[end] for end in name.split(" to ")])
+    places, values, vertices = around(rows, SQUARE, NLL)
+    assert vertices == dict(enumerate([*nll, "00"]))
     np.testing.assert_allclose(
-        np.interp([0, 1, 2, 3, 4, 2.5], along, around), [*nll.values(), nll["00"], 11.5]
+        np.interp([*vertices, 2.5], places, values), [*nll.values(), nll["00"], 11.5]
     )
-    assert (np.diff(along) > 0).all()
+    assert (np.diff(places) > 0).all()
 
 
 def test_surfaces_share_one_colour_scale_and_flat_ones_get_their_own_beside_it():

@@ -43,7 +43,10 @@ def test_summarize_writes_table_text_metrics_and_figure(summarize, tmp_path):
     [
         ("linear", "--surfaces"),
         ('{"e": ["linear"]}', "--surfaces, e,"),
-        ('{"e": {"linear": {"corners": "independent"}}}', "corners, kind and fit"),
+        (
+            '{"e": {"linear": {"corners": "independent"}}}',
+            "lacks ['count', 'fit', 'kind', 'shape']",
+        ),
         ('{"f": {}}', "--surfaces, f,"),
         (json.dumps({"e": {"linear": SURFACES["linear"]}}), "the grids of e"),
     ],

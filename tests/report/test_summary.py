@@ -36,7 +36,8 @@ def grid_rows(surface, inside, shifted):
         for statistics, images, rows in (("reestimated", 40, points), ("own", 0, own)):
             for sample, (u, v), n_here, nll, accuracy in rows:
                 yield {
-                    **{"surface": surface, "sample": sample, "u": u, "v": v, "split": split},
+                    **{"surface": surface, "sample": sample, "u": u, "v": v, "w": None},
+                    "split": split,
                     **{"n": n_here, "nll": nll, "accuracy": accuracy, **SCORES},
                     **{"statistics": statistics, "statistics_images": images},
                 }
@@ -78,7 +79,7 @@ def make_tables(
             for selection, passes in (*(("validation", k) for k in (1, 2, 3, 4)), ("oracle", 4))
         ]
         rows["merge"] += [
-            {**scores, **corners, "merge": merge, "surface": surface, "u": 0.0, "v": 0.5}
+            {**scores, **corners, "merge": merge, "surface": surface, "u": 0.0, "v": 0.5, "w": None}
             | {"accuracy": accuracy, "selected_on": "val", "statistics": "reestimated"}
             for merge, accuracy in (("best-point", value), ("best-corner", 0.9))
         ]

@@ -200,7 +200,7 @@ def test_what_is_no_file_is_refused(name, tmp_path):
 @pytest.mark.parametrize(
     ("write", "load", "said"),
     [
-        (make_surface("no-norm").save, load_checkpoint, r"BezierSurface\.load"),
+        (make_surface("no-norm").save, load_checkpoint, r"Surface\.load"),
         (lambda path: save_file({}, path), load_checkpoint, "holds no tensors"),
         (
             lambda path: save_file(NETWORK, path, {"fourfold": '{"order": ["a"]}'}),

@@ -1,4 +1,4 @@
-"""Laws of the points of a surface, and of what is read off their rows."""
+"""Laws of the points of a square, and of what is read off their rows."""
 
 import itertools
 import math
@@ -9,15 +9,8 @@ import pytest
 from conftest import CORNERS
 
 from fourfold.errors import InputError
-from fourfold.surfaces.points import (
-    area_mean,
-    edge_points,
-    grid_points,
-    is_corner,
-    lattice_rows,
-    own_corner_rows,
-    surface_rows,
-)
+from fourfold.surfaces.points import grid_points, lattice_rows, own_corner_rows, surface_rows
+from fourfold.surfaces.shapes import SQUARE
 
 
 @pytest.mark.parametrize("points", [2, 3, 11])
@@ -26,14 +19,14 @@ def test_grid_points_are_a_lattice_with_v_running_fastest_and_exact_corners(poin
     assert len(lattice) == len(set(lattice)) == points**2
     assert lattice == sorted(lattice)
     assert lattice[1] == (0.0, 1 / (points - 1))
-    assert points % 2 == 0 or (0.5, 0.5) in lattice
+    assert points % 2 == 0 or SQUARE.center in lattice
     table = pd.DataFrame([*lattice, (1e-12, 0.0)], columns=["u", "v"])
-    assert {*table[is_corner(table["u"], table["v"])].itertuples(index=False)} == set(CORNERS)
+    assert {*table[SQUARE.is_corner(table)].itertuples(index=False)} == set(CORNERS)
 
 
 @pytest.mark.parametrize("points", [0, 3, 5, 41])
 def test_edge_points_are_equidistant_on_the_four_edges_between_the_corners(points):
-    found = edge_points(points)
+    found = SQUARE.edge_points(points)
     assert len(found) == len(set(found)) == 4 * max(points - 2, 0)
     assert set(found).isdisjoint(CORNERS)
     for axis, end in itertools.product((0, 1), (0.0, 1.0)) if points else ():
@@ -47,8 +40,8 @@ def test_edge_points_are_equidistant_on_the_four_edges_between_the_corners(point
     [
         (grid_points, 1, "grid points is 1; .* at least 2"),
         (grid_points, -3, "grid points is -3"),
-        (edge_points, 1, "edge points is 1; give 0 for none, or at least 3"),
-        (edge_points, 2, "edge points is 2"),
+        (SQUARE.edge_points, 1, "edge points is 1; give 0 for none, or at least 3"),
+        (SQUARE.edge_points, 2, "edge points is 2"),
     ],
 )
 def test_too_few_points_are_refused(function, points, said):
@@ -56,54 +49,29 @@ def test_too_few_points_are_refused(function, points, said):
         function(points)
 
 
-# --- the mean over the area -----------------------------------------------------------------------
+def mean_of(points, function):
+    lattice = pd.DataFrame(grid_points(points), columns=["u", "v"])
+    return SQUARE.mean(lattice, function(lattice["u"], lattice["v"]))
 
 
-def lattice(us, vs, function):
-    u, v = (np.array(axis) for axis in zip(*itertools.product(us, vs), strict=True))
-    return u, v, function(u, v)
-
-
-@pytest.mark.parametrize(
-    ("us", "vs"),
-    [
-        ([0, 1], [0, 1]),
-        ([0, 0.1, 0.7, 1], [0, 0.9, 1]),
-        (np.linspace(0, 1, 11), np.linspace(0, 1, 7)),
-    ],
-)
-def test_the_mean_over_the_area_is_exact_for_bilinear_functions_on_any_lattice(us, vs):
-    draw = np.random.default_rng(0)
-    for a, b, c, d in draw.normal(size=(5, 4)):
-        found = area_mean(*lattice(us, vs, lambda u, v: a + b * u + c * v + d * u * v))  # noqa: B023
-        assert found == pytest.approx(a + b / 2 + c / 2 + d / 4)
-
-
-def test_the_mean_over_the_area_does_not_count_the_rim_as_the_mean_over_the_points_does():
+def test_the_mean_does_not_count_the_rim_as_the_mean_over_the_points_does():
     """High at the rim, low inside: the rim has no area, but a third of an 11 x 11 grid."""
-    axis = np.linspace(0, 1, 11)
-    u, v, values = lattice(axis, axis, lambda u, v: (u * (1 - u) * v * (1 - v) == 0).astype(float))
-    assert values.mean() == pytest.approx(40 / 121)
+
+    def rim(u, v):
+        return (u * (1 - u) * v * (1 - v) == 0).astype(float)
+
     # Between the rim and the next points inside it falls off: an outer ring of cells, in part.
-    assert area_mean(u, v, values) == pytest.approx(1 - 0.9**2)
+    assert mean_of(11, rim) == pytest.approx(1 - 0.9**2)
 
 
 def test_a_finer_lattice_comes_nearer_to_the_integral():
     exact = (math.e - 1) * 2 / math.pi  # of exp(u) sin(pi v)
-    errors = []
-    for points in (5, 9, 17):
-        axis = np.linspace(0, 1, points)
-        found = area_mean(*lattice(axis, axis, lambda u, v: np.exp(u) * np.sin(math.pi * v)))
-        errors.append(abs(found - exact))
+    errors = [
+        abs(mean_of(points, lambda u, v: np.exp(u) * np.sin(math.pi * v)) - exact)
+        for points in (5, 9, 17)
+    ]
     assert errors[1] < errors[0] / 3.9  # the trapezoid rule is of second order
     assert errors[2] < errors[1] / 3.9
-
-
-def test_the_order_of_the_points_does_not_matter():
-    u, v, values = lattice([0, 0.1, 1], [0, 0.5, 0.6, 1], lambda u, v: np.exp(3 * u) + v)
-    shuffled = np.random.default_rng(0).permutation(len(u))
-    expected = area_mean(u, v, values)
-    assert area_mean(u[shuffled], v[shuffled], values[shuffled]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +85,8 @@ def test_the_order_of_the_points_does_not_matter():
     ],
 )
 def test_points_that_are_no_lattice_over_the_square_have_no_mean(points):
-    u, v = zip(*points, strict=True)
     with pytest.raises(InputError, match=f"^{len(points)} points.*no lattice"):
-        area_mean(u, v, [1.0] * len(points))
+        SQUARE.mean(pd.DataFrame(points, columns=["u", "v"]), [1.0] * len(points))
 
 
 # --- rows of a table ------------------------------------------------------------------------------

@@ -21,14 +21,14 @@ from conftest import (
 
 from fourfold.errors import DivergenceError, InputError
 from fourfold.files.tensors import load_tensors, save_tensors, state_hash
-from fourfold.surfaces.surface import BezierSurface, separate
+from fourfold.surfaces.surface import Surface, separate
 from fourfold.training.fit import fit
 
 IMAGES, LABELS = make_images(16)
 POINTS = ((0.5, 0.5), (0.25, 0.75), (1.0, 0.3), (0.0, 0.6), (0.9, 0.1))
 
 
-def assert_meets_its_corners(surface: BezierSurface, name: str, corners: list) -> None:
+def assert_meets_its_corners(surface: Surface, name: str, corners: list) -> None:
     for (u, v), corner in zip(CORNERS, corners, strict=True):
         state = surface.state_dict(u, v)
         assert differing(state, corner) == []
@@ -53,7 +53,7 @@ def test_a_surface_meets_its_corners_before_and_after_fitting_and_saving(name, d
         assert moved[list(surface.free_rows)].all()
         assert_meets_its_corners(surface, name, corners)
     surface.save(tmp_path / "surface.safetensors")
-    loaded = BezierSurface.load(tmp_path / "surface.safetensors")
+    loaded = Surface.load(tmp_path / "surface.safetensors")
     assert_meets_its_corners(loaded, name, corners)
 
 
@@ -62,7 +62,7 @@ def test_a_corner_has_the_hash_of_its_checkpoint_also_with_negative_zeros():
     for corner in corners:
         corner["1.bias"][0] = -0.0
         corner["1.running_mean"][0] = -0.0
-    surface = move_free_points(BezierSurface.from_corners(corners, degree=(2, 2)))
+    surface = move_free_points(Surface.from_corners(corners, degree=(2, 2)))
     hashes = [state_hash(corner) for corner in corners]
     assert [state_hash(surface.state_dict(u, v)) for u, v in CORNERS] == hashes
     assert list(surface.corner_hashes) == hashes
@@ -75,7 +75,7 @@ def test_a_surface_of_any_degree_starts_as_the_bilinear_one(degree):
     rows = torch.empty(4, layout.dimension)
     for corner, row in zip(corners, rows, strict=True):
         layout.flatten(corner, out=row)
-    surface = BezierSurface.from_corners(corners, degree=degree)
+    surface = Surface.from_corners(corners, degree=degree)
     for u, v in POINTS:
         weights = torch.tensor([(1 - u) * (1 - v), (1 - u) * v, u * (1 - v), u * v])
         torch.testing.assert_close(surface.point(u, v), weights @ rows, rtol=1e-5, atol=1e-6)
@@ -100,10 +100,33 @@ def test_u_comes_before_v_in_control_points_and_their_names(degree):
     assert surface.control_point_names == tuple(names)
 
 
+@pytest.mark.parametrize(
+    ("shape", "degree", "count"), [("square", (1, 1), 4), ("curve", 1, 2), ("simplex", 1, 3)]
+)
+def test_corners_that_are_one_network_span_no_surface(shape, degree, count):
+    """They may be where a fit starts; a model says that a surface without one is meant."""
+    network = make_network("no-norm")
+    corners = [network.state_dict()] * count
+    with pytest.raises(InputError, match=r"are one network: D is 0.*Give \d different networks"):
+        Surface.from_corners(corners, degree, shape=shape)
+    with pytest.warns(UserWarning, match="same network"):
+        assert Surface.from_corners(corners, degree, shape=shape, model=network).dimension == 0
+    with pytest.warns(UserWarning, match="same network"):
+        surface = Surface.from_corners(corners, degree, shape=shape, train_corners=True)
+    fit(surface, network, IMAGES, LABELS, epochs=1, batch_size=8)
+    assert surface.dimension == sum(parameter.numel() for parameter in network.parameters())
+    with (
+        pytest.warns(UserWarning, match="same network"),
+        pytest.raises(InputError, match="no trainable parameter"),
+    ):
+        surface = Surface.from_corners(corners, degree, shape=shape, train_corners=True)
+        fit(surface, network.requires_grad_(False), IMAGES, LABELS, epochs=1, batch_size=8)
+
+
 @pytest.mark.parametrize("edge", range(4))
 def test_an_edge_depends_on_its_own_control_points_alone(edge):
     surface = move_free_points(make_surface("no-norm", (3, 2)))
-    n, m = surface.degree
+    n, m = surface.shape.degree
     i, j = torch.arange(n + 1).repeat_interleave(m + 1), torch.arange(m + 1).repeat(n + 1)
     on_edge = (i == 0, i == n, j == 0, j == m)[edge]
     u, v = ((0.0, 0.4), (1.0, 0.4), (0.4, 0.0), (0.4, 1.0))[edge]
@@ -118,7 +141,7 @@ def test_a_surface_is_a_copy_of_its_corners_and_a_state_dict_one_of_the_surface(
     corners = make_corners("batchnorm")
     for name, parameter in make_network("batchnorm").named_parameters():
         corners[0][name] = parameter  # requires grad
-    surface = BezierSurface.from_corners(corners)
+    surface = Surface.from_corners(corners)
     assert not surface.control_points.requires_grad
     expected = [snapshot(surface.state_dict(*point)) for point in (*CORNERS, (0.5, 0.5))]
     for point in (*CORNERS, (0.5, 0.5)):
@@ -132,7 +155,7 @@ def test_a_surface_is_a_copy_of_its_corners_and_a_state_dict_one_of_the_surface(
 
 def test_running_statistics_are_interpolated_and_counters_are_a_corners_own():
     corners = make_corners("batchnorm")
-    state = BezierSurface.from_corners(corners).state_dict(0.9, 0.2)
+    state = Surface.from_corners(corners).state_dict(0.9, 0.2)
     weights = (0.08, 0.02, 0.72, 0.18)
     expected = sum(w * c["1.running_var"] for w, c in zip(weights, corners, strict=True))
     torch.testing.assert_close(state["1.running_var"], expected)
@@ -143,7 +166,7 @@ def test_running_statistics_are_interpolated_and_counters_are_a_corners_own():
 def test_a_corner_that_stores_both_copies_of_tied_weights_is_still_that_corner(loose):
     corners = make_corners("tied")
     corners[loose] = {name: tensor.clone() for name, tensor in corners[loose].items()}
-    surface = move_free_points(BezierSurface.from_corners(corners))
+    surface = move_free_points(Surface.from_corners(corners))
     for (u, v), corner in zip(CORNERS, corners, strict=True):
         assert differing(surface.state_dict(u, v), corner) == []
 
@@ -153,7 +176,7 @@ def test_a_corner_that_unties_tied_weights_is_refused_by_name():
     corners[0] = make_corners("tied")[0]
     corners[2]["second.weight"] += 1
     with pytest.raises(InputError, match=r"first\.weight.*second\.weight.*corner_10"):
-        BezierSurface.from_corners(corners)
+        Surface.from_corners(corners)
 
 
 @pytest.mark.parametrize("name", ["batchnorm", "tied", "bfloat16", "buffers", "float64"])
@@ -161,10 +184,10 @@ def test_saving_and_loading_a_surface_changes_no_bit(name, tmp_path):
     surface = move_free_points(make_surface(name, (2, 1)))
     surface.name = "bent"
     surface.save(tmp_path / "s.safetensors", {"note": "hello"})
-    loaded = BezierSurface.load(tmp_path / "s.safetensors")
+    loaded = Surface.load(tmp_path / "s.safetensors")
     assert torch.equal(loaded.control_points, surface.control_points)
     assert loaded.layout == surface.layout
-    assert (loaded.name, loaded.degree) == ("bent", (2, 1))
+    assert (loaded.name, loaded.shape.degree) == ("bent", (2, 1))
     assert loaded.corner_hashes == surface.corner_hashes
     for u, v in POINTS:
         assert differing(loaded.state_dict(u, v), surface.state_dict(u, v)) == []
@@ -172,9 +195,9 @@ def test_saving_and_loading_a_surface_changes_no_bit(name, tmp_path):
 
 def test_a_linear_surface_is_named_linear_and_any_other_bezier_unless_told():
     corners = make_corners("no-norm")
-    assert BezierSurface.from_corners(corners, degree=(1, 1)).name == "linear"
-    assert BezierSurface.from_corners(corners, degree=(1, 2)).name == "bezier"
-    assert BezierSurface.from_corners(corners, name="trajectory").name == "trajectory"
+    assert Surface.from_corners(corners, degree=(1, 1)).name == "linear"
+    assert Surface.from_corners(corners, degree=(1, 2)).name == "bezier"
+    assert Surface.from_corners(corners, name="trajectory").name == "trajectory"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -189,18 +212,18 @@ def test_a_surface_with_a_nan_or_an_infinity_is_not_saved(value, tmp_path):
 def test_a_mask_of_infinities_that_all_corners_share_is_no_parameter():
     mask = torch.full((2, 2), float("-inf")).triu(1)
     corners = [{"weight": torch.randn(3), "mask": mask.clone()} for _ in range(4)]
-    surface = BezierSurface.from_corners(corners)
+    surface = Surface.from_corners(corners)
     assert surface.dimension == 3
     assert torch.equal(surface.state_dict(0.3, 0.6)["mask"], mask)
     corners[2]["mask"][1, 0] = float("inf")
     with pytest.raises(InputError, match="'mask'"):
-        BezierSurface.from_corners(corners)
+        Surface.from_corners(corners)
 
 
-@pytest.mark.parametrize("degree", [(0, 2), (2, 21), (2,), (2, 2, 2), (1.5, 2), 2])
+@pytest.mark.parametrize("degree", [[0, 2], [2, 21], [2], [2, 2, 2], [1.5, 2]])
 def test_an_impossible_degree_is_refused_with_its_value_and_the_range(degree):
     with pytest.raises(InputError, match=rf"degree is {re.escape(str(degree))}.*from 1 to 20"):
-        BezierSurface.from_corners(make_corners("no-norm"), degree=degree)
+        Surface.from_corners(make_corners("no-norm"), degree=degree)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +235,7 @@ def test_an_impossible_degree_is_refused_with_its_value_and_the_range(degree):
 )
 def test_what_are_no_four_networks_of_one_architecture_is_refused(corners, said):
     with pytest.raises(InputError, match=said):
-        BezierSurface.from_corners(corners)
+        Surface.from_corners(corners)
 
 
 @pytest.mark.parametrize("point", [(-0.01, 0.5), (0.5, 1.01), (float("nan"), 0.5)])
@@ -224,10 +247,10 @@ def test_a_point_outside_the_square_is_refused_with_its_value(point):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": "other"}, "no surface.*'other'.*fourfold-surface-2"),
+        ({"format": "other"}, "no surface.*'other'.*fourfold-surface-3"),
         ({"sha256": "0" * 64}, "hash"),
-        ({"degree": [3, 3]}, r"\(16, "),
-        ({"degree": None}, "degree"),
+        ({"shape": {"shape": "square", "degree": [3, 3]}}, r"\(16, "),
+        ({"shape": None}, "shape"),
         ({"control_points": None}, "control_points"),
     ],
 )
@@ -239,4 +262,4 @@ def test_a_file_that_is_no_surface_is_refused_with_its_name(changes, said, tmp_p
     header |= {"sha256": state_hash(tensors)} | changes
     save_tensors(tensors, path, {k: v for k, v in header.items() if v is not None})
     with pytest.raises(InputError, match=rf"odd\.safetensors.*{said}"):
-        BezierSurface.load(path)
+        Surface.load(path)

@@ -125,6 +125,20 @@ def test_training_repeats_itself_and_leaves_the_global_generators_alone():
     assert differing(run(), run()) == []
 
 
+def test_batches_of_a_loader_are_moved_to_the_network():
+    images, labels = make_images(24)
+    data = torch.utils.data.TensorDataset(images / 255, labels)
+    loader = torch.utils.data.DataLoader(data, batch_size=8, pin_memory=True)
+    network, surface = make_network("batchnorm").to(DEVICE), make_surface("batchnorm")
+    train(network, loader, epochs=1, lr=0.05, seed=0, cuda_graph=True)
+    fit(surface, network, loader, epochs=1, lr=0.05)
+    tables = [
+        evaluate_grid(surface, network, {"train": split}, points=2, **settings)
+        for split, settings in ((loader, {}), (images_on(DEVICE), {"batch_size": 8}))
+    ]
+    assert tables[0].equals(tables[1])
+
+
 def test_a_grid_is_the_same_as_on_a_cpu_up_to_rounding():
     surface = make_surface("resnet18")
     tables = [

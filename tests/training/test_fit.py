@@ -26,9 +26,11 @@ from torch.func import functional_call
 from fourfold.errors import DivergenceError, InputError
 from fourfold.evaluation.batchnorm import batchnorm_layers
 from fourfold.evaluation.grid import evaluate_grid
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.shapes import SQUARE
+from fourfold.surfaces.surface import Surface
 from fourfold.training import fit as fitting
-from fourfold.training.fit import SAMPLERS, fit
+from fourfold.training.fit import fit
+from fourfold.training.sampling import SAMPLERS, draw_edges
 from fourfold.training.train import train
 
 IMAGES, LABELS = make_images(24)
@@ -47,8 +49,8 @@ class Recorder:
         self.sampler = SAMPLERS[sampler]
         self.points, self.batches = [], []
 
-    def draw(self, points, generator):
-        self.points.append(self.sampler(points, generator))
+    def draw(self, *arguments):
+        self.points.append(self.sampler(*arguments))
         return self.points[-1]
 
     def augment(self, batch, generator):
@@ -64,7 +66,7 @@ def bernstein(degree: int, i: int, t: float) -> float:
 
 def reference_fit(surface, network, recorder, *, optimizer, lr, momentum, betas, weight_decay):
     """Fit named control points by autograd and torch's optimizers; return them by row."""
-    n, m = surface.degree
+    n, m = surface.shape.degree
     declared = {name: p.requires_grad for name, p in network.named_parameters()}
     control = [
         {name: view.clone() for name, view in surface.layout.views(row).items()}
@@ -82,21 +84,20 @@ def reference_fit(surface, network, recorder, *, optimizer, lr, momentum, betas,
     for layer in batchnorm_layers(network):
         layer.track_running_stats = False
         layer.running_mean = layer.running_var = None
-    for (us, vs), (images, labels) in zip(recorder.points, recorder.batches, strict=True):
+    for drawn, (images, labels) in zip(recorder.points, recorder.batches, strict=True):
         loss = decay = 0.0
         weights, thetas = [], []
-        shares = images.chunk(len(us)), labels.chunk(len(us))
-        points = zip(us.tolist(), vs.tolist(), *shares, strict=True)
-        for u, v, x, y in points:
+        shares = images.chunk(len(drawn)), labels.chunk(len(drawn))
+        for (u, v), x, y in zip(drawn.tolist(), *shares, strict=True):
             along_v = [bernstein(m, j, v) for j in range(m + 1)]
             weight = [bernstein(n, i, u) * b for i in range(n + 1) for b in along_v]
             theta = {
                 t: sum(w * p[t] for w, p in zip(weight, control, strict=True)) for t in declared
             }
             logits = functional_call(network, theta, (x.float() / 255,))
-            loss = loss + nn.functional.cross_entropy(logits, y) / len(us)
+            loss = loss + nn.functional.cross_entropy(logits, y) / len(drawn)
             trained = [t for t in theta.values() if t.requires_grad]
-            decay = decay + sum(t.square().sum() for t in trained) / 2 / len(us)
+            decay = decay + sum(t.square().sum() for t in trained) / 2 / len(drawn)
             weights.append(weight)
             thetas.append({t: value.detach() for t, value in theta.items()})
         descent.zero_grad()
@@ -134,7 +135,7 @@ def test_steps_are_those_of_autograd_on_a_dictionary_of_control_points(
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    surface = move_free_points(BezierSurface.from_corners(corners, degree=degree))
+    surface = move_free_points(Surface.from_corners(corners, degree=degree))
     started = copy.deepcopy(surface)
     recorder = Recorder(sampler)
     monkeypatch.setitem(SAMPLERS, "recorded", recorder.draw)
@@ -160,8 +161,8 @@ def test_steps_are_those_of_autograd_on_a_dictionary_of_control_points(
 
 
 def test_the_norm_of_each_points_gradient_is_clipped(monkeypatch):
-    center = torch.full((2, 1), 0.5, dtype=torch.float64)
-    monkeypatch.setitem(SAMPLERS, "center", lambda points, generator: tuple(center))
+    center = torch.full((1, 2), 0.5, dtype=torch.float64)
+    monkeypatch.setitem(SAMPLERS, "center", lambda *_: center)
     surface = make_surface("no-norm")
     before = surface.control_points.clone()
     fit(
@@ -186,7 +187,7 @@ def test_corners_never_move_and_free_points_do(name, optimizer):
         surface, network, IMAGES, LABELS, epochs=2, boundary_epochs=1, batch_size=8, lr=0.1,
         points_per_step=2, optimizer=optimizer, preprocess=input_of(network),
     )  # fmt: skip
-    corners, free = list(surface.corner_rows), list(surface.free_rows)
+    corners, free = list(surface.shape.corner_rows), list(surface.free_rows)
     assert torch.equal(surface.control_points[corners], before[corners])
     assert (surface.control_points != before)[free].any(dim=1).all()
 
@@ -203,7 +204,7 @@ def with_idle_parameter(seed):
     [(partial(make_network, "frozen"), "1.weight", 0.1), (with_idle_parameter, "idle", 0)],
 )
 def test_frozen_and_idle_parameters_stay_interpolated(build, still, weight_decay, optimizer):
-    surface = BezierSurface.from_corners([build(seed).state_dict() for seed in range(4)])
+    surface = Surface.from_corners([build(seed).state_dict() for seed in range(4)])
     before = snapshot(surface.state_dict(0.3, 0.6))
     fit(surface, build(4), **ARGUMENTS, lr=0.1, weight_decay=weight_decay, optimizer=optimizer)
     changed = differing(surface.state_dict(0.3, 0.6), before)
@@ -218,7 +219,7 @@ def test_tied_weights_stay_tied_however_the_corners_store_them(untied, optimizer
         corners = make_corners("tied")
         for k in which:
             corners[k] = {name: tensor.clone() for name, tensor in corners[k].items()}
-        surface = BezierSurface.from_corners(corners)
+        surface = Surface.from_corners(corners)
         fit(
             surface, make_network("tied"), IMAGES, LABELS, epochs=2, batch_size=8, lr=0.1,
             weight_decay=0.1, optimizer=optimizer, clip_norm=clip_norm,
@@ -236,7 +237,7 @@ def test_corners_that_untie_what_the_model_ties_are_refused():
     corners = [{name: t.clone() for name, t in c.items()} for c in make_corners("tied")]
     corners[3]["second.weight"] += 1
     with pytest.raises(InputError, match=r"second\.weight.*first\.weight"):
-        fit(BezierSurface.from_corners(corners), make_network("tied"), IMAGES, LABELS, batch_size=8)
+        fit(Surface.from_corners(corners), make_network("tied"), IMAGES, LABELS, batch_size=8)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -312,8 +313,8 @@ def test_one_seed_gives_equal_control_points_whatever_the_global_generator(name)
 def test_dropout_has_a_seed_of_its_own():
     """Everything but dropout is fixed here: one batch in one order at one point."""
 
-    def center(_points, _generator):
-        return tuple(torch.full((2, 1), 0.5, dtype=torch.float64))
+    def center(*_):
+        return torch.full((1, 2), 0.5, dtype=torch.float64)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SAMPLERS, "center", center)
@@ -358,7 +359,7 @@ class ModeProbe(nn.Module):
 def test_dropout_is_on_in_a_fit_and_off_in_an_evaluation(training):
     network = nn.Sequential(ModeProbe(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(SIZE**2, CLASSES))
     network.train(training)
-    surface = BezierSurface.from_corners([network.state_dict()] * 4)
+    surface = Surface.from_corners([network.state_dict()] * 4)
     ModeProbe.seen.clear()
     fit(surface, network, IMAGES, LABELS, epochs=1, batch_size=8)
     assert set(ModeProbe.seen) == {True}
@@ -375,7 +376,7 @@ def test_batchnorm_normalizes_by_the_batch_in_a_fit():
         for corner in corners:
             corner["1.running_mean"] *= factor
             corner["1.running_var"] *= factor
-        surface = BezierSurface.from_corners(corners)
+        surface = Surface.from_corners(corners)
         fit(surface, make_network("batchnorm"), IMAGES, LABELS, epochs=1, batch_size=8)
         results.append(surface.control_points)
     assert torch.equal(*results)
@@ -383,8 +384,8 @@ def test_batchnorm_normalizes_by_the_batch_in_a_fit():
 
 def draws(sampler, points, n=4000):
     generator = torch.Generator().manual_seed(0)
-    pairs = [sampler(points, generator) for _ in range(n // points)]
-    return torch.stack([torch.stack([u, v]) for u, v in pairs])  # (steps, 2, points)
+    drawn = [sampler(SQUARE, points, generator).T for _ in range(n // points)]
+    return torch.stack(drawn)  # (steps, 2, points)
 
 
 def largest_gap(sample):
@@ -414,7 +415,7 @@ def test_a_latin_hypercube_has_one_point_in_each_stratum_of_either_axis():
 
 
 def test_boundary_points_are_uniform_over_all_four_edges():
-    drawn = draws(fitting._draw_boundary, 4)
+    drawn = draws(draw_edges, 4)
     u, v = drawn[:, 0].flatten(), drawn[:, 1].flatten()
     edges = torch.stack([u == 0, u == 1, v == 0, v == 1])
     assert edges.any(dim=0).all()
@@ -449,7 +450,7 @@ def trained_corners():
 def test_a_fit_lowers_the_loss_all_over_the_surface(trained_corners, settings):
     images, labels = make_images(48)
     network, splits = make_network("batchnorm"), {"train": (images, labels)}
-    surface = BezierSurface.from_corners(trained_corners)
+    surface = Surface.from_corners(trained_corners)
     before = evaluate_grid(surface, network, splits, points=5)
     history = fit(surface, network, images, labels, epochs=25, batch_size=16, **settings)
     after = evaluate_grid(surface, network, splits, points=5)
@@ -501,14 +502,17 @@ def test_divergence_in_an_epoch_or_in_the_last_step_is_an_error_with_a_cure(sett
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"surface": make_surface("no-norm", (1, 1))}, r"\(1, 1\) has no free.*\(2, 2\)"),
+        (
+            {"surface": make_surface("no-norm", (1, 1))},
+            "no free control points.*degree of at least 2",
+        ),
         ({"model": make_network("layernorm")}, "the model doesn't own"),
         ({"model": make_network("no-norm").requires_grad_(False)}, "no trainable parameter"),
         ({"epochs": -1}, "epochs is -1.*0 or more"),
         ({"boundary_epochs": -2}, "boundary_epochs is -2.*0 or more"),
         ({"batch_size": 25}, "batch_size is 25.*from 1 to 24"),
         ({"batch_size": 10, "points_per_step": 4}, "10.*4.*multiple"),
-        ({"points_per_step": 0}, "points_per_step 0.*multiple"),
+        ({"points_per_step": 0}, "points_per_step is 0.*at least 1"),
         ({"sampler": "grid"}, "sampler is 'grid'.*latin-hypercube, uniform"),
         ({"optimizer": "adam"}, "optimizer is 'adam'.*adamw, sgd"),
         ({"train_images": IMAGES[:0], "train_labels": LABELS[:0]}, "no training images"),

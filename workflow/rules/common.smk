@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from fourfold.pipeline.code import code_hash
+from fourfold.pipeline.devices import count_gpus
+from fourfold.pipeline.reads import BESIDE
 from fourfold.pipeline.targets import FIGURES, SPLITS, Targets
 
 TARGETS = Targets(config)
@@ -36,6 +38,7 @@ wildcard_constraints:
     dataset=one_of(config["datasets"]),
     replicate=r"\d+",
     seed=r"\d+",
+    position=r"\d+",
     surface=one_of(config["surfaces"]),
     corners=one_of(config["corners"]),
 
@@ -73,10 +76,31 @@ corner_files = of_replicate(
 )
 
 
-def first_run(wildcards):
-    """Return the networks that a replicate's first training run kept."""
-    seed = TARGETS.seeds(wildcards.experiment, wildcards.replicate)[0]
-    return f"{REPLICATE}/trajectory/seed{seed}.safetensors".format(**wildcards)
+first_run = of_replicate(
+    lambda wildcards: [TARGETS.first_run(wildcards.experiment, wildcards.replicate)]
+)
+
+
+def imported_file(wildcards):
+    """Return the file of a network that was trained elsewhere."""
+    return str(data_folder() / stated_file(wildcards))
+
+
+def stated_file(wildcards):
+    """Return what params.yaml calls that file."""
+    return config["corners"][wildcards.corners]["files"][int(wildcards.position)]
+
+
+def data_folder():
+    """Return the folder of relative paths; `Path.__truediv__` leaves absolute ones as they are."""
+    return Path(
+        config["data_folder"] or os.environ.get("FOURFOLD_DATA") or "downloads"
+    ).expanduser()
+
+
+def corner_sets(*kinds):
+    """Return a pattern that fits the names of corner sets of some kinds."""
+    return one_of(name for name, one in config["corners"].items() if one["kind"] in kinds)
 
 
 def prepared_data(wildcards):
@@ -102,16 +126,24 @@ def settings(rule):
 
     def as_json(wildcards):
         sections = read(rule, wildcards)
-        beside = ("degree", "surfaces")  # have arguments of their own
-        sections = {name: value for name, value in sections.items() if name not in beside}
+        sections = {name: value for name, value in sections.items() if name not in BESIDE}
         return json.dumps(sections, sort_keys=True)
 
     return as_json
 
 
-def degree(rule):
-    """Return a params function: the degree of the job's surface along its coordinates."""
-    return lambda wildcards: read(rule, wildcards)["degree"]
+def shape(rule):
+    """Return a params function: kind and settings of the shape of the job's surface."""
+    return lambda wildcards: json.dumps(read(rule, wildcards)["shape"])
+
+
+def start(wildcards, input):
+    """Return the argument with the corners of a fit: their files, or seeds of free ones."""
+    if input.corners:
+        return f"--corners {' '.join(map(shlex.quote, input.corners))}"
+    corners = EXPERIMENTS[wildcards.experiment]["surfaces"][wildcards.surface]["corners"]
+    seeds = TARGETS.corner_seeds(wildcards.experiment, wildcards.replicate, corners)
+    return f"--free {' '.join(map(str, seeds))}"
 
 
 def surfaces_as_json(rule):
@@ -139,8 +171,7 @@ def gpus(wildcards):
 
     `--resources gpu=N` then is the number of such jobs at a time, and a cluster gives each its GPU.
     """
-    has_gpu = Path(os.devnull).with_name("nvidiactl").exists()  # importing torch takes seconds
-    return int(config["device"] == "cuda" or (config["device"] == "auto" and has_gpu))
+    return int(config["device"] == "cuda" or (config["device"] == "auto" and count_gpus() > 0))
 
 
 def code(command, builds_network=False):
@@ -149,7 +180,7 @@ def code(command, builds_network=False):
     def of_job(wildcards):
         if not builds_network:
             return code_hash(command)
-        return code_hash(command, EXPERIMENTS[wildcards.experiment]["network"]["name"])
+        return code_hash(command, EXPERIMENTS[wildcards.experiment]["network"])
 
     return of_job
 
@@ -162,6 +193,34 @@ def table_as_csv(table):
         category="{experiment}",
         subcategory="tables, replicate {replicate}",
     )
+
+
+# --- what is not in params.yaml ------------------------------------------------------------------
+
+
+def check_outside():
+    """Refuse files of the user's that are not there: a network's module, corners to import."""
+    for name in config["run"]:
+        try:
+            code_hash("train_endpoint", EXPERIMENTS[name]["network"])
+        except InputError as error:
+            stop(f"experiments.{name}: {error}")
+    for experiment, replicate in TARGETS.replicates():
+        for corners, one in TARGETS.corner_sets(experiment, "files").items():
+            for position, stated in enumerate(one["files"]):
+                built = (
+                    f"results/{experiment}/{replicate}/endpoints/{corners}-{position}.safetensors"
+                )
+                if not (data_folder() / stated).is_file() and not Path(built).exists():
+                    stop(
+                        f"corners.{corners}.files has {stated!r}, but there is no file at "
+                        f"{data_folder() / stated}; correct the path, absolute or below the data "
+                        "folder (data_folder in params.yaml, or FOURFOLD_DATA)."
+                    )
+
+
+if workflow.is_main_process:
+    check_outside()
 
 
 # --- hooks ----------------------------------------------------------------------------------------

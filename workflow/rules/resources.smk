@@ -1,8 +1,12 @@
-# What a job asks a cluster for: memory and time. A run on one machine takes no notice of it, and no
-# value here reruns a finished job. The rules of thumb are explained in docs/cluster.md.
+# What a job asks a cluster for: memory and time. A run on one machine takes notice of its number of
+# GPUs alone, and no value here reruns a finished job. The rules of thumb are explained in
+# docs/cluster.md.
 import math
 
-CORNERS = 4  # of a surface
+from fourfold.pipeline.devices import count_gpus
+from fourfold.pipeline.targets import corner_count
+from fourfold.surfaces.shapes import shape_of
+
 BASE_MB = 2000  # Python with torch, and 8x8 images; a job with digits took 0.5 GB
 IMAGES_MB = 4000  # copies of a larger data set, and a batch's activations where there is no GPU
 CUDA_MB = 2000  # what CUDA keeps in a process's own memory
@@ -13,6 +17,12 @@ OTHER_MINUTES_PER_EPOCH = 2
 EPOCHS_PER_GRID_POINT = 0.5
 SEARCHED_SHARE = 0.3  # of the images of a grid point, at points that are screened
 EPOCHS_PER_COMPARISON = 5  # a few networks are evaluated
+JOBS_PER_GPU = 2  # small ones share a large GPU well: while one prepares or saves, another computes
+
+# Jobs of this machine that use a GPU at a time, unless --resources says; on a cluster each job gets
+# one of its own. Each job takes the least used (pipeline/devices.py).
+if workflow.resource_settings.nodes is None and "gpu" not in workflow.global_resources:
+    workflow.global_resources["gpu"] = JOBS_PER_GPU * max(1, count_gpus())
 
 
 def source_name(experiment):
@@ -27,7 +37,7 @@ def parameter_count(model):
     for_each_squared_channel = {"resnet18": 2_728, "vgg16": 3_719}
     if model["name"] in for_each_squared_channel:
         return for_each_squared_channel[model["name"]] * model["width"] ** 2
-    return 140_000_000  # torchvision's VGG16, the largest network of params.yaml
+    return 140_000_000  # torchvision's VGG16, and what is not known: other packages, the user's own
 
 
 def plain_memory(wildcards, attempt):
@@ -65,10 +75,34 @@ def network_memory(vectors):
     return megabytes
 
 
+def shapes(experiment):
+    """Return surface -> its shape."""
+    return {
+        name: shape_of(
+            {
+                **surface,
+                "count": corner_count(experiment["corners"][surface["corners"]]),
+            }
+        )
+        for name, surface in experiment["surfaces"].items()
+    }
+
+
 def control_point_count(experiment):
     """Return the control points of an experiment's largest surface."""
-    degrees = [surface["degree"] for surface in experiment["surfaces"].values()]
-    return max((n + 1) * (m + 1) for n, m in degrees)
+    return max(len(shape.control_point_names) for shape in shapes(experiment).values())
+
+
+def moved_point_count(experiment):
+    """Return how many of them a fit moves: those that are no corners, or all."""
+    return max(
+        len(
+            shape.control_point_names
+            if experiment["corners"][experiment["surfaces"][name]["corners"]]["kind"] == "free"
+            else shape.free_rows
+        )
+        for name, shape in shapes(experiment).items()
+    )
 
 
 def training_vectors(experiment):
@@ -86,7 +120,7 @@ def fitting_vectors(experiment):
     control_points = control_point_count(experiment)
     fits = experiment["fits"].values()
     moments = 2 if any(fit["optimizer"]["name"] == "adamw" for fit in fits) else 1
-    saved = control_points + moments * (control_points - CORNERS)
+    saved = control_points + moments * moved_point_count(experiment)
     return 2 * saved + 2 * max(fit["points_per_step"] for fit in fits) + 1
 
 
@@ -116,10 +150,16 @@ def fitting_epochs(experiment):
 
 def grid_epochs(experiment):
     grid = experiment["grid"]
-    further = 4 * grid["edge_points"] + grid["random_points"]
-    if grid["search_images"] is not None:
-        further *= SEARCHED_SHARE
-    return EPOCHS_PER_GRID_POINT * (grid["points"] ** 2 + further)
+
+    def points(shape):
+        if shape.dims == 1:
+            return grid["edge_points"]  # its lattice
+        further = len(shape.edges) * grid["edge_points"] + grid["random_points"]
+        if grid["search_images"] is not None:
+            further *= SEARCHED_SHARE
+        return len(shape.lattice(grid["points"])) + further
+
+    return EPOCHS_PER_GRID_POINT * max(map(points, shapes(experiment).values()))
 
 
 def comparison_epochs(experiment):

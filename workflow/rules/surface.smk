@@ -18,16 +18,16 @@ rule build_linear_surface:
         runtime=network_runtime(comparison_epochs),
     params:
         job=job,
-        degree=degree("build_linear_surface"),
+        shape=shape("build_linear_surface"),
         code=code("build_linear_surface"),
     shell:
         "python -m fourfold build-linear-surface {params.job} --name {wildcards.surface}"
-        " --degree {params.degree} --corners {input.corners} --output {output.surface}"
+        " --shape {params.shape:q} --corners {input.corners} --output {output.surface}"
         " --cost {output.cost} > {log} 2>&1"
 
 
 rule fit_bezier_surface:
-    """Fit the free control points of a surface with its corners fixed."""
+    """Fit the free control points of a surface with its corners fixed, or all of them."""
     input:
         data=prepared_data,
         corners=corner_files,
@@ -48,12 +48,13 @@ rule fit_bezier_surface:
     params:
         job=network_job,
         settings=settings("fit_bezier_surface"),
-        degree=degree("fit_bezier_surface"),
+        shape=shape("fit_bezier_surface"),
+        start=start,
         seed=lambda wildcards: TARGETS.fit_seed(wildcards.replicate),
         state=f"{REPLICATE}/unfinished-{{surface}}",
         code=code("fit_bezier_surface", builds_network=True),
     shell:
         "python -m fourfold fit-bezier-surface {params.job} --threads {threads} --seed {params.seed}"
-        " --name {wildcards.surface} --degree {params.degree} --settings {params.settings:q}"
-        " --corners {input.corners} --output {output.surface} --training {output.training}"
+        " --name {wildcards.surface} --shape {params.shape:q} --settings {params.settings:q}"
+        " {params.start} --output {output.surface} --training {output.training}"
         " --cost {output.cost} --state {params.state} > {log} 2>&1"

@@ -1,4 +1,5 @@
-# The networks: independently trained ones, and those kept along their runs.
+# The networks: trained from the start, kept along such a run or trained on from one of those, and
+# taken over from elsewhere.
 
 
 rule train_endpoint:
@@ -32,8 +33,75 @@ rule train_endpoint:
         " --state {params.state} > {log} 2>&1"
 
 
+rule train_fork:
+    """Train a network on from one that the replicate's first run has kept, in an order of its own."""
+    input:
+        data=prepared_data,
+        trajectory=first_run,
+    output:
+        checkpoint=f"{REPLICATE}/endpoints/{{corners}}-{{position}}.safetensors",
+        training=f"{REPLICATE}/jobs/training-{{corners}}-{{position}}.parquet",
+        endpoints=f"{REPLICATE}/jobs/endpoints-{{corners}}-{{position}}.parquet",
+        cost=f"{REPLICATE}/jobs/cost-{{corners}}-{{position}}.parquet",
+    log:
+        f"{REPLICATE}/log/train_fork-{{corners}}-{{position}}.log",
+    wildcard_constraints:
+        corners=corner_sets("fork"),
+    priority: 30
+    threads: experiment_threads
+    resources:
+        gpu=gpus,
+        mem_mb=network_memory(training_vectors),
+        runtime=network_runtime(training_epochs),
+    params:
+        job=network_job,
+        settings=settings("train_fork"),
+        seed=lambda wildcards: TARGETS.corner_seeds(
+            wildcards.experiment, wildcards.replicate, wildcards.corners
+        )[int(wildcards.position)],
+        code=code("train_fork", builds_network=True),
+        state=f"{REPLICATE}/unfinished-{{corners}}-{{position}}",
+    shell:
+        "python -m fourfold train-fork {params.job} --threads {threads}"
+        " --name {wildcards.corners}-{wildcards.position} --seed {params.seed}"
+        " --settings {params.settings:q} --trajectory {input.trajectory}"
+        " --checkpoint {output.checkpoint} --training {output.training}"
+        " --endpoints {output.endpoints} --cost {output.cost} --state {params.state} > {log} 2>&1"
+
+
+rule import_corners:
+    """Take over a network that was trained elsewhere."""
+    input:
+        data=prepared_data,
+        file=imported_file,
+    output:
+        checkpoint=f"{REPLICATE}/endpoints/{{corners}}-{{position}}.safetensors",
+        endpoints=f"{REPLICATE}/jobs/endpoints-{{corners}}-{{position}}.parquet",
+        cost=f"{REPLICATE}/jobs/cost-{{corners}}-{{position}}.parquet",
+    log:
+        f"{REPLICATE}/log/import_corners-{{corners}}-{{position}}.log",
+    wildcard_constraints:
+        corners=corner_sets("files"),
+    priority: 30
+    threads: experiment_threads
+    resources:
+        gpu=gpus,
+        mem_mb=network_memory(evaluation_vectors),
+        runtime=network_runtime(comparison_epochs),
+    params:
+        job=network_job,
+        settings=settings("import_corners"),
+        stated=stated_file,
+        code=code("import_corners", builds_network=True),
+    shell:
+        "python -m fourfold import-corners {params.job} --threads {threads}"
+        " --name {wildcards.corners}-{wildcards.position} --stated {params.stated:q}"
+        " --settings {params.settings:q} --file {input.file:q} --checkpoint {output.checkpoint}"
+        " --endpoints {output.endpoints} --cost {output.cost} > {log} 2>&1"
+
+
 rule select_trajectory_corners:
-    """Choose four of the networks that one run kept, on val or in advance; nothing is trained."""
+    """Choose some of the networks that one run kept, on val or in advance; nothing is trained."""
     input:
         data=prepared_data,
         trajectory=first_run,
@@ -44,6 +112,8 @@ rule select_trajectory_corners:
         cost=f"{REPLICATE}/jobs/cost-{{corners}}-corners.parquet",
     log:
         f"{REPLICATE}/log/select_trajectory_corners-{{corners}}.log",
+    wildcard_constraints:
+        corners=corner_sets("run"),
     priority: 20
     threads: experiment_threads
     resources:

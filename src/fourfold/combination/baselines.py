@@ -1,22 +1,37 @@
 """What surfaces are held against belongs to their corners, and is there once for each set of them.
 
-`surfaces` is name -> {`corners`: name of the corner set, `kind`: how that came about (`seeds`: each
-network by a run of its own; `run`: all along one), `fit`: name of the surface's fit, or None}, in
-the order of the experiment.
+`surfaces` is name -> what tables can't tell of it, in the order of the experiment.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from fourfold.errors import InputError
 
 
 class Described(TypedDict):
-    """What tables can't tell of a surface."""
+    """What tables can't tell of a surface; `fourfold.surfaces.shapes.shape_of` makes its shape.
+
+    Attributes:
+        corners: name of the corner set.
+        kind: how that came about. `seeds`: each network by a run of its own; `run`: all along one;
+            `fork`: by runs that part from one; `files`: elsewhere; `free`: nobody trained them
+            alone, the fit of a surface does.
+        fit: name of the surface's fit, or None.
+        shape: a kind of shape, with the settings `degree`, `bends` or `added`.
+        count: number of corners.
+        at: of a `fork`, the fraction of a run after which its networks part.
+    """
 
     corners: str
     kind: str
     fit: str | None
+    shape: str
+    count: int
+    degree: NotRequired[list[int]]
+    bends: NotRequired[int]
+    added: NotRequired[int]
+    at: NotRequired[float]
 
 
 Surfaces = Mapping[str, Described]

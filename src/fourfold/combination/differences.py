@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fourfold.combination.ensemble import greedy_ensemble
 from fourfold.evaluation.bootstrap import bootstrap_means, interval
-from fourfold.evaluation.logits import CORNERS, Examples, SurfaceLogits
+from fourfold.evaluation.logits import Examples, SurfaceLogits
 from fourfold.evaluation.metrics import average_predictions, best_network, per_image
 
 METRICS = ("accuracy", "nll")
@@ -30,7 +30,8 @@ def measure_differences(
       better. The interval is that of the point that was found worst; finding it among hundreds
       makes it look worse than it is, never better.
     - `merge`, on test: the grid point that is best on val against the corner that is best on val.
-    - `ensemble`, on test: four grid points chosen greedily on val against the four corners.
+    - `ensemble`, on test: grid points chosen greedily on val, as many as there are corners, against
+      the corners.
 
     Args:
         logits: of the surface's grid and corners.
@@ -80,11 +81,11 @@ def _low_loss(examples: Examples, kept: float) -> Iterator[_Difference]:
 
 
 def _picked(logits: SurfaceLogits) -> Iterator[_Difference]:
-    candidates, own = logits.candidates, logits.own
+    candidates, own, count = logits.candidates, logits.own, len(logits.corners)
     val, labels = logits.logits["val"][candidates], logits.labels["val"]
     picks = {
         "merge": ([best_network(val, labels)], [best_network(own["val"], labels)]),
-        "ensemble": (greedy_ensemble(val, labels, CORNERS, stop_early=False), [*range(CORNERS)]),
+        "ensemble": (greedy_ensemble(val, labels, count, stop_early=False), [*range(count)]),
     }
     for comparison, (points, corners) in picks.items():
         members = logits.logits["test"][[candidates[i] for i in points]], own["test"][corners]

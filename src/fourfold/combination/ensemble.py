@@ -16,16 +16,12 @@ from fourfold.combination.baselines import (
 )
 from fourfold.data.inputs import as_tensor, class_labels, logits_of
 from fourfold.errors import InputError
-from fourfold.evaluation.logits import CORNERS, SurfaceLogits
+from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.evaluation.metrics import (
     average_predictions,
     classification_metrics,
     mean_disagreement,
 )
-from fourfold.surfaces.points import CORNER_COORDINATES
-
-# As many as there are corners, and no corner among them: chosen before anything was measured.
-_FIXED_POINTS = ((0.0, 0.5), (0.5, 0.0), (0.5, 1.0), (1.0, 0.5))
 
 
 def compare_ensembles(
@@ -55,10 +51,11 @@ def compare_ensembles(
 
 
 def _corner_rows(surface: SurfaceLogits, of: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield the ensembles of corners: all four, and every choice of fewer."""
-    for size in range(1, CORNERS + 1):
-        selection = "fixed" if size == CORNERS else "subset"
-        for members in combinations(range(CORNERS), size):
+    """Yield the ensembles of corners: all of them, and every choice of fewer."""
+    count = len(surface.corners)
+    for size in range(1, count + 1):
+        selection = "fixed" if size == count else "subset"
+        for members in combinations(range(count), size):
             yield from _rows(surface, of | {"selection": selection}, members, is_own=True)
 
 
@@ -75,10 +72,10 @@ def _point_rows(
 
     on_val = greedy("val", max_members)
     ensembles = [
-        ("fixed", [surface.position(*point) for point in _FIXED_POINTS]),
+        ("fixed", surface.inner),
         ("all", candidates),
         *(("validation", on_val[:size]) for size in range(1, len(on_val) + 1)),
-        ("oracle", greedy("test", CORNERS)),
+        ("oracle", greedy("test", len(surface.corners))),
     ]
     for selection, members in ensembles:
         yield from _rows(surface, of | {"selection": selection}, members, is_own=False)
@@ -89,9 +86,9 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     logits, statistics, points = surface.logits, surface.statistics, surface.points
     if is_own:
-        logits, points = surface.own, [*CORNER_COORDINATES]
+        logits, points = surface.own, [*surface.shape.corner_coordinates]
         statistics = statistics if statistics == "none" else "own"
-    named = ";".join("{:.6g},{:.6g}".format(*points[member]) for member in members)
+    named = ";".join(",".join(f"{x:.6g}" for x in points[member]) for member in members)
     for split, labels in surface.labels.items():
         at = {"members": named, "statistics": statistics, "split": split}
         yield of | at | evaluate_ensemble(logits[split], members, labels)

@@ -16,14 +16,8 @@ from fourfold.combination.baselines import (
 )
 from fourfold.errors import InputError
 from fourfold.surfaces.layout import StateDict
-from fourfold.surfaces.points import (
-    CENTER,
-    CORNER_COORDINATES,
-    Point,
-    is_corner,
-    lattice_rows,
-    own_corner_rows,
-)
+from fourfold.surfaces.points import lattice_rows, own_corner_rows, rows_at, surface_rows
+from fourfold.surfaces.shapes import SQUARE, Point, Shape, full_coordinates, shape_of
 from fourfold.surfaces.surface import separate
 
 _METRICS = ["statistics", "split", "n", "nll", "accuracy", "ece", "brier"]
@@ -62,45 +56,53 @@ def compare_merges(
     for name, surface in surfaces.items():
         of = {"surface": name, "corners": surface["corners"]}
         is_reference = references[surface["corners"]] == name
-        for merge, part, selected_on, (u, v) in _points(parts[name], surface, is_reference):
-            at = part[(part["u"] == u) & (part["v"] == v)]
-            rows += _rows({"merge": merge, **of, "u": u, "v": v, "selected_on": selected_on}, at)
+        shape = shape_of(surface)
+        for merge, part, selected_on, at in _points(parts[name], surface, shape, is_reference):
+            place = {axis: values[0] for axis, values in full_coordinates([at]).items()}
+            found = rows_at(part, shape, at)
+            rows += _rows({"merge": merge, **of, **place, "selected_on": selected_on}, found)
     for corners, name in references.items():
-        of_soup = {"surface": name, "corners": corners, "u": None, "v": None}
-        is_fitted = surfaces[name]["fit"] is not None
+        of_soup = {"surface": name, "corners": corners, "u": None, "v": None, "w": None}
+        shape, is_fitted = shape_of(surfaces[name]), surfaces[name]["fit"] is not None
         for merge, selected_on, found in _soups(
-            corners_of(name), own_corner_rows(parts[name]), evaluate, uniform=is_fitted
+            corners_of(name), parts[name], shape, evaluate, uniform=is_fitted
         ):
             rows += _rows({"merge": merge, **of_soup, "selected_on": selected_on}, found)
     return rows
 
 
 def _points(
-    grid: pd.DataFrame, surface: Described, is_reference: bool
+    grid: pd.DataFrame, surface: Described, shape: Shape, is_reference: bool
 ) -> Iterator[tuple[str, pd.DataFrame, str, Point]]:
-    """Yield the merges that are points of one surface: name, rows, where selected, and (u, v)."""
-    points, corners = lattice_rows(grid), own_corner_rows(grid)
+    """Yield the merges that are points of one surface: name, rows, where selected, and the point.
+
+    Without a fit the center is the mean of the corners.
+    """
+    points, corners = surface_rows(grid), own_corner_rows(grid, shape)
+    points = points[points["sample"].isin(["grid", "center"])]
     if is_reference:
-        yield "best-corner", corners, "val", _best(corners[corners["split"] == "val"])
+        yield "best-corner", corners, "val", _best(corners[corners["split"] == "val"], shape)
     if is_reference and surface["fit"] is None:
-        yield "uniform-soup", points, "none", CENTER
-    yield "center", points, "none", CENTER
-    yield "best-point", points, "val", best_point(grid, "val")
-    yield "oracle", points, "test", best_point(grid, "test")
+        yield "uniform-soup", points, "none", shape.center
+    yield "center", points, "none", shape.center
+    yield "best-point", points, "val", best_point(grid, "val", shape)
+    yield "oracle", points, "test", best_point(grid, "test", shape)
 
 
 def _soups(
     corners: Sequence[StateDict],
-    own: pd.DataFrame,
+    grid: pd.DataFrame,
+    shape: Shape,
     evaluate: Callable[[StateDict, Sequence[str]], pd.DataFrame],
     uniform: bool,
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield the soups of the corners that are no point of a surface; of one it is that corner."""
+    own = own_corner_rows(grid, shape)
 
     def measure(members: Sequence[int], splits: Sequence[str]) -> pd.DataFrame:
         if len(members) == 1:
-            u, v = CORNER_COORDINATES[members[0]]
-            return own[(own["u"] == u) & (own["v"] == v) & own["split"].isin(splits)]
+            at = rows_at(own, shape, shape.corner_coordinates[members[0]])
+            return at[at["split"].isin(splits)]
         return evaluate(average_states([corners[member] for member in members]), splits)
 
     def accuracy(members: list[int]) -> float:
@@ -128,10 +130,10 @@ def average_states(
 
     Args:
         states: state dicts.
-        buffers: what other buffers that differ become, see `BezierSurface.from_corners`.
+        buffers: what other buffers that differ become, see `Surface.from_corners`.
 
     Raises:
-        InputError: if there are no networks, or as `BezierSurface.from_corners`.
+        InputError: if there are no networks, or as `Surface.from_corners`.
 
     Reference: Wortsman et al., "Model soups", ICML 2022.
     """
@@ -174,16 +176,16 @@ def greedy_soup(
     return soup, best
 
 
-def best_point(grid: pd.DataFrame, split: str) -> Point:
+def best_point(grid: pd.DataFrame, split: str, shape: Shape = SQUARE) -> Point:
     """Return the grid point of one surface with the highest accuracy on `split`.
 
     Corners are no candidates: they are what a merge is compared with.
     """
     rows = lattice_rows(grid[grid["split"] == split])
-    return _best(rows[~is_corner(rows["u"], rows["v"])])
+    return _best(rows[~shape.is_corner(rows)], shape)
 
 
-def _best(rows: pd.DataFrame) -> Point:
+def _best(rows: pd.DataFrame, shape: Shape) -> Point:
     """Return the most accurate point; among equals the one with the lowest nll, then the first."""
     best = rows.sort_values(["accuracy", "nll"], ascending=[False, True], kind="stable").iloc[0]
-    return float(best["u"]), float(best["v"])
+    return tuple(float(best[axis]) for axis in shape.axes)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fourfold.data.batches import Augment
+from fourfold.data.inputs import Input, join_inputs, parts_of, pick
 from fourfold.errors import InputError
 from fourfold.seeds import make_generator
 
@@ -46,9 +47,11 @@ class RandomShiftFlip:
         return picked.permute(0, 3, 1, 2)
 
 
-def augment_once(images: Tensor, augment: Augment | None, seed: int, stream: str) -> Tensor:
+def augment_once(images: Input, augment: Augment | None, seed: int, stream: str) -> Input:
     """Return `images` augmented once, by the named random stream of `seed`; as they are if None."""
     if augment is None:
         return images
-    generator = make_generator(seed, stream, images.device)
-    return torch.cat([augment(batch, generator) for batch in images.split(_BATCH)])
+    first = parts_of(images)[0]
+    generator = make_generator(seed, stream, first.device)
+    batches = (slice(k, k + _BATCH) for k in range(0, max(1, len(first)), _BATCH))
+    return join_inputs([augment(pick(images, batch), generator) for batch in batches])

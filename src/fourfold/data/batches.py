@@ -1,15 +1,26 @@
-"""Batches of tensors that lie on the device, and their conversion to a network's input."""
+"""Batches of tensors that lie on the device, or of a DataLoader, as inputs of a network."""
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
 
+from fourfold.data.inputs import Input, Objective, as_input_tensors, map_input, parts_of, pick
 from fourfold.errors import InputError
-from fourfold.surfaces.modules import input_dtype
+from fourfold.seeds import AmbientStream, derive_seed
+from fourfold.surfaces.modules import batchnorm_layers, check_trainable, input_dtype
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
-Preprocess = Callable[[Tensor], Tensor]
+Augment = Callable[[Any, torch.Generator], Input]  # of an input as it is given
+Preprocess = Callable[[Any], Input]
+BATCH_SIZE = 512  # of tensors in an evaluation
+Pair = tuple[Input, Input]  # the inputs and the targets of a batch
 
 
 def iterate_batches(n: int, batch_size: int, smallest: int = 1) -> Iterator[slice]:
@@ -52,13 +63,448 @@ def as_input(preprocess: Preprocess, model: nn.Module) -> Preprocess:
     """Return `preprocess` followed by a cast of floating inputs to the model's dtype."""
     dtype = input_dtype(model)
 
-    def prepare(images: Tensor) -> Tensor:
-        inputs = preprocess(images)
-        if dtype is None or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-            return inputs
-        return inputs.to(dtype)
+    def cast(part: Any) -> Any:
+        is_cast = dtype is not None and isinstance(part, Tensor) and part.is_floating_point()
+        return part.to(dtype) if is_cast else part
 
-    return prepare
+    return lambda given: map_input(cast, preprocess(given))
+
+
+def call_model(model: Callable[..., Any], inputs: Input) -> Any:
+    """Return model(x), model(*x) of a tuple, or model(**x) of a dictionary."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    return model(inputs)
+
+
+class Batches(ABC):
+    """Examples in batches on one device.
+
+    Attributes:
+        device: where the batches are given.
+        preprocess: what makes an input of them if the caller says nothing.
+    """
+
+    device: torch.device
+    preprocess: Preprocess
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Return the batches of an epoch of training, as far as can be known before."""
+
+    @abstractmethod
+    def shuffled(self, order: torch.Generator, done: int = 0) -> Iterator[Pair]:
+        """Yield the batches of one epoch of training, drawn by `order`, from the `done`th on."""
+
+    @abstractmethod
+    def in_order(self, seed: int, smallest: int = 1) -> Iterator[Pair]:
+        """Yield every example once, in batches of at least `smallest`."""
+
+
+class TensorBatches(Batches):
+    """Batches of inputs, and of targets if there are any, that lie on the device as a whole."""
+
+    def __init__(
+        self,
+        inputs: Input,
+        targets: Input | None,
+        batch_size: int,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """Take tensors of equal length, and move them to `device`, by default where they are."""
+        first = parts_of(inputs)[0]
+        self.device = first.device if device is None else torch.device(device)
+        self.inputs, self.targets = (
+            None if x is None else map_input(lambda part: part.to(self.device), x)
+            for x in (inputs, targets)
+        )
+        self.batch_size, self.size = batch_size, len(first)
+        self.preprocess = to_float if isinstance(inputs, Tensor) else _as_given
+
+    @property
+    def steps(self) -> int:
+        """Return how many complete batches there are."""
+        return self.size // self.batch_size
+
+    def shuffled(self, order: torch.Generator, done: int = 0) -> Iterator[Pair]:
+        """Yield batches in random order; an incomplete last one is left out."""
+        batches = shuffled_batches(self.size, self.batch_size, order, self.device)
+        for position, index in enumerate(batches):
+            if position >= done:  # else before the snapshot
+                yield self._pick(index)
+
+    def in_order(self, seed: int, smallest: int = 1) -> Iterator[Pair]:
+        """Yield slices; a last batch under `smallest` joins the one before."""
+        for batch in iterate_batches(self.size, self.batch_size, smallest):
+            yield self._pick(batch)
+
+    def _pick(self, index: Tensor | slice) -> Pair:
+        targets = None if self.targets is None else pick(self.targets, index)
+        return pick(self.inputs, index), targets
+
+
+class LoaderBatches(Batches):
+    """Batches of an iterable that can be iterated again, such as a DataLoader.
+
+    Whatever it draws in the main process, from torch's, NumPy's and Python's global states or from
+    its own generators, and with it what its workers draw, is fixed by a seed for each pass.
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        convert: Callable[[Any, int], Input] | None,
+        device: torch.device,
+        *,
+        what: str,
+        divisor: int = 1,
+        smallest: int = 1,
+    ) -> None:
+        """Take the iterable.
+
+        Args:
+            loader: gives pairs (input, target) or mappings with `labels`; with `convert` None,
+                targets may be missing.
+            convert: checks and converts the targets of n examples.
+            device: where batches are moved to.
+            what: names the iterable in messages.
+            divisor: a batch of training is a multiple of it, with at least `smallest` examples for
+                each of the `divisor` shares; others are left out.
+            smallest: see there.
+        """
+        self._loader, self._convert, self.device, self._what = loader, convert, device, what
+        self._divisor, self._smallest = divisor, smallest
+        self.preprocess: Preprocess = _as_given
+        kind = type(loader).__name__
+        try:
+            self._count = -1 if isinstance(loader, Iterator) else len(loader)
+        except TypeError:  # also of a DataLoader whose data set has no length
+            self._count = -1
+        if self._count < 0:
+            raise InputError(
+                f"{what} is {kind}, which has no len() or can't be iterated again; give an "
+                "iterable of batches that can, such as a DataLoader or a list."
+            )
+        if self._count == 0:
+            raise InputError(f"{what} is {kind} without a batch; it needs at least one.")
+        batch_size = getattr(loader, "batch_size", None)
+        self._batch_size = batch_size if isinstance(batch_size, int) else None
+        if self._batch_size and self._batch_size % divisor:
+            raise InputError(
+                f"{what} gives batches of {self._batch_size}, and points_per_step is {divisor}; "
+                "the batch must be a multiple of the points."
+            )
+
+    @cached_property
+    def steps(self) -> int:
+        """Return how many batches an epoch will use, as far as can be known before."""
+        loader, sizes = self._loader, [self._batch_size or 0] * self._count
+        if isinstance(loader, DataLoader) and self._batch_size and not loader.drop_last:
+            source: Any = loader.dataset
+            if not isinstance(source, IterableDataset):
+                source = loader.sampler
+            sizes[-1] = len(source) - (self._count - 1) * self._batch_size
+        elif isinstance(loader, (list, tuple)):
+            sizes = [len(parts_of(self._input(self._pair(batch)[0]))[0]) for batch in loader]
+        elif not self._batch_size:
+            return self._count
+        steps = sum(self._is_used(k, size, sizes[0]) for k, size in enumerate(sizes))
+        self._check_used(sizes, steps)
+        return steps
+
+    def shuffled(self, order: torch.Generator, done: int = 0) -> Iterator[Pair]:
+        """Yield complete batches that can be divided, as the iterable gives them."""
+        seed = int(torch.randint(2**63 - 1, (), generator=order, device=order.device))
+        sizes: list[int] = []
+        used = 0
+        for inputs, targets, size in self._batches(seed):
+            sizes.append(size)
+            if not self._is_used(len(sizes) - 1, size, sizes[0]):
+                continue
+            used += 1
+            if used > self.steps:
+                raise InputError(
+                    f"{self._what} gives more than the {self.steps} complete batches that its "
+                    f"len(), {self._count}, says; let __len__ return how many there are."
+                )
+            if used > done:
+                yield inputs, targets
+        self._check_used(sizes, used)
+
+    def in_order(self, seed: int, smallest: int = 1) -> Iterator[Pair]:
+        """Yield batches as the iterable gives them; one under `smallest` is left out."""
+        sizes = []
+        for inputs, targets, size in self._batches(seed):
+            sizes.append(size)
+            if size >= smallest:
+                yield inputs, targets
+        self._check_given(sizes)
+        if max(sizes) < smallest:
+            raise InputError(
+                f"{self._what} has {_shown(sizes)}; give batches of at least {smallest}."
+            )
+
+    def _batches(self, seed: int) -> Iterator[tuple[Input, Input, int]]:
+        """Yield inputs, targets and size of each batch; what draws numbers draws from `seed`."""
+        loader = self._loader
+        if isinstance(loader, DataLoader) and loader.persistent_workers:
+            # Theirs go on drawing where the last pass ended; new ones start from the seed.
+            loader = copy.copy(loader)
+            vars(loader)["persistent_workers"] = False
+        stream, end = AmbientStream(seed, _generators(loader)), object()
+        with stream():
+            batches = iter(loader)
+        while True:
+            with stream():
+                batch = next(batches, end)
+            if batch is end:
+                return
+            yield self._checked(batch)
+
+    def _checked(self, batch: Any) -> tuple[Input, Input, int]:
+        given, labels = self._pair(batch)
+        inputs = self._input(given)
+        size = len(parts_of(inputs)[0])
+        targets = None
+        if self._convert is not None:
+            targets = map_input(self._moved, self._convert(_as_tuple(labels), size))
+        return map_input(self._moved, inputs), targets, size
+
+    def _input(self, given: Any) -> Input:
+        return as_input_tensors(_as_tuple(given), f"the input of a batch of {self._what}")
+
+    def _moved(self, part: Tensor) -> Tensor:
+        # A copy: augmentation may write to it, and the iterable may give the same tensor again.
+        return part.to(self.device, non_blocking=True, copy=True)
+
+    def _pair(self, batch: Any) -> tuple[Any, Any]:
+        if isinstance(batch, Mapping) and "labels" in batch:
+            return {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
+        if isinstance(batch, (tuple, list)) and len(batch) == 2:
+            return batch[0], batch[1]
+        if self._convert is None and isinstance(batch, (Tensor, Mapping)):
+            return batch, None
+        count = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+        names = f" with {list(batch)}" if isinstance(batch, Mapping) else ""
+        raise InputError(
+            f"a batch of {self._what} is {type(batch).__name__}{count}{names}; give pairs (input, "
+            "target), where an input is a tensor, a tuple or a dictionary of tensors, or "
+            "dictionaries that have the target as 'labels'."
+        )
+
+    def _is_used(self, position: int, size: int, first: int) -> bool:
+        """Return whether a batch of training is complete and can be divided."""
+        if size % self._divisor or size // self._divisor < self._smallest:
+            return False
+        if self._batch_size:
+            return size >= self._batch_size
+        return position < self._count - 1 or size >= first
+
+    def _check_used(self, sizes: Sequence[int], used: int) -> None:
+        self._check_given(sizes)
+        if not used:
+            raise InputError(
+                f"{self._what} has {_shown(sizes)}; training needs complete ones of a multiple of "
+                f"{self._divisor}, at least {self._divisor * self._smallest}."
+            )
+
+    def _check_given(self, sizes: Sequence[int]) -> None:
+        if not sizes:
+            raise InputError(
+                f"{self._what} has len() {self._count} but gave no batch; it must give them each "
+                "time that it is iterated."
+            )
+
+
+def _shown(sizes: Sequence[int]) -> str:
+    different = sorted(set(sizes))
+    listed = ", ".join(map(str, different[:5])) + (", ..." if len(different) > 5 else "")
+    return f"{len(sizes)} batches of {listed} examples"
+
+
+def is_loader(data: Any) -> bool:
+    """Return whether data are an iterable of batches, rather than tensors, arrays or numbers."""
+    if isinstance(data, (tuple, list)):
+        return all(_is_batch(item) for item in data)
+    is_known = isinstance(data, (Tensor, np.ndarray, Mapping, str, bytes))
+    return not is_known and isinstance(data, (Iterable, DataLoader))
+
+
+def training_batches(
+    inputs: Any,
+    labels: Any,
+    objective: Objective,
+    model: nn.Module,
+    batch_size: int | None,
+    *,
+    default: int,
+    what: str = "images",
+    points: int = 1,
+    device: torch.device | str | None = None,
+) -> Batches:
+    """Return the batches of a training run, whose steps divide them among `points` networks.
+
+    Args:
+        inputs: one entry per example, or an iterable of batches.
+        labels: one per example; None beside an iterable.
+        objective: checks the targets.
+        model: is checked to be trainable on such batches.
+        batch_size: of tensors.
+        default: of it.
+        what: names tensors in messages.
+        points: networks that get an equal share of each batch.
+        device: where to move them; by default tensors stay, and batches go where the model is.
+    """
+    if labels is None and is_loader(inputs):
+        check_batch_size(batch_size, inputs)
+        check_trainable(model, 0, "")
+        smallest = 2 if batchnorm_layers(model) else 1
+        return LoaderBatches(
+            inputs, objective.targets, _device(device, model), what="the training data",
+            divisor=points, smallest=smallest,
+        )  # fmt: skip
+    inputs = _tensors(inputs, what)
+    n, size = len(parts_of(inputs)[0]), default if batch_size is None else batch_size
+    targets = objective.targets(labels, n)
+    if n == 0:
+        raise InputError("there are no training images; the split is empty.")
+    if not 1 <= size <= n:
+        raise InputError(f"batch_size is {size}; it must be from 1 to {n}, the images given.")
+    if size % points:
+        raise InputError(
+            f"batch_size is {size} and points_per_step {points}; "
+            "the batch must be a multiple of the points."
+        )
+    both = f"batch_size and points_per_step are both {size}, one image per point"
+    check_trainable(model, size // points, both if points > 1 else f"batch_size is {size}")
+    return TensorBatches(inputs, targets, size, device)
+
+
+def input_batches(
+    inputs: Any,
+    model: nn.Module,
+    batch_size: int | None,
+    *,
+    what: str = "images",
+    device: torch.device | str | None = None,
+) -> Batches:
+    """Return batches without targets, of tensors or of an iterable; see `training_batches`."""
+    if is_loader(inputs):
+        return LoaderBatches(inputs, None, _device(device, model), what=what)
+    size = BATCH_SIZE if batch_size is None else batch_size
+    return TensorBatches(_tensors(inputs, what), None, size, device)
+
+
+def split_batches(
+    splits: Any,
+    objective: Objective,
+    model: nn.Module,
+    batch_size: int | None,
+    device: torch.device | str | None = None,
+) -> dict[str, Batches]:
+    """Return name -> batches of the splits of an evaluation, none of them empty, on one device.
+
+    By default that is the first split's, or the model's if that split is an iterable.
+    """
+    if not isinstance(splits, Mapping) or not splits:
+        raise InputError(
+            f"splits is {'empty' if isinstance(splits, Mapping) else type(splits).__name__}; give "
+            "at least one name -> (images, labels), such as {'test': (images, labels)}, or an "
+            "iterable of batches, such as a DataLoader."
+        )
+    checked: dict[str, Batches] = {}
+    for name, split in splits.items():
+        what = f"split {name!r}"
+        if not _is_pair(split) and is_loader(split):
+            device = _device(device, model)
+            checked[name] = LoaderBatches(split, objective.targets, device, what=what)
+            continue
+        if not _is_pair(split):
+            raise InputError(
+                f"{what} is {type(split).__name__}; give a pair (images, labels) of tensors, or an "
+                "iterable of batches, such as a DataLoader."
+            )
+        inputs = _tensors(split[0], f"images of {what}")
+        n = len(parts_of(inputs)[0])
+        if n == 0:
+            raise InputError(f"{what} has 0 images; it needs at least one.")
+        targets = objective.targets(split[1], n, f"labels of {what}")
+        size = BATCH_SIZE if batch_size is None else batch_size
+        batches = checked[name] = TensorBatches(inputs, targets, size, device)
+        device = batches.device
+    return checked
+
+
+def check_batch_size(batch_size: int | None, *data: Any) -> None:
+    """Refuse a batch size where all data are iterables of batches."""
+    if batch_size is not None and all(isinstance(x, LoaderBatches) or is_loader(x) for x in data):
+        raise InputError(
+            f"batch_size is {batch_size}, but the data are an iterable of batches, which have "
+            "their size; leave batch_size out."
+        )
+
+
+def pass_seed(seed: int) -> int:
+    """Return the seed of what an iterable draws in an evaluation: the same for each network."""
+    return derive_seed(seed, "evaluation")
+
+
+def _as_given(inputs: Input) -> Input:
+    return inputs
+
+
+def _as_tuple(values: Any) -> Any:
+    """Return a list of tensors, as a DataLoader makes of a tuple, as a tuple."""
+    is_tuple = isinstance(values, list) and all(isinstance(part, Tensor) for part in values)
+    return tuple(values) if is_tuple else values
+
+
+def _tensors(inputs: Any, what: str) -> Input:
+    if not isinstance(inputs, (Tensor, np.ndarray, list, tuple, Mapping)):
+        raise InputError(
+            f"{what} are {type(inputs).__name__}; give a tensor or a NumPy array of numbers, a "
+            "tuple or a dictionary of them, or, without labels, an iterable of batches, such as a "
+            "DataLoader."
+        )
+    return as_input_tensors(inputs, what)
+
+
+def _is_batch(item: Any) -> bool:
+    if isinstance(item, (tuple, list)):
+        return any(isinstance(part, (Tensor, np.ndarray, Mapping, tuple)) for part in item)
+    return isinstance(item, Mapping)
+
+
+def _is_pair(split: Any) -> bool:
+    """Return whether a split is (inputs, targets), rather than a list of two batches."""
+    if not isinstance(split, (tuple, list)) or len(split) != 2:
+        return False
+    return isinstance(split, tuple) or not is_loader(split)
+
+
+def _device(asked: torch.device | str | None, model: nn.Module) -> torch.device:
+    if asked is not None:
+        return torch.device(asked)
+    tensor = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """Return the generators of a loader, its samplers and its data set, each once."""
+    found: dict[int, torch.Generator] = {}
+    seen, waiting = set(), [loader]
+    while waiting:
+        owner = waiting.pop()
+        if owner is None or id(owner) in seen:
+            continue
+        seen.add(id(owner))
+        values = getattr(owner, "__dict__", {}).values()
+        found |= {id(value): value for value in values if isinstance(value, torch.Generator)}
+        waiting += [getattr(owner, name, None) for name in ("batch_sampler", "sampler", "dataset")]
+    return list(found.values())
 
 
 class Normalize:

@@ -3,7 +3,7 @@
 What has one meaning is converted, everything else is one message.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,10 @@ from torch import Tensor
 
 from fourfold.errors import InputError
 
-Loss = Callable[[Any, Tensor], Tensor]
+Loss = Callable[[Any, Any], Tensor]
+# A tensor, a tuple of tensors, or a dictionary of them, all with one entry per example along axis
+# 0: what a module takes as model(x), model(*x) or model(**x). Targets may be any of these, too.
+Input = Any
 
 
 def as_tensor(values: Any, what: str) -> Tensor:
@@ -27,6 +30,61 @@ def as_tensor(values: Any, what: str) -> Tensor:
         except (TypeError, ValueError) as error:  # strings, objects, rows of different length
             reason += f" ({error})"
     raise InputError(f"{what} are {reason}; give a tensor or a NumPy array of numbers.")
+
+
+def map_input(function: Callable[[Tensor], Any], inputs: Input) -> Any:
+    """Apply a function to each tensor of an input."""
+    if isinstance(inputs, Mapping):
+        return {name: function(part) for name, part in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(function(part) for part in inputs)
+    return function(inputs)
+
+
+def parts_of(inputs: Input) -> list[Tensor]:
+    """Return the tensors of an input."""
+    parts: list[Tensor] = []
+    map_input(parts.append, inputs)
+    return parts
+
+
+def pick(inputs: Input, index: Tensor | slice) -> Input:
+    """Return some examples."""
+    return map_input(lambda part: part[index], inputs)
+
+
+def join_inputs(batches: Sequence[Input]) -> Input:
+    """Return what the batches hold, one after the other."""
+    first = batches[0]
+    if isinstance(first, Mapping):
+        return {name: torch.cat([batch[name] for batch in batches]) for name in first}
+    if isinstance(first, (tuple, list)):
+        return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+    return torch.cat(list(batches))
+
+
+def split_input(inputs: Input, count: int) -> list[Input]:
+    """Return `count` equal shares of a batch, one after the other, as views."""
+    size = len(parts_of(inputs)[0]) // count
+    return [pick(inputs, slice(k * size, (k + 1) * size)) for k in range(count)]
+
+
+def as_input_tensors(values: Any, what: str) -> Input:
+    """Return an input whose parts are tensors or arrays, of equal length along axis 0."""
+    if isinstance(values, Mapping):
+        inputs: Input = {k: as_tensor(v, f"entry {k!r} of {what}") for k, v in values.items()}
+    elif isinstance(values, tuple):
+        inputs = tuple(as_tensor(v, f"part {k} of {what}") for k, v in enumerate(values))
+    else:
+        inputs = as_tensor(values, what)
+    parts = parts_of(inputs)
+    lengths = {part.shape[:1] for part in parts}
+    if len(lengths) != 1 or torch.Size() in lengths:
+        raise InputError(
+            f"{what} are tensors of the shapes {[tuple(part.shape) for part in parts]}; give "
+            "tensors with one entry per example along axis 0."
+        )
+    return inputs
 
 
 def class_labels(labels: Any, n: int, what: str = "labels") -> Tensor:
@@ -59,26 +117,6 @@ def class_labels(labels: Any, n: int, what: str = "labels") -> Tensor:
     return indices
 
 
-def as_splits(splits: Any) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return name -> (images, class indices) of the splits of an evaluation, none of them empty."""
-    if not isinstance(splits, Mapping) or not splits:
-        raise InputError(
-            f"splits is {'empty' if isinstance(splits, Mapping) else type(splits).__name__}; give "
-            "at least one name -> (images, labels), such as {'test': (images, labels)}."
-        )
-    checked = {}
-    for name, pair in splits.items():
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise InputError(
-                f"split {name!r} is {type(pair).__name__}; give a pair (images, labels) of tensors."
-            )
-        images = as_tensor(pair[0], f"images of split {name!r}")
-        if images.ndim == 0 or len(images) == 0:
-            raise InputError(f"split {name!r} has 0 images; it needs at least one.")
-        checked[name] = images, class_labels(pair[1], len(images), f"labels of split {name!r}")
-    return checked
-
-
 def logits_of(output: Any, n: int, largest: int = 0) -> Tensor:
     """Return the (n, classes) logits in what a classifier returned for `n` images.
 
@@ -92,8 +130,8 @@ def logits_of(output: Any, n: int, largest: int = 0) -> Tensor:
         count = f" of {len(output)}" if isinstance(output, (tuple, list)) else ""
         raise InputError(
             f"the model returns {type(output).__name__}{count}; give a model that returns logits, "
-            "or an object that has them as `logits`. Wrap it, or for `fit` pass a loss_function "
-            "that takes what it returns."
+            "or an object that has them as `logits`. Wrap it, or pass a loss_function that takes "
+            "what it returns."
         )
     if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
         raise InputError(
@@ -108,47 +146,73 @@ def logits_of(output: Any, n: int, largest: int = 0) -> Tensor:
     return logits
 
 
+def output_tensors(output: Any) -> Input | None:
+    """Return the tensors in what a module returned: its `logits` if it names any, else all.
+
+    None if it returned anything else.
+    """
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    output = output if named is None else named
+    if not isinstance(output, (Tensor, tuple, list, Mapping)):
+        return None
+    return output if all(isinstance(part, Tensor) for part in parts_of(output)) else None
+
+
 class Objective:
     """The loss of a batch, and how many of its predictions are right.
 
     Without a loss function of the caller's own it is the cross-entropy, and labels and outputs are
-    checked. A function of their own gets labels and outputs as they are; predictions are then
-    counted where the labels are class indices and the output (of a tuple the first) is logits.
-
-    Attributes:
-        labels: what a batch's labels are picked from.
+    checked. A function of their own gets targets and outputs as they are; predictions are then
+    counted where the targets are class indices and the output (of a tuple the first) is logits.
     """
 
-    def __init__(self, labels: Any, n: int, loss_function: Loss = F.cross_entropy) -> None:
-        """Take the labels of `n` images."""
-        self._is_own = loss_function is not F.cross_entropy
+    def __init__(self, loss_function: Loss = F.cross_entropy, *, is_own: bool = False) -> None:
+        """Take the loss function; `is_own`: whether it is the caller's, whichever it is."""
+        self._is_own = is_own or loss_function is not F.cross_entropy
         self._loss_function = loss_function
-        self.labels = as_tensor(labels, "labels") if self._is_own else class_labels(labels, n)
-        if len(self.labels) != n:
-            raise InputError(f"there are {n} images but {len(self.labels)} labels.")
-        self._largest = 0 if self._is_own or not n else int(self.labels.max())
+        self._largest = 0
 
-    def loss(self, output: Any, labels: Tensor) -> Tensor:
+    def targets(self, labels: Any, n: int, what: str = "labels") -> Input:
+        """Return the targets of `n` examples as tensors, checked."""
+        if not self._is_own:
+            indices = class_labels(labels, n, what)
+            self._largest = max(self._largest, int(indices.max()) if n else 0)
+            return indices
+        targets = as_input_tensors(labels, what)
+        if (count := len(parts_of(targets)[0])) != n:
+            raise InputError(f"there are {n} images but {count} {what}.")
+        return targets
+
+    def loss(self, output: Any, targets: Input) -> Tensor:
         """Return the mean loss of a batch."""
         if not self._is_own:
-            return F.cross_entropy(logits_of(output, len(labels), self._largest), labels)
-        loss = self._loss_function(output, labels)
+            return F.cross_entropy(logits_of(output, len(targets), self._largest), targets)
+        loss = self._loss_function(output, targets)
         if not isinstance(loss, Tensor) or loss.ndim:
             given = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise InputError(f"loss_function returned {given}; it must return a mean, one number.")
         return loss
 
-    def correct(self, output: Any, labels: Tensor) -> Tensor:
+    def correct(self, output: Any, targets: Input) -> Tensor:
         """Return the number of right predictions, NaN if there are no classes to predict."""
-        if self._is_own and isinstance(output, (tuple, list)):
-            output = output[0]
-        is_index = not labels.is_floating_point() and labels.numel() == len(labels)
-        try:
-            logits = logits_of(output, len(labels))
-        except InputError:
-            if not self._is_own:
-                raise
-            is_index = False
-        if not is_index:
-            return torch.full((), float("nan"), device=labels.device)
-        return (logits.argmax(dim=1) == labels.flatten()).sum()
+        found = classes_of(output, targets) if self._is_own else (output, targets)
+        if found is None:
+            return torch.full((), float("nan"), device=parts_of(targets)[0].device)
+        logits, labels = found
+        return (logits_of(logits, len(labels)).argmax(dim=1) == labels).sum()
+
+
+def classes_of(output: Any, targets: Input) -> tuple[Tensor, Tensor] | None:
+    """Return logits and class indices, None if it is no classification; reads no values.
+
+    It is one if targets are one integer per example, and the output (of a tuple the first) logits.
+    """
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
+        return None
+    if targets.numel() != len(targets):
+        return None
+    try:
+        output = output[0] if isinstance(output, (tuple, list)) else output
+        return logits_of(output, len(targets)), targets.flatten()
+    except InputError:
+        return None

@@ -1,6 +1,6 @@
 """Exact re-estimation of BatchNorm statistics, for weights that were not trained with them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,24 +9,67 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fourfold.data.augment import augment_once
-from fourfold.data.batches import Augment, Preprocess, as_input, iterate_batches, to_float
-from fourfold.data.inputs import as_tensor
+from fourfold.data.batches import (
+    Augment,
+    Batches,
+    Preprocess,
+    TensorBatches,
+    as_input,
+    call_model,
+    check_batch_size,
+    input_batches,
+    pass_seed,
+)
+from fourfold.data.inputs import Input, parts_of
 from fourfold.errors import InputError
 from fourfold.evaluation.precision import compute_precision
+from fourfold.seeds import make_generator
 from fourfold.surfaces.layout import first_names
 from fourfold.surfaces.modules import batchnorm_layers, evaluation_mode, other_statistics
 
+_STREAM = "batchnorm"  # of the augmentation
 
-@torch.no_grad()
+
+class StatisticsImages:
+    """Batches to estimate statistics on, augmented, the same each time that they are iterated.
+
+    Tensors are augmented once, here; batches of an iterable in each pass.
+
+    Attributes:
+        device, preprocess: of the batches.
+        count: images of the last pass.
+    """
+
+    def __init__(self, batches: Batches, augment: Augment | None, seed: int) -> None:
+        """Take batches of at least 2 images."""
+        if isinstance(batches, TensorBatches):
+            if batches.size < 2 or batches.batch_size < 2:
+                raise InputError(
+                    "re-estimating BatchNorm needs at least 2 images and a batch size of at least "
+                    f"2, got {batches.size} images in batches of {batches.batch_size}."
+                )
+            once = augment_once(batches.inputs, augment, seed, _STREAM)
+            batches, augment = TensorBatches(once, None, batches.batch_size), None
+        self.device, self.preprocess, self.count = batches.device, batches.preprocess, 0
+        self._batches, self._augment, self._seed = batches, augment, seed
+
+    def __iter__(self) -> Iterator[Input]:
+        """Yield the inputs of each batch."""
+        self.count, generator = 0, make_generator(self._seed, _STREAM, self.device)
+        for inputs, _ in self._batches.in_order(pass_seed(self._seed), smallest=2):
+            self.count += len(parts_of(inputs)[0])
+            yield inputs if self._augment is None else self._augment(inputs, generator)
+
+
 def reestimate_batchnorm(
     model: nn.Module,
-    images: Tensor,
+    images: Any,
     *,
     augment: Augment | None = None,
     seed: int = 0,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     precision: str = "float32",
-    preprocess: Preprocess = to_float,
+    preprocess: Preprocess | None = None,
 ) -> None:
     """Set the running statistics of every BatchNorm layer to those of `images`, from scratch.
 
@@ -42,24 +85,34 @@ def reestimate_batchnorm(
 
     Args:
         model: changed in place; nothing happens if it has no BatchNorm statistics.
-        images: (n, ...) training images; 2,000 suffice.
+        images: (n, ...) training images, or batches, as in `train`; 2,000 suffice. A target is not
+            read and may be missing; a batch of one example is left out.
         augment: maps a batch of images and a generator to an augmented batch, as in `train`.
         seed: of the augmentation, which is drawn once for each image.
-        batch_size: images per batch, at least 2.
+        batch_size: images per batch, at least 2, by default 512; of tensors alone.
         precision: `float32`, `tf32` or `bfloat16`, of the passes; statistics are float32.
-        preprocess: maps a batch of `images` to the input of `model`.
+        preprocess: as in `train`.
     """
-    layers = batchnorm_layers(model)
-    if not layers:
+    if not batchnorm_layers(model):
         check_found(model)
         return
-    images, prepare = as_tensor(images, "images"), as_input(preprocess, model)
-    if len(images) < 2 or batch_size < 2:
-        raise InputError(
-            f"re-estimating BatchNorm needs at least 2 images and a batch size of at least 2, got "
-            f"{len(images)} images in batches of {batch_size}."
-        )
-    images = augment_once(images, augment, seed, "batchnorm")
+    check_batch_size(batch_size, images)
+    batches = input_batches(images, model, batch_size)
+    images = StatisticsImages(batches, augment, seed)
+    set_statistics(model, images, precision=precision, preprocess=preprocess)
+
+
+@torch.no_grad()
+def set_statistics(
+    model: nn.Module,
+    images: StatisticsImages,
+    *,
+    precision: str,
+    preprocess: Preprocess | None,
+) -> None:
+    """Do what `reestimate_batchnorm` says."""
+    layers = batchnorm_layers(model)
+    prepare = as_input(preprocess or images.preprocess, model)
     seen: dict[_BatchNorm, list[tuple[int, Tensor, Tensor]]] = {layer: [] for layer in layers}
 
     def collect(
@@ -77,9 +130,9 @@ def reestimate_batchnorm(
             for layer in layers:
                 layer.train()
                 layer.momentum = 1.0
-            for batch in iterate_batches(len(images), batch_size, smallest=2):
+            for inputs in images:
                 with compute_precision(precision, images.device):
-                    model(prepare(images[batch]))
+                    call_model(model, prepare(inputs))
         for layer, batches in seen.items():
             if batches:  # a layer that the forward pass skips keeps what it has
                 for running, value in zip(_running(layer), _combine(batches), strict=True):

@@ -11,55 +11,51 @@ from torch import Tensor
 
 from fourfold.errors import InputError
 from fourfold.evaluation.metrics import disagreement
-from fourfold.surfaces.points import (
-    CORNER_COORDINATES,
-    area_mean,
-    is_corner,
-    own_corner_rows,
-    surface_rows,
-)
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.points import own_corner_rows, rows_at, surface_rows
+from fourfold.surfaces.shapes import AXES, SQUARE, Point, Shape
+from fourfold.surfaces.surface import Surface
 
 
-def measure_barriers(grid: pd.DataFrame) -> pd.DataFrame:
+def measure_barriers(grid: pd.DataFrame, shapes: Mapping[str, Shape] | None = None) -> pd.DataFrame:
     """Measure the barrier of each surface and split of a `grid` table, in nll and in error.
 
-    barrier = max over (u, v) of L(u, v) minus the bilinear interpolation of the four corners'
-    losses at (u, v): how much worse than a mixture of its corners the surface is at its worst. The
-    corners' losses come from the same procedure as those of the points (BatchNorm re-estimated);
-    the corners themselves are no candidates for the maximum, which would make it at least 0.
+    barrier = max over all points of L minus the mixture of the corners' losses there (bilinear on a
+    square): how much worse than a mixture of its corners the surface is at its worst. The corners'
+    losses come from the same procedure as those of the points (BatchNorm re-estimated); the corners
+    themselves are no candidates for the maximum, which would make it at least 0.
 
     Worst point and barrier are over all points that were evaluated on the whole split: grid, edges
-    and random ones. The mean is over the area, from the grid alone by the trapezoid rule. A point
+    and random ones. The mean is over the shape, from the grid alone by the trapezoid rule. A point
     whose network gives no numbers is the worst there is: maximum, mean and barrier are then NaN.
 
+    Args:
+        grid: rows of `grid` tables.
+        shapes: surface -> its shape, where that is no square.
+
     Returns:
-        One row per surface, split and metric (`nll`, or `error` = 1 - accuracy): corner_mean_own
-        (the corners as trained), corner_mean, min, mean, max, u_at_max, v_at_max, sample_at_max,
-        barrier, u_at_barrier, v_at_barrier.
+        One row per surface, split and metric (`nll`, or `error` = 1 - accuracy; of what is no
+        classifier `loss`): corner_mean_own
+        (the corners as trained), corner_mean, min, mean, max, u_at_max, v_at_max, w_at_max,
+        sample_at_max, barrier, u_at_barrier, v_at_barrier, w_at_barrier.
     """
     rows = []
     grid = grid.reset_index(drop=True)  # tables that were put together may repeat theirs
     for (surface, split), every in grid.groupby(["surface", "split"], sort=False):
-        points, own = surface_rows(every), own_corner_rows(every)
-        is_grid = points["sample"] == "grid"
-        between = points[~is_corner(points["u"], points["v"])]
+        shape = (shapes or {}).get(surface, SQUARE)
+        axes = list(shape.axes)
+        points, own = surface_rows(every), own_corner_rows(every, shape)
+        lattice = points[points["sample"] == "grid"]
+        between = points[~shape.is_corner(points)]
         if between.empty:
             raise InputError(
                 f"surface {surface!r} has no points beside its corners in split {split!r}; a "
                 "barrier needs at least one."
             )
-        for metric in ("nll", "error"):
+        shares = shape.mixture(between[axes].to_numpy(float))
+        for metric in _metrics(grid):
             loss, own_loss = _loss(points, metric), _loss(own, metric)
-            corners = [_value_at(points, loss, *corner) for corner in CORNER_COORDINATES]
-            u, v = between["u"], between["v"]
-            mixture = (
-                (1 - u) * (1 - v) * corners[0]
-                + (1 - u) * v * corners[1]
-                + u * (1 - v) * corners[2]
-                + u * v * corners[3]
-            )
-            excess = loss[between.index] - mixture
+            corners = [_value_at(points, loss, shape, at) for at in shape.corner_coordinates]
+            excess = loss[between.index] - shares @ corners
             worst, highest = loss.fillna(math.inf).idxmax(), excess.fillna(math.inf).idxmax()
             rows.append(
                 {
@@ -67,27 +63,35 @@ def measure_barriers(grid: pd.DataFrame) -> pd.DataFrame:
                     "split": split,
                     "metric": metric,
                     "corner_mean_own": own_loss.mean(),
-                    "corner_mean": sum(corners) / 4,
+                    "corner_mean": sum(corners) / len(corners),
                     "min": loss.min(),
-                    "mean": area_mean(points["u"][is_grid], points["v"][is_grid], loss[is_grid]),
+                    "mean": shape.mean(lattice, loss[lattice.index]),
                     "max": loss[worst],
-                    "u_at_max": points["u"][worst],
-                    "v_at_max": points["v"][worst],
+                    **{f"{axis}_at_max": points[axis][worst] for axis in axes},
                     "sample_at_max": points["sample"][worst],
                     "barrier": excess[highest],
-                    "u_at_barrier": u[highest],
-                    "v_at_barrier": v[highest],
+                    **{f"{axis}_at_barrier": points[axis][highest] for axis in axes},
                 }
             )
-    return pd.DataFrame(rows)
+    columns = [f"{axis}_at_{of}" for of in ("max", "barrier") for axis in AXES]
+    table = pd.DataFrame(rows)
+    return table.reindex(columns=[*table, *(name for name in columns if name not in table)])
 
 
 def _loss(rows: pd.DataFrame, metric: str) -> pd.Series:
-    return rows["nll"] if metric == "nll" else 1 - rows["accuracy"]
+    return 1 - rows["accuracy"] if metric == "error" else rows[metric]
+
+
+def _metrics(grid: pd.DataFrame) -> tuple[str, ...]:
+    if "nll" in grid:
+        return ("nll", "error")
+    if "loss" in grid:
+        return ("loss",)
+    raise InputError("the grid has neither nll nor loss; evaluate it with a loss_function.")
 
 
 def measure_distances(
-    surface: BezierSurface,
+    surface: Surface,
     corner_logits: Mapping[str, Float[Tensor, "images classes"]] | None = None,
     reestimated_logits: Mapping[str, Float[Tensor, "images classes"]] | None = None,
 ) -> pd.DataFrame:
@@ -134,11 +138,11 @@ def measure_distances(
     return pd.DataFrame(rows).astype({"disagreement": "float64"})
 
 
-def _value_at(points: pd.DataFrame, values: pd.Series, u: float, v: float) -> float:
-    found = values[(points["u"] == u) & (points["v"] == v)]
+def _value_at(points: pd.DataFrame, values: pd.Series, shape: Shape, at: Point) -> float:
+    found = values[rows_at(points, shape, at).index]
     if len(found) != 1:
         raise InputError(
-            f"surface {points['surface'].iloc[0]!r} has {len(found)} rows at the corner ({u}, {v}) "
+            f"surface {points['surface'].iloc[0]!r} has {len(found)} rows at the corner {at} "
             "in one split; a barrier needs each corner once."
         )
     return float(found.iloc[0])

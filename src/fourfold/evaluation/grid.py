@@ -8,16 +8,42 @@ from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float16, Float32
 from torch import Tensor, nn
 
-from fourfold.data.augment import augment_once
-from fourfold.data.batches import Augment, Preprocess, as_input, iterate_batches, to_float
-from fourfold.data.inputs import as_splits, as_tensor, logits_of
+from fourfold.data.batches import (
+    Augment,
+    Batches,
+    Preprocess,
+    as_input,
+    call_model,
+    check_batch_size,
+    input_batches,
+    pass_seed,
+    split_batches,
+)
+from fourfold.data.inputs import (
+    Input,
+    Loss,
+    Objective,
+    classes_of,
+    join_inputs,
+    logits_of,
+    map_input,
+    output_tensors,
+    parts_of,
+)
 from fourfold.errors import InputError
-from fourfold.evaluation.batchnorm import check_found, reestimate_batchnorm
+from fourfold.evaluation.batchnorm import StatisticsImages, check_found, set_statistics
 from fourfold.evaluation.logits import to_half
-from fourfold.evaluation.metrics import classification_metrics, per_image
+from fourfold.evaluation.metrics import (
+    Metric,
+    apply_metrics,
+    check_metrics,
+    classification_metrics,
+    per_image,
+)
 from fourfold.evaluation.precision import check_precision, compute_precision
 from fourfold.seeds import make_generator
 from fourfold.surfaces.layout import StateDict
@@ -30,12 +56,12 @@ from fourfold.surfaces.modules import (
     module_of,
     other_statistics,
 )
-from fourfold.surfaces.points import CORNER_COORDINATES, Point, edge_points, grid_points
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.shapes import Point, Shape, full_coordinates
+from fourfold.surfaces.surface import Surface
 
 BATCHNORM_MODES = ("reestimated", "interpolated", "own", "none")
 
-Images = tuple[Tensor, Tensor]  # images, labels
+Images = Any  # of a split: (images, labels), or batches; see `evaluate_networks`
 
 
 @dataclass(frozen=True)
@@ -60,17 +86,36 @@ class Evaluation:
     own: "Evaluation | None" = None
 
 
-def random_points(points: int, seed: int) -> list[Point]:
-    """Return independent uniform points of the unit square."""
-    if points < 0:
-        raise InputError(f"random points is {points}; give 0 for none, or more.")
+def choose_points(
+    shape: Shape, points: int, edges: int = 0, random: int = 0, seed: int = 0
+) -> dict[str, list[Point]]:
+    """Return sample -> the points of a shape to evaluate, each once.
+
+    Args:
+        shape: the surface's.
+        points: of the sample `grid`, along each axis. A curve has `edges` of them, if that is not
+            0: it is its own edge.
+        edges: along each edge, both ends counted, of the sample `edge`.
+        random: independent uniform points, of the sample `random`.
+        seed: of those.
+    """
+    if random < 0:
+        raise InputError(f"random points is {random}; give 0 for none, or more.")
+    lattice = shape.lattice(edges or points if shape.dims == 1 else points)
+    along = shape.edge_points(edges) if edges and shape.dims > 1 else []
     generator = make_generator(seed, "random-points")
-    drawn = torch.rand(points, 2, generator=generator, dtype=torch.float64)
-    return [(u, v) for u, v in drawn.tolist()]
+    cube = torch.rand(random, shape.dims, generator=generator, dtype=torch.float64)
+    known = set(lattice)
+    return {
+        "grid": lattice,
+        "center": [] if shape.center in known else [shape.center],
+        "edge": [point for point in along if point not in known],
+        "random": [tuple(point) for point in shape.from_cube(cube.numpy()).tolist()],
+    }
 
 
 def evaluate_grid(
-    surface: BezierSurface,
+    surface: Surface,
     model: nn.Module,
     splits: Mapping[str, Images],
     points: int = 11,
@@ -80,48 +125,38 @@ def evaluate_grid(
     seed: int = 0,
     **settings: Any,
 ) -> pd.DataFrame:
-    """Evaluate nll, accuracy, ece and brier at every point of a points x points grid.
+    """Evaluate nll, accuracy, ece and brier on a regular grid over a surface.
 
     Args:
         surface: the surface.
         model: any module of the corners' architecture; it is copied, not changed.
-        splits: name -> (images, labels), for instance `train`, `val` and `test`.
+        splits: name -> (images, labels) or batches, for instance `train`, `val` and `test`.
         points: points along each axis; an odd number puts one on the center.
-        edges: further points along each of the four edges, where the worst ones often lie.
-        random: further points drawn uniformly from the square.
+        edges: further points along each edge, where the worst ones often lie; of a curve, which is
+            its own edge, the points of the grid.
+        random: further points drawn uniformly.
         seed: of those, and of the augmentation for BatchNorm.
         **settings: as for `evaluate_points`.
 
     Returns:
-        One row per point and split: surface, sample (`grid`, `edge`, `random`), u, v, split, n,
-        nll, accuracy, ece, brier, statistics, statistics_images. Corners of a network with
-        BatchNorm have two: with re-estimated statistics, and with their own.
+        One row per point and split: surface, sample (`grid`, `center` if that is not on the grid,
+        `edge`, `random`), u, v, w (missing where the shape has fewer axes), split, n, nll,
+        accuracy, ece, brier, statistics, statistics_images. Corners of a network with BatchNorm
+        have two: with re-estimated statistics, and with their own.
     """
-    lattice = grid_points(points)
-    further = further_points(lattice, edges, random, seed)
+    samples = choose_points(surface.shape, points, edges, random, seed)
     tables = [
         evaluate_points(
             surface, model, splits, chosen, sample=sample, seed=seed, keep_logits=(), **settings
         ).table
-        for sample, chosen in {"grid": lattice, **further}.items()
+        for sample, chosen in samples.items()
         if chosen
     ]
     return pd.concat(tables, ignore_index=True)
 
 
-def further_points(
-    lattice: Collection[Point], edges: int, random: int, seed: int
-) -> dict[str, list[Point]]:
-    """Return points beside those of `lattice`: `edges` along each edge, and `random` ones."""
-    along = edge_points(edges) if edges else []
-    return {
-        "edge": [point for point in along if point not in set(lattice)],
-        "random": random_points(random, seed),
-    }
-
-
 def evaluate_points(
-    surface: BezierSurface,
+    surface: Surface,
     model: nn.Module,
     splits: Mapping[str, Images],
     points: Sequence[Point],
@@ -140,8 +175,8 @@ def evaluate_points(
     Args:
         surface: the surface.
         model: any module of the corners' architecture; it is copied, not changed.
-        splits: name -> (images, labels).
-        points: (u, v) pairs.
+        splits: name -> (images, labels) or batches.
+        points: coordinates of each.
         sample: what the table's column `sample` says of these points.
         batchnorm: `reestimated`; `interpolated` takes the blended statistics of the corners (the
             wrong thing to do, to be shown as such); `none` for a model that has no BatchNorm. The
@@ -149,36 +184,37 @@ def evaluate_points(
         on_point: progress report, called with (points done, points).
         **settings: as for `evaluate_networks`: `augment`, the augmentation of the corners' training
             (left out, it costs the networks points of accuracy), `seed`, `batchnorm_images`,
-            `batch_size`, `precision`, `preprocess`, `device`, `keep_logits`.
+            `batch_size`, `precision`, `preprocess`, `loss_function`, `metrics`, `device`,
+            `keep_logits`.
     """
     if not points:
-        raise InputError("points is empty; give at least one (u, v).")
+        raise InputError("points is empty; give at least one.")
     if batchnorm == "own":
         raise InputError(
             "batchnorm is 'own', which only corners have; choose 'reestimated', and corners are "
             "evaluated with their own statistics as well."
         )
-    check_buffers(module_of(model, surface.state_dict(0.0, 0.0)), surface.layout.names)
+    check_buffers(module_of(model, surface.corner()), surface.layout.names)
 
     def evaluate(points: Sequence[Point], mode: str | None, report: bool) -> Evaluation:
         def on_network(done: int) -> None:
             if report and on_point is not None:
                 on_point(done, len(points))
 
-        networks = (surface.state_dict(u, v) for u, v in points)
+        networks = (surface.state_dict(*point) for point in points)
         evaluation = evaluate_networks(
             model, networks, splits, batchnorm=mode, on_network=on_network, **settings
         )
         table = evaluation.table
-        u, v = zip(*(points[i] for i in table.pop("network")), strict=True)
-        columns = {"surface": surface.name, "sample": sample, "u": u, "v": v}
+        columns: dict[str, Any] = {"surface": surface.name, "sample": sample}
+        columns |= full_coordinates([points[i] for i in table.pop("network")])
         for position, (column, values) in enumerate(columns.items()):
             table.insert(position, column, values)
         return evaluation
 
     evaluation = evaluate(points, batchnorm, report=True)
-    corners = [point for point in CORNER_COORDINATES if point in set(points)]
-    if not corners or evaluation.table["statistics"].iloc[0] == "none":
+    corners = [point for point in surface.shape.corner_coordinates if point in set(points)]
+    if not corners or surface.train_corners or evaluation.table["statistics"].iloc[0] == "none":
         return evaluation
     own = evaluate(corners, "own", report=False)
     return replace(
@@ -192,12 +228,14 @@ def evaluate_networks(
     splits: Mapping[str, Images],
     *,
     batchnorm: str | None = None,
-    batchnorm_images: Tensor | None = None,
+    batchnorm_images: Any = None,
     augment: Augment | None = None,
     seed: int = 0,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     precision: str = "float32",
-    preprocess: Preprocess = to_float,
+    preprocess: Preprocess | None = None,
+    loss_function: Loss | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     device: torch.device | str | None = None,
     keep_logits: Collection[str] | None = None,
     on_network: Callable[[int], None] | None = None,
@@ -207,76 +245,169 @@ def evaluate_networks(
     Args:
         model: a module of their architecture; it is copied, not changed.
         networks: state dicts, taken one at a time.
-        splits: name -> (images, labels).
+        splits: name -> (images, labels), or name -> batches as in `train`, which must be the same
+            examples in the same order each time.
         batchnorm: as for `evaluate_points`, or `own`: the statistics in the state dicts.
-        batchnorm_images: images for the re-estimation, by default those of the split `train`.
+        batchnorm_images: images, or batches, for the re-estimation, by default the split `train`.
         augment: the augmentation of the networks' training, for the re-estimation; see
             `reestimate_batchnorm`.
-        seed: of that augmentation, drawn once for all networks.
-        batch_size: images per forward pass.
+        seed: of that augmentation, drawn once for all networks, and of what an iterable of batches
+            draws.
+        batch_size: images per forward pass, by default 512; of tensors alone.
         precision: `float32`, `tf32` or `bfloat16`, of the forward passes.
-        preprocess: maps a batch of images to the model's input.
-        device: where to evaluate; by default where the images are.
+        preprocess: maps a batch of images to the model's input, as in `train`.
+        loss_function: maps a batch's output and targets to their mean loss; the column `loss` is
+            the mean over the split.
+        metrics: name -> function(outputs, targets) of the whole split, a number: further columns.
+            Outputs are tensors (of an object with `logits` those), on the device.
+        device: where to evaluate; by default where the images of the first split are, of batches
+            where the model is.
         keep_logits: splits whose logits are returned; by default all.
         on_network: progress report, called with the number of networks done.
 
     Returns:
-        A table with the column `network` (position in `networks`) in place of surface, sample, u
-        and v.
+        A table with the column `network` (position in `networks`) in place of the coordinates. With
+        a loss function or metrics the networks need not be classifiers: the columns nll, accuracy,
+        ece and brier, and a split's logits, nll and correct, are there if its targets are one class
+        index per example and the outputs logits.
     """
-    splits = as_splits(splits)
+    metrics = check_metrics(metrics or {})
+    is_own = loss_function is not None or bool(metrics)
+    objective = Objective(loss_function or F.cross_entropy, is_own=is_own)
     check_precision(precision)
-    first_images = next(iter(splits.values()))[0]
-    device = torch.device(device) if device is not None else first_images.device
     networks = iter(networks)
     if (first := next(networks, None)) is None:
         raise InputError("there are no networks to evaluate; give at least one state dict.")
-    network = copy_module(module_of(model, first)).to(device).eval()
+    network = copy_module(module_of(model, first))
+    data = split_batches(splits, objective, network, batch_size, device)
+    first_device = next(iter(data.values())).device
+    network = network.to(first_device).eval()
     mode = batchnorm_mode(network, batchnorm)
+    check_batch_size(
+        batch_size, *splits.values(), *(() if batchnorm_images is None else (batchnorm_images,))
+    )
     if mode == "reestimated":
-        if batchnorm_images is None and "train" not in splits:
+        if batchnorm_images is not None:
+            given = input_batches(
+                batchnorm_images, network, batch_size, what="batchnorm_images", device=first_device
+            )
+        elif "train" in data:
+            given = data["train"]
+        else:
             raise InputError(
                 "the model has BatchNorm, whose statistics are re-estimated on training images: "
                 f"give batchnorm_images, or a split 'train' (splits are {list(splits)})."
             )
-        if batchnorm_images is None:
-            batchnorm_images = splits["train"][0]
-        batchnorm_images = as_tensor(batchnorm_images, "batchnorm_images").to(device)
-        seen = augment_once(batchnorm_images, augment, seed, "batchnorm")
-    moved = {
-        name: (images.to(device), labels.to(device)) for name, (images, labels) in splits.items()
-    }
-    settings: dict[str, Any] = {
-        "batch_size": batch_size, "precision": precision, "preprocess": preprocess,
-    }  # fmt: skip
+        seen = StatisticsImages(given, augment, seed)
+    settings: dict[str, Any] = {"precision": precision, "preprocess": preprocess}
     kept = set(splits if keep_logits is None else keep_logits)
     rows: list[dict[str, Any]] = []
-    logits: dict[str, list[Tensor]] = {name: [] for name in splits if name in kept}
-    nll: dict[str, list[Tensor]] = {name: [] for name in splits}
-    correct: dict[str, list[Tensor]] = {name: [] for name in splits}
+    logits: dict[str, list[Tensor]] = {}
+    nll: dict[str, list[Tensor]] = {}
+    correct: dict[str, list[Tensor]] = {}
+    known: dict[str, Tensor] = {}
+    keep = _tensors_if_any if is_own else _logits
+    loss = None if loss_function is None else objective.loss
     for position, state in enumerate(chain([first], networks)):
         load_state(network, state)
         if mode == "reestimated":
-            reestimate_batchnorm(network, seen, **settings)
-        for name, (images, labels) in moved.items():
-            raw = predict(network, images, **settings)
-            logits_of(raw, len(images), int(labels.max()))
-            outputs = to_half(_without_infinities(raw, name, position))
-            log_probabilities = outputs.float().log_softmax(dim=1)
-            rows.append(
-                {"network": position, "split": name, "n": len(labels)}
-                | classification_metrics(log_probabilities, labels)
-                | {"statistics": mode}
-                | {"statistics_images": len(seen) if mode == "reestimated" else 0}
-            )
-            if name in kept:
-                logits[name].append(outputs.cpu())
-            losses, hits = per_image(log_probabilities, labels)
-            nll[name].append(losses.cpu())
-            correct[name].append(hits.cpu())
+            set_statistics(network, seen, **settings)
+        for name, batches in data.items():
+            passed = _Pass(network, batches, seed, keep, loss=loss, **settings)
+            row = {"network": position, "split": name, "n": passed.n}
+            if (found := passed.classes(is_own)) is not None:
+                raw, labels = found
+                if not torch.equal(known.setdefault(name, labels), labels):
+                    raise InputError(
+                        f"split {name!r} gives other targets each time that it is iterated; take "
+                        "one that does not shuffle."
+                    )
+                half = to_half(_without_infinities(raw, name, position))
+                log_probabilities = half.float().log_softmax(dim=1)
+                row |= classification_metrics(log_probabilities, labels)
+                if name in kept:
+                    logits.setdefault(name, []).append(half.cpu())
+                losses, hits = per_image(log_probabilities, labels)
+                nll.setdefault(name, []).append(losses.cpu())
+                correct.setdefault(name, []).append(hits.cpu())
+            row |= {} if loss is None else {"loss": passed.loss}
+            row |= apply_metrics(metrics, passed.outputs, passed.targets, name)
+            row |= {"statistics": mode}
+            rows.append(row | {"statistics_images": seen.count if mode == "reestimated" else 0})
         if on_network is not None:
             on_network(position + 1)
     return Evaluation(pd.DataFrame(rows), _stack(logits), _stack(nll), _stack(correct))
+
+
+def _logits(output: Any, n: int) -> Input | None:
+    return logits_of(output, n).float()
+
+
+def _tensors_if_any(output: Any, n: int) -> Input | None:
+    """Return the tensors of an output, those in half precision as float32; None if it has none."""
+
+    def widen(part: Tensor) -> Tensor:
+        return part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
+
+    tensors = output_tensors(output)
+    return None if tensors is None else map_input(widen, tensors)
+
+
+class _Pass:
+    """What a network says of all batches in evaluation mode.
+
+    Attributes:
+        n: examples.
+        outputs: what `keep` made of the outputs, None if it can't be put together.
+        targets: the targets, None if there are none or they can't be put together.
+        loss: mean over the examples.
+    """
+
+    @torch.no_grad()  # not inference mode: a scripted module that was trained refuses its tensors
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        seed: int,
+        keep: Callable[[Any, int], Input | None],
+        *,
+        precision: str,
+        preprocess: Preprocess | None,
+        loss: Loss | None = None,
+    ) -> None:
+        prepare = as_input(preprocess or batches.preprocess, model)
+        outputs, targets, total = [], [], 0.0
+        self.n = 0
+        with evaluation_mode(model):
+            for given, target in batches.in_order(pass_seed(seed)):
+                size = len(parts_of(given)[0])
+                with compute_precision(precision, batches.device):
+                    output = call_model(model, prepare(given))
+                    if loss is not None:
+                        total += loss(output, target).item() * size
+                outputs.append(keep(output, size))
+                targets.append(target)
+                self.n += size
+        self.outputs, self.targets = _joined(outputs), _joined(targets)
+        self.loss = total / self.n
+
+    def classes(self, is_own: bool) -> tuple[Tensor, Tensor] | None:
+        """Return logits and class indices, None of what is no classification."""
+        if self.outputs is None or self.targets is None:
+            return None
+        if not is_own:
+            return logits_of(self.outputs, self.n, int(self.targets.max())), self.targets
+        found = classes_of(self.outputs, self.targets)
+        if found is None or not 0 <= int(found[1].min()) <= int(found[1].max()) < found[0].shape[1]:
+            return None
+        return found[0].float(), found[1].long()
+
+
+def _joined(batches: list[Any]) -> Input | None:
+    if any(batch is None for batch in batches):
+        return None
+    shapes = {tuple(part.shape[1:] for part in parts_of(batch)) for batch in batches}
+    return join_inputs(batches) if len(shapes) == 1 else None
 
 
 def _without_infinities(
@@ -298,24 +429,24 @@ def _stack(parts: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack(members) for name, members in parts.items()}
 
 
-@torch.no_grad()  # not inference mode: a scripted module that was trained refuses its tensors
 def predict(
     model: nn.Module,
-    images: Tensor,
+    images: Any,
     *,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     precision: str = "float32",
-    preprocess: Preprocess = to_float,
+    preprocess: Preprocess | None = None,
 ) -> Float32[Tensor, "images classes"]:
-    """Return the logits of `model`, in evaluation mode, for all images."""
-    images, prepare = as_tensor(images, "images"), as_input(preprocess, model)
-    outputs = []
-    with evaluation_mode(model):
-        for batch in iterate_batches(len(images), batch_size):
-            with compute_precision(precision, images.device):
-                inputs = prepare(images[batch])
-                outputs.append(logits_of(model(inputs), len(images[batch])).float())
-    return torch.cat(outputs)
+    """Return the logits of `model`, in evaluation mode, for all images.
+
+    Images are tensors or batches, as in `reestimate_batchnorm`; batches should come in a fixed
+    order, which is that of the logits.
+    """
+    check_batch_size(batch_size, images)
+    batches = input_batches(images, model, batch_size)
+    outputs = _Pass(model, batches, 0, _logits, precision=precision, preprocess=preprocess).outputs
+    assert isinstance(outputs, Tensor)
+    return outputs
 
 
 def batchnorm_mode(model: nn.Module, asked: str | None = None) -> str:

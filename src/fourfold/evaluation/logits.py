@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
@@ -12,12 +13,11 @@ from torch import Tensor
 from fourfold.errors import InputError
 from fourfold.files.reading import check_fields, reading, shortened
 from fourfold.files.tensors import load_tensors, save_tensors
-from fourfold.surfaces.points import CORNER_COORDINATES, Point
+from fourfold.surfaces.shapes import Point, Shape, shape_of
 
-_FORMAT = "fourfold-logits-2"
-_EXAMPLES_FORMAT = "fourfold-examples-1"
-CORNERS = len(CORNER_COORDINATES)
-SAMPLES = ("grid", "edge", "random", "own")
+_FORMAT = "fourfold-logits-3"
+_EXAMPLES_FORMAT = "fourfold-examples-2"
+SAMPLES = ("grid", "center", "edge", "random", "own")
 _LARGEST_HALF = torch.finfo(torch.float16).max  # beyond it logits would become infinite
 
 
@@ -32,44 +32,58 @@ class SurfaceLogits:
 
     Attributes:
         surface: name of the surface.
+        shape: its shape.
         statistics: BatchNorm statistics of the points: `reestimated`, `interpolated` or `none`.
-        points: (u, v) of each network.
+        points: coordinates of each network.
         logits: of each split.
         own: of each split: the corners as trained, in corner order, with their own BatchNorm
-            statistics. Baselines are made of these.
+            statistics; those of the points at the corners if nobody trained these alone. Baselines
+            are made of these.
         labels: of each split.
     """
 
     surface: str
+    shape: Shape
     statistics: str
     points: list[Point]
     logits: dict[str, Float16[Tensor, "points _images _classes"]]
-    own: dict[str, Float16[Tensor, "4 _images _classes"]]
+    own: dict[str, Float16[Tensor, "corners _images _classes"]]
     labels: dict[str, Int64[Tensor, " _images"]]
 
     @property
     def corners(self) -> list[int]:
-        """Positions of the four corners among the points, in corner order."""
-        return [self.position(*corner) for corner in CORNER_COORDINATES]
+        """Positions of the corners among the points, in corner order."""
+        return [self.position(corner) for corner in self.shape.corner_coordinates]
 
     @property
     def candidates(self) -> list[int]:
         """Positions of all points but the corners: what a merge or an ensemble is chosen from."""
-        return [i for i, point in enumerate(self.points) if point not in CORNER_COORDINATES]
+        corners = set(self.shape.corner_coordinates)
+        return [i for i, point in enumerate(self.points) if point not in corners]
 
-    def position(self, u: float, v: float) -> int:
-        """Return the position of the point (u, v)."""
-        if (u, v) not in self.points:
+    @property
+    def inner(self) -> list[int]:
+        """Positions of the candidates nearest to the shape's inner points, each taken once."""
+        points, free = np.asarray(self.points), list(self.candidates)
+        chosen: list[int] = []
+        for point in self.shape.inner_points[: len(free)]:
+            distances = ((points[free] - np.asarray(point)) ** 2).sum(axis=1)
+            chosen.append(free.pop(int(distances.argmin())))
+        return chosen
+
+    def position(self, point: Point) -> int:
+        """Return the position of a point."""
+        if point not in self.points:
             raise InputError(
-                f"surface {self.surface!r} was not evaluated at ({u}, {v}); choose grid.points so "
-                "that the point lies on the grid (an odd number puts one on the center)."
+                f"surface {self.surface!r} was not evaluated at {point}; choose points that have "
+                "it among them."
             )
-        return self.points.index((u, v))
+        return self.points.index(point)
 
     def save(self, path: str | Path, metadata: Mapping[str, Any]) -> None:
         """Write a safetensors file, completely or not at all."""
         header = {**metadata, "format": _FORMAT, "surface": self.surface}
-        header["statistics"] = self.statistics
+        header |= {"statistics": self.statistics, "shape": self.shape.described()}
         _save(self, ("logits", "own", "labels"), {}, path, header)
 
     @classmethod
@@ -77,15 +91,17 @@ class SurfaceLogits:
         """Read what `save` wrote."""
         tensors, header, parts = _load(path, _FORMAT, "logits", ("logits", "own", "labels"))
         with reading(path, "logits"):
-            check_fields(header, {"surface": str, "statistics": str}, "the header")
-            points = _points(tensors)
+            fields = {"surface": str, "statistics": str, "shape": dict}
+            check_fields(header, fields, "the header")
+            shape, points = shape_of(header["shape"]), _points(tensors)
+            counts = {"logits": len(points), "own": len(shape.corner_rows)}
             for split, labels in parts["labels"].items():
                 classes = parts["own"][split].shape[-1]
-                for part, networks in (("logits", len(points)), ("own", CORNERS)):
-                    shape = (networks, len(labels), classes)
-                    _check_shape(parts[part][split], shape, torch.float16, f"{part}/{split}")
+                for part, networks in counts.items():
+                    size = (networks, len(labels), classes)
+                    _check_shape(parts[part][split], size, torch.float16, f"{part}/{split}")
                 _check_indices(labels, classes, f"the labels of {split!r:.40}")
-        return cls(header["surface"], header["statistics"], points, **parts)
+        return cls(header["surface"], shape, header["statistics"], points, **parts)
 
 
 @dataclass(frozen=True)
@@ -94,9 +110,9 @@ class Examples:
 
     Attributes:
         surface: name of the surface.
-        points: (u, v) of each network.
-        samples: of each network, why it was evaluated: `grid`, `edge`, `random`, or `own` for a
-            corner with its own BatchNorm statistics.
+        points: coordinates of each network.
+        samples: of each network, why it was evaluated: `grid`, `center`, `edge`, `random`, or `own`
+            for a corner with its own BatchNorm statistics.
         nll: of each split, nats.
         correct: of each split.
         labels: of each split.
@@ -169,10 +185,8 @@ def _load(
 
 def _points(tensors: Mapping[str, Tensor]) -> list[Point]:
     points = tensors["points"]
-    _check_shape(points, (len(points), 2), torch.float64, "points")
-    if not bool(((points >= 0) & (points <= 1)).all()):
-        raise InputError("a point has a coordinate outside of [0, 1].")
-    return [(u, v) for u, v in points.tolist()]
+    _check_shape(points, (len(points), *points.shape[1:2]), torch.float64, "points")
+    return [tuple(point) for point in points.tolist()]
 
 
 def _check_shape(values: Tensor, shape: tuple[int, ...], dtype: torch.dtype, what: str) -> None:

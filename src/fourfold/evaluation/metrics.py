@@ -1,7 +1,8 @@
 """Metrics of classifiers from predicted log-probabilities and labels (pure functions)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,6 +10,13 @@ from torch import Tensor
 
 from fourfold.data.inputs import as_tensor, class_labels, logits_of
 from fourfold.errors import InputError
+
+# Of the outputs and the targets of a split.
+Metric = Callable[[Any, Any], Any]
+
+# Columns of a table that no metric may be named after.
+_COLUMNS = {"surface", "sample", "network", "u", "v", "w", "split", "n", "nll", "accuracy", "ece"}
+_COLUMNS |= {"brier", "loss", "statistics", "statistics_images"}
 
 ECE_BINS = 15  # equal-width bins of confidence, the usual number since Guo et al., ICML 2017
 
@@ -45,6 +53,40 @@ def classification_metrics(log_probabilities: Tensor, labels: Tensor) -> dict[st
         "ece": _calibration_error(probabilities.amax(dim=1).double(), correct),
         "brier": brier.double().mean().item(),
     }
+
+
+def check_metrics(metrics: Mapping[str, Metric]) -> Mapping[str, Metric]:
+    """Refuse metrics that are no functions by the names of new columns."""
+    if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
+        raise InputError(
+            f"metrics is {metrics!r:.80}; give name -> function of a split's outputs and targets."
+        )
+    if taken := sorted(_COLUMNS & metrics.keys()):
+        raise InputError(f"metrics are named {taken}, which the table has already; rename them.")
+    return metrics
+
+
+def apply_metrics(
+    metrics: Mapping[str, Metric], outputs: Any, targets: Any, split: str
+) -> dict[str, float]:
+    """Return name -> value of the caller's metrics on the outputs and targets of a whole split."""
+    if metrics and (outputs is None or targets is None):
+        raise InputError(
+            f"metrics of split {split!r} need its outputs as a whole, but the model returns no "
+            "tensors, or outputs or targets of its batches differ in shape; return tensors, and "
+            "pad all batches alike."
+        )
+    values = {}
+    for name, metric in metrics.items():
+        value = metric(outputs, targets)
+        try:
+            values[name] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"metric {name!r} returned {type(value).__name__} ({error}); it must return one "
+                "number."
+            ) from error
+    return values
 
 
 def per_image(

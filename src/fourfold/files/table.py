@@ -22,15 +22,14 @@ _METRICS = "nll accuracy ece brier"
 _COLUMNS = {
     "training": "stage item epoch step split nll accuracy learning_rate images_seen wall_s",
     "endpoints": f"seed epoch split n {_METRICS} checkpoint sha256",
-    "grid": f"surface sample u v split n {_METRICS} statistics statistics_images",
-    "selection": "candidate corner_00 corner_01 corner_10 corner_11 split n nll_mean nll_max "
-    "accuracy_mean accuracy_min selected",
+    "grid": f"surface sample u v w split n {_METRICS} statistics statistics_images",
+    "selection": "candidate corners split n nll_mean nll_max accuracy_mean accuracy_min selected",
     "barrier": "surface split metric corner_mean_own corner_mean min mean max u_at_max v_at_max "
-    "sample_at_max barrier u_at_barrier v_at_barrier",
+    "w_at_max sample_at_max barrier u_at_barrier v_at_barrier w_at_barrier",
     "geometry": "surface a b l2 relative_l2 cosine disagreement",
     "ensemble": f"ensemble corners selection members statistics split n {_METRICS} disagreement "
     "forward_passes",
-    "merge": f"merge surface corners u v selected_on statistics split n {_METRICS}",
+    "merge": f"merge surface corners u v w selected_on statistics split n {_METRICS}",
     "difference": "comparison surface split n metric value reference difference low high draws",
     "cost": "stage item device wall_s images_forward images_backward flop peak_bytes",
     "summary": "kind method metric n replicates mean low high text",
@@ -42,7 +41,7 @@ _TYPES = {
         pa.string(): "a b checkpoint comparison corners device ensemble experiment item kind "
         "members merge method metric sample sample_at_max selected_on selection sha256 split stage "
         "statistics surface text",
-        pa.int64(): "candidate corner_00 corner_01 corner_10 corner_11 epoch forward_passes "
+        pa.int64(): "candidate epoch forward_passes "
         "images_backward images_forward images_seen n peak_bytes replicates seed statistics_images "
         "step",
         pa.int32(): "replicate",

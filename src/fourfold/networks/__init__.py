@@ -1,4 +1,4 @@
-"""Networks for small images, built from torchvision's parts, each with a size setting."""
+"""Networks: for small images, with size settings; and those of other packages and of the user."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -8,7 +8,8 @@ from torch import nn
 
 from fourfold.errors import InputError
 
-MODELS = ("resnet18", "vgg16", "vit", "torchvision")  # each has a module of its name, with `build`
+# Each has a module of its name, with `build`.
+MODELS = ("resnet18", "vgg16", "vit", "torchvision", "timm", "transformers", "python")
 
 
 def build_model(
@@ -17,15 +18,16 @@ def build_model(
     """Build a randomly initialized network for images of shape (channels, image_size, image_size).
 
     Args:
-        name: `resnet18`, `vgg16`, `vit` or `torchvision`.
+        name: one of `MODELS`.
         channels: image channels, 1 (grey) or 3 (RGB).
         image_size: height and width of an image, pixels.
         classes: number of classes = width of the logits.
-        **settings: size settings of the network, see its builder (`width`, `patch_size`, ...).
+        **settings: of the network, see its builder (`width`, `architecture`, ...).
 
     Returns:
         A module that maps (batch, channels, image_size, image_size) float images to
-        (batch, classes) logits. Its initialization draws from torch's global generator.
+        (batch, classes) logits, or to an object that has them as `logits`. Its initialization
+        draws from torch's global generator.
     """
     if name not in MODELS:
         raise InputError(f"network.name is {name!r}; choose one of {', '.join(MODELS)}.")

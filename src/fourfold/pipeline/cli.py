@@ -15,7 +15,9 @@ from fourfold.errors import FourfoldError
 RULES = {
     "prepare-data": "decode a data set and split it into train, val and test",
     "train-endpoint": "train one network, keeping checkpoints along the way",
-    "select-trajectory-corners": "choose four of the networks that one run kept",
+    "train-fork": "train a network on from one that another run has kept",
+    "import-corners": "take over a network that was trained elsewhere",
+    "select-trajectory-corners": "choose some of the networks that one run kept",
     "build-linear-surface": "span a surface by its corners",
     "fit-bezier-surface": "span a surface by its corners and fit its free control points",
     "evaluate-grid": "evaluate a surface on a grid of points",
@@ -97,7 +99,7 @@ def _out_of_memory(error: Exception) -> str:
     """Say what to lower; the error's first line says how much was wanted, and where."""
     said = str(error).partition("\n")[0].strip(" .") or type(error).__name__
     return (
-        f"out of memory ({said}). Lower batch_size (of training, a fit or grid) or a fit's "
-        "points_per_step, take precision: bfloat16 or a smaller model, or run fewer jobs at a time "
-        "(--cores 1, --resources gpu=1); docs/scaling.md says what a job needs."
+        f"out of memory ({said}). Lower batch_size (of training or a fit), grid.batch_size or a "
+        "fit's points_per_step, take precision: bfloat16 or a smaller model, or run fewer jobs at "
+        "a time (--cores 1, --resources gpu=1); docs/scaling.md says what a job needs."
     )

@@ -7,52 +7,104 @@ state if the hash is the same.
 
 import ast
 import hashlib
+from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from fourfold.errors import InputError
+from fourfold.files.reading import reading
 
 PACKAGE = Path(__file__).parents[1]
 
 
-@cache
-def code_hash(command: str, network: str | None = None) -> str:
-    """Return the SHA-256 of the text of all modules of this package that a command uses.
+def code_hash(command: str, network: Mapping[str, Any] | None = None) -> str:
+    """Return the SHA-256 of the text of all modules that a command uses: of this package, and ours.
 
     Args:
         command: such as `evaluate_grid`.
-        network: name of the network that it builds: networks are imported by name, so that no
-            import statement shows which one a job uses.
+        network: that it builds, as params.yaml has it. Networks are imported by name, so that no
+            import statement shows which one a job uses; nor the user's module with its `builder`.
+
+    Raises:
+        InputError: if there is no such module, or it is no Python.
     """
-    files = _behind(PACKAGE / "pipeline" / "commands" / f"{command}.py")
+    network = network or {}
+    return _code_hash(command, network.get("name"), network.get("builder"), Path.cwd())
+
+
+@cache
+def _code_hash(command: str, network: str | None, builder: str | None, here: Path) -> str:
+    files = _behind(PACKAGE / "pipeline" / "commands" / f"{command}.py", PACKAGE)
     if network is not None and PACKAGE / "networks" / "__init__.py" in files:
-        files |= _behind(PACKAGE / "networks" / f"{network}.py")
+        files |= _behind(PACKAGE / "networks" / f"{network}.py", PACKAGE)
+        if builder is not None:
+            files |= _behind(builder_file(builder, here), here)
     digest = hashlib.sha256()
     for path in sorted(files):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode())
+        below = next((folder for folder in (PACKAGE, here) if path.is_relative_to(folder)), None)
+        digest.update((path.relative_to(below).as_posix() if below else path.name).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _behind(path: Path) -> set[Path]:
+def builder_file(builder: str, here: Path) -> Path:
+    """Return the file of the module that a `builder` names, in a folder or installed.
+
+    Nothing is imported, as that would import torch.
+    """
+    name = builder.partition(":")[0]
+    first, *rest = name.split(".")
+    folders = [here]
+    if not _files_of([here / first]):
+        spec = find_spec(first) if first else None
+        if spec is not None:
+            origin = [Path(spec.origin)] if spec.origin and not rest else []
+            if origin and origin[0].is_file():
+                return origin[0]
+            folders = [Path(folder).parent for folder in spec.submodule_search_locations or ()]
+    found = _files_of([folder.joinpath(first, *rest) for folder in folders])
+    if not found:
+        raise InputError(
+            f"network.builder is {builder!r}, but there is no module {name!r}, neither in the "
+            f"working directory, {here}, nor installed."
+        )
+    return found[0]
+
+
+def _behind(path: Path, root: Path) -> set[Path]:
     found, waiting = set(), {path}
     while waiting:
         path = waiting.pop()
         found.add(path)
-        waiting |= _imported(path) - found
+        waiting |= _imported(path, root) - found
     return found
 
 
 @cache
-def _imported(path: Path) -> frozenset[Path]:
-    """Return the files of this package that a Python file imports, wherever the import stands."""
+def _imported(path: Path, root: Path) -> frozenset[Path]:
+    """Return the files of this package that a Python file imports, wherever the import stands.
+
+    Of a file of the user's those below `root`, the folder that it is imported from.
+    """
+    with reading(path, "Python file", SyntaxError):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            names += [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            start = f"{node.module}" if node.module else ""
+            if node.level and path.is_relative_to(root):
+                package = path.relative_to(root).parts[: -node.level]
+                start = ".".join([*package, *([start] if start else [])])
+            names += [start, *(f"{start}.{alias.name}".lstrip(".") for alias in node.names)]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-    stems = [
-        PACKAGE.joinpath(*name.split(".")[1:]) for name in names if name.startswith("fourfold.")
-    ]
-    files = {f for stem in stems for f in (stem.with_suffix(".py"), stem / "__init__.py")}
-    # The package's own names everything and runs nothing; so do the rooms'.
-    return frozenset(file for file in files if file.is_file())
+    if root == PACKAGE:  # its own names everything and runs nothing; so do the rooms'
+        names = [name.removeprefix("fourfold.") for name in names if name.startswith("fourfold.")]
+    return frozenset(_files_of(root.joinpath(*name.split(".")) for name in names if name))
+
+
+def _files_of(stems: Iterable[Path]) -> list[Path]:
+    files = (f for stem in stems for f in (stem.with_suffix(".py"), stem / "__init__.py"))
+    return [file for file in files if file.is_file()]

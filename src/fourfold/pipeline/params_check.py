@@ -9,9 +9,10 @@ from jsonschema import ValidationError
 from fourfold.errors import InputError
 from fourfold.pipeline.params import RECIPE, check_name, origins, resolve
 from fourfold.pipeline.schema import dotted, find_errors, read_schema, refuse, said
+from fourfold.pipeline.targets import NUMBERED, corner_count
+from fourfold.surfaces.shapes import shape_of
 from fourfold.training.schedule import kept_epochs
 
-_CORNERS = {"square": 4}  # of a shape
 # Files of a surface have its name, beside those of networks, grids, corner sets and comparisons.
 _TAKEN = re.compile(r"seed\d+|ensembles|merges|geometry|differences|.*-(grid|corners)")
 
@@ -48,7 +49,7 @@ def check_params(
                 f"would share some; make the stride {count} or more."
             )
     for name, surface in params["surfaces"].items():
-        _check_surface(name, surface, params["corners"][surface["corners"]])
+        _check_surface(name, surface, params["corners"])
     for name, experiment in experiments.items():
         _check_experiment(name, experiment, origins(params, name))
     return experiments
@@ -101,19 +102,31 @@ def _from(origin: str, experiment: str) -> str:
 # --- what a schema can't see ----------------------------------------------------------------------
 
 
-def _check_surface(name: str, surface: Mapping[str, Any], corners: Mapping[str, Any]) -> None:
-    key, needed = f"surfaces.{name}", _CORNERS[surface["shape"]]
-    if _TAKEN.fullmatch(name):
+def _check_surface(
+    name: str, surface: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]]
+) -> None:
+    key, corners = f"surfaces.{name}", sets[surface["corners"]]
+    numbered = "|".join(one for one, of in sets.items() if of["kind"] in NUMBERED)
+    if _TAKEN.fullmatch(name) or re.fullmatch(rf"({numbered})-\d+", name):
         raise InputError(f"{key} has a name that other files have; choose another.")
-    if corners.get("count", needed) != needed:
+    try:
+        shape = shape_of({**surface, "count": corner_count(corners)})
+    except InputError as error:
+        raise InputError(f"{key}, on corners.{surface['corners']}: {error}") from error
+    is_free = corners["kind"] == "free"
+    if surface["fit"] is not None and not shape.free_rows and not is_free:
+        settings = ", ".join(f"{k}: {v}" for k, v in shape.settings().items())
         raise InputError(
-            f"{key} is a {surface['shape']}, of {needed} corners, but corners."
-            f"{surface['corners']}.count is {corners['count']}; name corners with {needed}."
+            f"{key} is a {shape.kind} with {settings}, as its corners span it, which has nothing "
+            "to fit; choose a higher degree or more bends, or fit: null."
         )
-    if surface["fit"] is not None and surface["degree"] == [1, 1]:
+    if surface["fit"] is None and (is_free or surface.get("added")):
+        untrained = (
+            f"the corners {surface['corners']}, which are free" if is_free else "added vertices"
+        )
         raise InputError(
-            f"{key}.degree is [1, 1], the surface that its corners span, which has nothing to fit; "
-            "choose a degree with a component of at least 2, such as [2, 2], or fit: null."
+            f"{key}.fit is null, but it has {untrained}: nothing would train them. Name one of the "
+            "recipe's fits."
         )
 
 
@@ -128,21 +141,37 @@ def _check_experiment(name: str, experiment: Mapping[str, Any], stated: Mapping[
                 f"of points_per_step, {settings['points_per_step']}; change one of them."
             )
     keep, key = experiment["training"]["keep"], described("training.keep")
+    epochs = experiment["training"]["epochs"]
     try:
-        kept_epochs(experiment["training"]["epochs"], keep)
+        kept_epochs(epochs, keep)
     except InputError as error:
         raise InputError(f"{key}: {error}") from error
-    for surface in experiment["surfaces"].values():
-        needed, corners = _CORNERS[surface["shape"]], experiment["corners"][surface["corners"]]
-        choice = f"corners.{surface['corners']}"
+    for surface, stands in experiment["surfaces"].items():
+        corners, fit = experiment["corners"][stands["corners"]], stands["fit"]
+        choice = f"corners.{stands['corners']}"
+        needed = corner_count(corners)
         if corners["kind"] == "run" and len(keep) < needed:
             raise InputError(
                 f"{key} is {keep}, but {choice} chooses {needed} networks of a run; list "
                 f"{needed} fractions or more."
             )
-        chosen = corners.get("choose", [])
+        chosen = corners.get("at", corners.get("choose", []))
+        chosen = [chosen] if isinstance(chosen, float) else chosen
         if isinstance(chosen, list) and (absent := [x for x in chosen if x not in keep]):
             raise InputError(
-                f"{choice}.choose has {absent}, which {key}, {keep}, doesn't keep; add them there "
-                "or choose others."
+                f"{choice}.{'at' if 'at' in corners else 'choose'} has {absent}, which {key}, "
+                f"{keep}, doesn't keep; add them there or choose others."
             )
+        if "at" in corners and kept_epochs(epochs, [corners["at"]])[0] == epochs:
+            raise InputError(
+                f"{choice}.at is {corners['at']}, which {key} rounds to the last of {epochs} "
+                "epochs; choose an earlier one."
+            )
+        if fit is not None and shape_of({**stands, "count": needed}).dims == 1:
+            boundary = f"fits.{fit}.boundary_epochs"
+            if experiment["fits"][fit]["boundary_epochs"]:
+                raise InputError(
+                    f"surfaces.{surface} is a {stands['shape']}, whose boundary are its corners, "
+                    f"but {described(boundary)} is {experiment['fits'][fit]['boundary_epochs']}; "
+                    "give it a fit with boundary_epochs: 0."
+                )

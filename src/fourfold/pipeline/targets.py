@@ -5,6 +5,7 @@ from typing import Any
 
 from fourfold.pipeline.params import resolve
 from fourfold.pipeline.reads import READS
+from fourfold.surfaces.shapes import SQUARE, Shape, shape_of
 
 SPLITS = ("train", "val", "test")
 FIGURES: tuple[str, ...] = ("surfaces", "surfaces_3d", "profiles", "ensembles", "merges")
@@ -16,6 +17,18 @@ SUMMARY = (
     "results/metrics.json",
     *(f"results/figures/summary.{kind}" for kind in ("png", "svg")),
 )
+
+# Kinds of corner sets whose networks have files of their own, by name and position.
+NUMBERED = ("fork", "files")
+
+
+def corner_count(corners: Mapping[str, Any]) -> int:
+    """Return how many networks a corner set of params.yaml has."""
+    listed = corners.get("files", corners.get("choose"))
+    if isinstance(listed, list):
+        return len(listed)
+    chosen_on_val = len(SQUARE.corner_rows)
+    return int(corners.get("count", chosen_on_val))
 
 
 class Targets:
@@ -36,20 +49,46 @@ class Targets:
         """Return the names of an experiment's surfaces, in its order."""
         return list(self.experiments[experiment]["surfaces"])
 
-    def chosen_corners(self, experiment: str) -> list[str]:
-        """Return the names of the corner sets that are chosen from a run."""
+    def corner_sets(self, experiment: str, *kinds: str) -> dict[str, dict[str, Any]]:
+        """Return name -> what params.yaml says of the corner sets of some kinds."""
         corners = self.experiments[experiment]["corners"]
-        return [name for name, one in corners.items() if one["kind"] == "run"]
+        return {name: one for name, one in corners.items() if one["kind"] in kinds}
+
+    def shape(self, experiment: str, surface: str | None) -> Shape:
+        """Return the shape of a surface."""
+        return shape_of(self.described(experiment)[str(surface)])
+
+    def endpoints(
+        self, experiment: str, replicate: int | str, numbered: Sequence[str] = NUMBERED
+    ) -> list[str]:
+        """Return the names of a replicate's networks: trained, continued, or imported."""
+        return [
+            *(f"seed{seed}" for seed in self.seeds(experiment, replicate)),
+            *(
+                f"{name}-{position}"
+                for name, one in self.corner_sets(experiment, *numbered).items()
+                for position in range(corner_count(one))
+            ),
+        ]
 
     def seeds(self, experiment: str, replicate: int | str) -> list[int]:
-        """Return the seeds of a replicate's training runs: as many as its corner sets need.
+        """Return the seeds of a replicate's training runs from the start: as many as it needs.
 
         Replicates are a stride apart, so that more corners don't shift the seeds of the next one.
         """
-        corners = self.experiments[experiment]["corners"].values()
-        count = max(one["count"] if one["kind"] == "seeds" else 1 for one in corners)
-        start = self.params["seeds"]["corner"] + self.params["seeds"]["stride"] * int(replicate)
-        return list(range(start, start + count))
+        counts = [corner_count(one) for one in self.corner_sets(experiment, "seeds").values()]
+        counts += [1 for _ in self.corner_sets(experiment, "run", "fork")]
+        start = self._first_seed(replicate)
+        return list(range(start, start + max(counts, default=0)))
+
+    def corner_seeds(self, experiment: str, replicate: int | str, corners: str) -> list[int]:
+        """Return a seed for each network of a corner set."""
+        count = corner_count(self.experiments[experiment]["corners"][corners])
+        return list(range(self._first_seed(replicate), self._first_seed(replicate) + count))
+
+    def _first_seed(self, replicate: int | str) -> int:
+        seeds: dict[str, int] = self.params["seeds"]
+        return seeds["corner"] + seeds["stride"] * int(replicate)
 
     def fit_seed(self, replicate: int | str) -> int:
         """Return the seed of a replicate's fits, the same for all of them."""
@@ -60,28 +99,40 @@ class Targets:
         """Return the names of a replicate's tables."""
         return [
             *(f"grid-{surface}" for surface in self.surfaces(experiment)),
-            *(f"selection-{corners}" for corners in self.chosen_corners(experiment)),
+            *(f"selection-{corners}" for corners in self.corner_sets(experiment, "run")),
             *TABLES,
         ]
 
     def corner_files(self, experiment: str, replicate: int | str, surface: str) -> list[str]:
-        """Return the files that hold the corners of a surface; of chosen ones their list first."""
+        """Return the files that hold the corners of a surface; of chosen ones their list first.
+
+        There are none of free corners, which the surface's fit starts from seeds.
+        """
         name = self.experiments[experiment]["surfaces"][surface]["corners"]
         corners = self.experiments[experiment]["corners"][name]
-        seeds = self.seeds(experiment, replicate)
+        if corners["kind"] == "free":
+            return []
         if corners["kind"] == "run":
-            return [f"corners/{name}.json", f"trajectory/seed{seeds[0]}.safetensors"]
-        return [f"endpoints/seed{seed}.safetensors" for seed in seeds[: corners["count"]]]
+            return [f"corners/{name}.json", self.first_run(experiment, replicate)]
+        names = [f"seed{seed}" for seed in self.corner_seeds(experiment, replicate, name)]
+        if corners["kind"] in NUMBERED:
+            names = [f"{name}-{position}" for position in range(corner_count(corners))]
+        return [f"endpoints/{network}.safetensors" for network in names]
+
+    def first_run(self, experiment: str, replicate: int | str) -> str:
+        """Return the file of the networks that a replicate's first training run kept."""
+        return f"trajectory/seed{self.seeds(experiment, replicate)[0]}.safetensors"
 
     def job_parts(self, experiment: str, replicate: int | str, part: str) -> list[str]:
         """Return the tables of single jobs that `training`, `endpoints` or `cost` is made of."""
-        names = [f"seed{seed}" for seed in self.seeds(experiment, replicate)]
         surfaces = self.experiments[experiment]["surfaces"]
+        names = self.endpoints(experiment, replicate)
         if part == "training":
+            names = self.endpoints(experiment, replicate, ["fork"])
             names += [name for name, surface in surfaces.items() if surface["fit"] is not None]
         if part == "cost":
             names += [*surfaces, *(f"{surface}-grid" for surface in surfaces)]
-            names += [f"{corners}-corners" for corners in self.chosen_corners(experiment)]
+            names += [f"{corners}-corners" for corners in self.corner_sets(experiment, "run")]
             names += ["ensembles", "merges", "geometry", "differences"]
         return [f"jobs/{part}-{name}.parquet" for name in names]
 
@@ -105,8 +156,9 @@ class Targets:
                     read[section] = {key: of[section][key] for key in keys}
             elif part == "fit":
                 read[part] = of["fits"][of["surfaces"][surface]["fit"]]
-            elif part == "degree":
-                read[part] = of["surfaces"][surface]["degree"]
+            elif part == "shape":
+                shape = self.shape(experiment, surface)
+                read[part] = {"kind": shape.kind, **shape.settings()}
             elif part == "surfaces":
                 read[part] = self.described(experiment)
             else:
@@ -114,16 +166,13 @@ class Targets:
         return read
 
     def described(self, experiment: str) -> dict[str, dict[str, Any]]:
-        """Return surface -> its corner set, the kind of that, and the name of its fit or None."""
-        of = self.experiments[experiment]
-        return {
-            name: {
-                "corners": surface["corners"],
-                "kind": of["corners"][surface["corners"]]["kind"],
-                "fit": surface["fit"],
-            }
-            for name, surface in of["surfaces"].items()
-        }
+        """Return surface -> what tables can't tell of it, see `baselines.Described`."""
+        of, found = self.experiments[experiment], {}
+        for name, surface in of["surfaces"].items():
+            corners = of["corners"][surface["corners"]]
+            at = {"at": corners["at"]} if corners["kind"] == "fork" else {}
+            found[name] = {"kind": corners["kind"], "count": corner_count(corners)} | at | surface
+        return found
 
     # --- all of it ---
 
@@ -144,8 +193,9 @@ class Targets:
         """Return what is built on the way there."""
         seeds = self.seeds(experiment, replicate)
         return [
-            *(f"{kind}/seed{k}.safetensors" for kind in ("endpoints", "trajectory") for k in seeds),
-            *(f"corners/{corners}.json" for corners in self.chosen_corners(experiment)),
+            *(f"endpoints/{name}.safetensors" for name in self.endpoints(experiment, replicate)),
+            *(f"trajectory/seed{seed}.safetensors" for seed in seeds),
+            *(f"corners/{corners}.json" for corners in self.corner_sets(experiment, "run")),
             *(
                 file
                 for part in ("training", "endpoints", "cost")

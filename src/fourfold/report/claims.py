@@ -13,8 +13,11 @@ YES, NO, TRIVIAL, UNDECIDED = "yes", "no", "trivial", "can't tell"
 # So, and with its name, ends a claim on a surface that isn't the first of its kind.
 NAMED = " (surface "
 
-# How the corners of a surface came about, and whether it was fitted: what claims are about.
-LINEAR, BEZIER, TRAJECTORY = ("seeds", False), ("seeds", True), ("run", False)
+# How the corners of a surface came about, whether it was fitted, and its shape: what claims are
+# about. The paper has squares alone.
+About = tuple[str, bool, str]
+LINEAR, BEZIER = ("seeds", False, "square"), ("seeds", True, "square")
+TRAJECTORY = ("run", False, "square")
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Claim:
     """A sentence, and the comparisons of a surface with its corners that decide it."""
 
     text: str  # about the first surface of its kind
-    about: tuple[str, bool]  # kind of the corners, and whether the surface is fitted
+    about: About  # kind of the corners, whether the surface is fitted, and its shape
     comparison: str  # of the `difference` table
     metrics: tuple[str, ...] = ("accuracy", "nll")  # several must hold together
     # Whether the sentence says that the comparison does not come out in favour of the surface.
@@ -58,15 +61,17 @@ CLAIMS = (
 )
 
 
-def surfaces_of_kind(surfaces: Surfaces, about: tuple[str, bool]) -> list[str]:
-    """Return the surfaces whose corners came about in one way, fitted ones or the others."""
+def surfaces_of_kind(surfaces: Surfaces, about: About) -> list[str]:
+    """Return the surfaces of a shape whose corners came about in one way, fitted ones or not."""
     return [
-        name for name, one in surfaces.items() if (one["kind"], one["fit"] is not None) == about
+        name
+        for name, one in surfaces.items()
+        if (one["kind"], one["fit"] is not None, one["shape"]) == about
     ]
 
 
 def control_surface(surfaces: Surfaces) -> str | None:
-    """Return the surface whose success says that another's is none: the first linear one."""
+    """Return the surface whose success says that another's is none: the first linear square."""
     return next(iter(surfaces_of_kind(surfaces, LINEAR)), None)
 
 

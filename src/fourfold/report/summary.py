@@ -1,6 +1,6 @@
 """The headline figures of all experiments, the paper's claims held against them, and their text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,7 +8,9 @@ import pandas as pd
 from fourfold.combination.baselines import Described, Surfaces, check_surfaces, corner_ensembles
 from fourfold.evaluation.bootstrap import student_interval
 from fourfold.report.claims import NAMED, YES, Comparison, compare, in_claim_order, judge
-from fourfold.surfaces.points import CENTER, is_corner, lattice_rows, own_corner_rows, surface_rows
+from fourfold.report.wording import equal_corners, equal_points, listed, number, numbers
+from fourfold.surfaces.points import lattice_rows, own_corner_rows, rows_at, surface_rows
+from fourfold.surfaces.shapes import AXES, Shape, shape_of
 
 ALL_REPLICATES = -1  # what the column `replicate` says in rows over all replicates
 
@@ -19,7 +21,7 @@ STATISTICS_AGREE = {"accuracy": 0.005, "nll": 0.01}
 # Corners nearer to each other than this, relative to their norm, are nearly one network.
 COINCIDENT_DISTANCE = 0.05
 
-_ENSEMBLE = 4  # members on both sides of the comparison of ensembles
+_ORACLE, _AT_WORST = "/oracle", "_at_accuracy_min"  # ends of a method and of a metric
 _KEYS = ["kind", "method", "metric"]
 _SCORES = ("accuracy", "nll", "ece", "brier")
 
@@ -75,6 +77,7 @@ def _coincident(facts: pd.DataFrame) -> list[str]:
     """
     of_surfaces = facts[facts["kind"] == "surface"]
     means = of_surfaces.pivot_table("value", "method", "metric", dropna=False)
+    means = means.reindex(columns=["corner_distance", "corner_disagreement", "corner_scatter"])
     is_near = means["corner_distance"] < COINCIDENT_DISTANCE
     return list(means.index[is_near | (means["corner_disagreement"] <= means["corner_scatter"])])
 
@@ -104,19 +107,23 @@ Fact = tuple[str, str, str, float, str | None]  # kind, method, metric, value, t
 def _facts(tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -> Iterator[Fact]:
     """Yield the headline figures of one replicate of one experiment."""
     for surface, described in surfaces.items():
+        shape = shape_of(described)
         grid, barrier, geometry = (
             tables[name][tables[name]["surface"] == surface]
             for name in ("grid", "barrier", "geometry")
         )
-        for metric, value, text in _losses(_on_test(grid), barrier.set_index(["split", "metric"])):
+        by_loss = barrier.set_index(["split", "metric"])
+        for metric, value, text in _losses(_on_test(grid), by_loss, shape):
             yield "surface", surface, metric, value, text
-        further = _corner_gaps(geometry) | _cost(tables["cost"], grid, surface, described)
+        further = _corner_gaps(geometry) | _cost(tables["cost"], grid, surface, described, shape)
         for metric, value in further.items():
             yield "surface", surface, metric, value, None
+        if described["kind"] == "free":
+            continue  # nobody trained them alone
         # What re-estimated BatchNorm statistics change in the corners, in the mean.
         for split, rows in grid[grid["sample"] == "grid"].groupby("split", sort=False):
-            own, again = own_corner_rows(rows), surface_rows(rows)
-            again = again[is_corner(again["u"], again["v"])]
+            own, again = own_corner_rows(rows, shape), surface_rows(rows)
+            again = again[shape.is_corner(again)]
             for metric in STATISTICS_AGREE:
                 change = again[metric].mean() - own[metric].mean()
                 yield "statistics", surface, f"{split}_{metric}", change, None
@@ -131,9 +138,11 @@ def _facts(tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -> Iterator[F
             yield "merge", f"{row['surface']}/{row['merge']}", metric, row[metric], None
 
 
-def _losses(test: pd.DataFrame, barrier: pd.DataFrame) -> Iterator[tuple[str, float, str | None]]:
+def _losses(
+    test: pd.DataFrame, barrier: pd.DataFrame, shape: Shape
+) -> Iterator[tuple[str, float, str | None]]:
     """Yield accuracy and nll over a surface, the place of its worst point, and its barriers."""
-    center = lattice_rows(test).set_index(["u", "v"]).loc[CENTER]
+    center = rows_at(surface_rows(test), shape, shape.center).iloc[0]
     for metric, loss, worst, best in (
         ("accuracy", "error", "min", "max"),
         ("nll", "nll", "max", "min"),
@@ -144,8 +153,8 @@ def _losses(test: pd.DataFrame, barrier: pd.DataFrame) -> Iterator[tuple[str, fl
             value = 1 - row[column] if loss == "error" else row[column]
             yield f"{metric}_{name}", value, row["sample_at_max"] if name == worst else None
         yield f"{metric}_center", center[metric], None
-    for axis in ("u", "v"):
-        yield f"{axis}_at_accuracy_min", barrier.loc["test", "error"][f"{axis}_at_max"], None
+    for axis in shape.axes:
+        yield f"{axis}{_AT_WORST}", barrier.loc["test", "error"][f"{axis}_at_max"], None
     for (split, loss), row in barrier.iterrows():
         yield f"barrier_{loss}_{split}", row["barrier"], None
 
@@ -154,46 +163,61 @@ def _corner_gaps(geometry: pd.DataFrame) -> dict[str, float]:
     """Return how far apart the corners are, in weights and in predictions."""
     rows = geometry[geometry["a"].str.startswith("corner") & geometry["b"].str.startswith("corner")]
     pairs, alone = rows[rows["a"] != rows["b"]], rows[rows["a"] == rows["b"]]
-    return {
-        "corner_distance": pairs["relative_l2"].mean(),
-        "corner_disagreement": pairs["disagreement"].mean(),
-        "corner_scatter": alone["disagreement"].mean(),
+    gaps = {
+        "corner_distance": pairs["relative_l2"],
+        "corner_disagreement": pairs["disagreement"],
+        "corner_scatter": alone["disagreement"],
     }
+    return {name: values.mean() for name, values in gaps.items() if values.notna().any()}
 
 
 def _cost(
-    cost: pd.DataFrame, grid: pd.DataFrame, surface: str, described: Described
+    cost: pd.DataFrame, grid: pd.DataFrame, surface: str, described: Described, shape: Shape
 ) -> dict[str, float]:
     """Return the images passed backward and forward for training, and for choosing on val.
 
-    Trained are the corners, by all runs or by the first, and the surface's own fit. What choosing
+    Trained are the corners, as far as that was done here, and the surface's own fit. What choosing
     takes are the selection of its corners and the pick of a point of the grid.
     """
 
-    def images(stage: str, item: str, column: str) -> int:
-        return int(cost.loc[(cost["stage"] == stage) & (cost["item"] == item), column].sum())
+    def images(stage: str, items: list[str], column: str) -> int:
+        return int(cost.loc[(cost["stage"] == stage) & cost["item"].isin(items), column].sum())
 
     runs = cost.loc[cost["stage"] == "train_endpoint", "images_backward"]
-    trained = runs.iloc[0] if described["kind"] == "run" else runs.sum()
-    trained += images("fit_bezier_surface", surface, "images_backward")
+    kind, corners, count = described["kind"], described["corners"], described["count"]
+    trained = float(images("fit_bezier_surface", [surface], "images_backward"))
+    if kind == "seeds":
+        trained += runs.iloc[:count].sum()
+    elif kind == "run":
+        trained += runs.iloc[0]
+    elif kind == "fork":
+        # Before they part and the first one's way on are as much as the first run.
+        others = [f"{corners}-{k}" for k in range(1, count)]
+        trained += runs.iloc[0] + images("train_fork", others, "images_backward")
     val = lattice_rows(grid[grid["split"] == "val"])
-    val = val[~is_corner(val["u"], val["v"])]
+    val = val[~shape.is_corner(val)]
     chosen = (val["n"] + val["statistics_images"]).sum()
-    chosen += images("select_trajectory_corners", described["corners"], "images_forward")
-    return {"images_backward": float(trained), "images_forward": float(trained + chosen)}
+    chosen += images("select_trajectory_corners", [corners], "images_forward")
+    return {"images_backward": trained, "images_forward": float(trained + chosen)}
 
 
 # --- text -----------------------------------------------------------------------------------------
 
-_HOW_TO_READ = (
-    "Corners: the networks as trained, with their own BatchNorm statistics. Worst point: of grid, "
-    "edges and random points; in brackets (u, v) and which of the three found it. Mean: over the "
-    "area. Best point: one merged network, picked on val. Four points: picked on val, predictions "
-    "averaged; beside them the four corners, which are no candidates for either. Barrier: largest "
-    "excess of the loss over a mixture of the corners' losses. Corners' distance: mean over pairs "
-    "of |a - b| / mean norm. Images: thousands passed backward (training) / forward (training and "
-    "choosing on val)."
-)
+
+def _how_to_read(counts: Collection[int], places: Collection[str]) -> str:
+    """Return what the columns mean of surfaces with such counts of corners and coordinates."""
+    points, corners = equal_points(counts).capitalize(), equal_corners(counts)
+    brackets = listed(sorted(places, key=len), "or")
+    area = "the area" if brackets == "(u, v)" else "the whole surface"
+    return (
+        "Corners: the networks as trained, with their own BatchNorm statistics. Worst point: of "
+        f"grid, edges and random points; in brackets {brackets} and which of the three found it. "
+        f"Mean: over {area}. Best point: one merged network, picked on val. {points}: picked on "
+        f"val, predictions averaged; beside them {corners}, which are no candidates for either. "
+        "Barrier: largest excess of the loss over a mixture of the corners' losses. Corners' "
+        "distance: mean over pairs of |a - b| / mean norm. Images: thousands passed backward "
+        "(training) / forward (training and choosing on val)."
+    )
 
 
 def render_markdown(
@@ -227,16 +251,21 @@ def render_headline(
     Args:
         summary: table `summary`.
         kept: `summary.kept` of params.yaml.
-        surfaces: experiment -> its surfaces. With them the ensembles of all sets of independent
-            corners are shown, or of all sets if there are none; without them that of the first set
-            of independent corners alone.
+        surfaces: experiment -> its surfaces. With them the ensembles of all sets of corners that
+            aren't from one run are shown, or of all sets if there are none; without them that of
+            the first set of independent corners alone.
     """
     of_experiment = dict(list(summary.groupby("experiment", sort=False)))
     replicates = summary["replicates"].max()
     sizes = ", ".join(str(n) for n in sorted({int(n) for n in summary["n"]}))
     spread, plural = (" (mean and 95 % interval)", "s") if replicates > 1 else ("", "")
     head = ["experiment", "surface", "corners' mean", "worst point", "mean", "center", "best point"]
-    head += ["four points", "barrier train / test (nats)", "corners' distance", "images (k)"]
+    counts = {n for rows in of_experiment.values() for n in _corner_counts(rows).values()}
+    places = {
+        f"({', '.join(_axes(of_surface['metric']))})"
+        for _, of_surface in summary[summary["kind"] == "surface"].groupby(["experiment", "method"])
+    }
+    head += [equal_points(counts), "barrier train / test (nats)", "corners' distance", "images (k)"]
     body = [
         [experiment, *cells]
         for experiment, rows in of_experiment.items()
@@ -244,18 +273,28 @@ def render_headline(
     ]
     blocks = [
         f"Test accuracy in percent{spread}, n = {sizes} images, {replicates} replicate{plural} of "
-        "four corners.",
+        f"{numbers(counts)} corners.",
         *_warnings(of_experiment),
         markdown_table(head, body),
-        _HOW_TO_READ,
+        _how_to_read(counts, places),
+        *_untrained(of_experiment),
         *_claim_blocks(of_experiment, kept, replicates),
     ]
     return "\n\n".join(blocks)
 
 
+def _corner_counts(rows: pd.DataFrame) -> dict[str, int]:
+    """Return surface -> number of its corners, as many as its ensemble `oracle` has members."""
+    passes = rows[(rows["kind"] == "ensemble") & (rows["metric"] == "forward_passes")]
+    oracles = passes[passes["method"].str.endswith(_ORACLE)]
+    names = oracles["method"].str.removesuffix(_ORACLE)
+    return dict(zip(names, oracles["mean"].astype(int), strict=True))
+
+
 def _headline_rows(rows: pd.DataFrame, surfaces: Surfaces | None) -> Iterator[list[str]]:
-    """Yield the cells of each surface of an experiment, and of each ensemble of four corners."""
+    """Yield the cells of each surface of an experiment, and of each ensemble of its corners."""
     value = rows.set_index(_KEYS).sort_index()
+    counts = _corner_counts(rows)
 
     def cell(*key: str) -> str:
         return _percent(value.loc[key])
@@ -264,8 +303,9 @@ def _headline_rows(rows: pd.DataFrame, surfaces: Surfaces | None) -> Iterator[li
         mean = value.loc[("surface", surface), "mean"]
         place, found_by = "", value.loc[("surface", surface, "accuracy_min"), "text"]
         if isinstance(found_by, str):  # one replicate
-            u, v = mean["u_at_accuracy_min"], mean["v_at_accuracy_min"]
-            place = f" ({u:.2f}, {v:.2f}; {found_by})"
+            at = [f"{mean[f'{axis}{_AT_WORST}']:.2f}" for axis in _axes(mean.index)]
+            place = f" ({', '.join(at)}; {found_by})"
+        points = ("ensemble", f"{surface}/validation-{counts[surface]}", "accuracy")
         yield [
             surface,
             cell("surface", surface, "accuracy_corner_mean_own"),
@@ -273,26 +313,34 @@ def _headline_rows(rows: pd.DataFrame, surfaces: Surfaces | None) -> Iterator[li
             cell("surface", surface, "accuracy_mean"),
             cell("surface", surface, "accuracy_center"),
             cell("merge", f"{surface}/best-point", "accuracy"),
-            cell("ensemble", f"{surface}/validation-{_ENSEMBLE}", "accuracy"),
+            cell(*points) if points in value.index else "",  # `max_members` may be less
             f"{mean['barrier_nll_train']:.3f} / {mean['barrier_nll_test']:.3f}",
             f"{mean['corner_distance']:.3f}",
             f"{mean['images_backward'] / 1000:.0f} / {mean['images_forward'] / 1000:.0f}",
         ]
-    for label, ensemble in _shown_corners(surfaces).items():
-        if (key := ("ensemble", f"{ensemble}/fixed", "accuracy")) in value.index:
-            yield [label, *[""] * 5, cell(*key), "", "", ""]
+    for ensemble, corners in _shown_corners(surfaces).items():
+        key = ("ensemble", f"{ensemble}/fixed")
+        if (*key, "accuracy") in value.index:
+            label = f"{number(int(value.loc[(*key, 'forward_passes'), 'mean']))} corners"
+            label += f" ({corners})" if corners else ""
+            yield [label, *[""] * 5, cell(*key, "accuracy"), "", "", ""]
 
 
 def _shown_corners(surfaces: Surfaces | None) -> dict[str, str]:
-    """Return label -> name of the ensembles of corners in the headline table."""
+    """Return the ensembles of corners in the headline table -> the set's name, if it is needed."""
     if surfaces is None:
-        return {"four corners": "corners"}
-    independent = {one["corners"] for one in surfaces.values() if one["kind"] == "seeds"}
+        return {"corners": ""}
+    apart = {one["corners"] for one in surfaces.values() if one["kind"] != "run"}
     return {
-        "four corners" if name == "corners" else f"four corners ({corners})": name
+        name: "" if name == "corners" else corners
         for corners, name in corner_ensembles(surfaces).items()
-        if corners in independent or not independent
+        if corners in apart or not apart
     }
+
+
+def _axes(metrics: Collection[str]) -> list[str]:
+    """Return the coordinates that a surface's worst point has."""
+    return [axis for axis in AXES if f"{axis}{_AT_WORST}" in set(metrics)]
 
 
 def _claim_blocks(
@@ -324,6 +372,18 @@ def _claim_blocks(
         + ". Of several comparisons (splits, metrics) the one least in favour of the surface is "
         "shown."
     )
+
+
+def _untrained(of_experiment: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """Yield a line of the surfaces whose corners are free."""
+    for experiment, rows in of_experiment.items():
+        of_kind = rows.groupby("kind")["method"].unique()
+        known = set(of_kind.get("statistics", []))
+        if free := [name for name in of_kind["surface"] if name not in known]:
+            yield (
+                f"Nobody trained the corners of {experiment}, {' and '.join(free)}, alone: they "
+                "are the surface's points there."
+            )
 
 
 def _warnings(of_experiment: Mapping[str, pd.DataFrame]) -> Iterator[str]:

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fourfold.errors import DivergenceError, InputError
-from fourfold.files.reading import check_fields
+from fourfold.files.reading import check_fields, reading
 from fourfold.files.tensors import load_tensors, save_tensors, state_hash
 from fourfold.files.torch_file import is_safetensors, load_torch, without_prefixes
 from fourfold.surfaces.layout import StateDict, find_ties
+from fourfold.surfaces.modules import load_state
 
 _TRAJECTORY = "fourfold-trajectory-1"
+_ATTRIBUTE = "model."  # where trainers keep the network
 _NAMES = {"order": list[str], "tied": dict[str, str]}  # in a header: all names, alias -> name
 
 
@@ -71,30 +73,56 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Tenso
         InputError: if the file is missing, damaged, of another kind, not what its own header says,
             or it can't be told which state dict is meant.
     """
-    path = Path(path)
+    state, is_foreign = _read(Path(path), key)
+    return without_prefixes(state) if is_foreign else state
+
+
+def load_into(model: nn.Module, path: str | Path, key: str | None = None) -> str:
+    """Load a file of another program into a module; see `load_checkpoint`.
+
+    Returns:
+        The prefixes of wrappers (`module.`, `_orig_mod.`, `model.`) that all names had, and that
+        had to be removed for them to be the module's; empty if there was none.
+
+    Raises:
+        InputError: as `load_checkpoint`, and if the network is none of the module's architecture.
+    """
+    given, _ = _read(Path(path), key)
+    state, own = without_prefixes(given), model.state_dict().keys()
+    while not own & state.keys() and all(name.startswith(_ATTRIBUTE) for name in state):
+        state = {name.removeprefix(_ATTRIBUTE): tensor for name, tensor in state.items()}
+        state = without_prefixes(state)
+    with reading(path, "checkpoint"):
+        load_state(model, state, rename=True)
+    first = next(iter(state))
+    return next(name for name in given if name.endswith(first)).removesuffix(first)
+
+
+def _read(path: Path, key: str | None) -> tuple[dict[str, Tensor], bool]:
+    """Return the state dict in a file, and whether it is of another program."""
     if not is_safetensors(path):
-        return without_prefixes(load_torch(path, key))
+        return load_torch(path, key), True
     if key is not None:
         raise InputError(f"{path} is a safetensors file, which has no key {key!r:.80}; leave it.")
     tensors, header = load_tensors(path)
     if str(header.get("format", "")).startswith("fourfold-"):
         raise InputError(
             f"{path} is no checkpoint: its format is {header['format']!r:.80}. A surface is read "
-            "by BezierSurface.load; its networks are surface.state_dict(u, v)."
+            "by Surface.load; its networks are surface.state_dict(u, v)."
         )
     if not tensors:
         raise InputError(f"{path} holds no tensors; save model.state_dict().")
     header = {"order": list(tensors), "tied": {}, "sha256": ""} | header
     check_fields(header, {**_NAMES, "sha256": str}, f"{path}: the header")
     state = _select(tensors, header, path)
-    if not header["sha256"]:  # of another program
-        return without_prefixes(state)
+    if not header["sha256"]:
+        return state, True
     if state_hash(state) != header["sha256"]:
         raise InputError(
             f"{path}: the contents don't have the hash in the header, {header['sha256'][:64]}; "
             "the file was changed after it was written. Delete it and build it again."
         )
-    return state
+    return state, False
 
 
 def _select(

@@ -12,6 +12,11 @@ from fourfold.errors import InputError
 from fourfold.surfaces.buffers import check_decided
 from fourfold.surfaces.layout import StateDict, first_names, is_equal
 
+_BUILD = "Build the model that the corners were trained with."
+_COMPLETE = (
+    " If what they lack is the model's own, the same in all of them, complete each corner: "
+    "{**model.state_dict(), **corner}."
+)
 _WRAPPED_AT = ("module", "_orig_mod")  # DataParallel and AveragedModel; torch.compile
 
 
@@ -85,7 +90,7 @@ def load_state(model: nn.Module, state: StateDict, *, rename: bool = False) -> N
         raise InputError(
             "the model is not of the checkpoints' architecture: "
             f"{'; '.join(details[:3])}{f' and {len(details) - 3} more' if len(details) > 3 else ''}"
-            ". Build the model that the corners were trained with."
+            f". {_BUILD}"
         ) from error
     given = {name for group in groups if any(name in state for name in group) for name in group}
     missing = [name for name in missing if name not in given]
@@ -93,7 +98,7 @@ def load_state(model: nn.Module, state: StateDict, *, rename: bool = False) -> N
         raise InputError(
             "the model is not of the checkpoints' architecture: they lack "
             f"{first_names(missing) or 'nothing'} and add {first_names(unexpected) or 'nothing'}. "
-            "Build the model that the corners were trained with."
+            + (_renaming(model, unexpected, missing) or _BUILD + _COMPLETE * (not unexpected))
         )
 
 
@@ -189,7 +194,7 @@ def _astray(model: nn.Module, state: StateDict) -> list[str]:
 def _refuse_names(model: nn.Module, state: StateDict) -> None:
     astray = _astray(model, state)
     lacking = [name for name in _tensors(model) if name not in state]
-    cure = _prefixes(astray, lacking) or (
+    cure = _renaming(model, astray, lacking) or (
         "If the module renames them on loading, pass it as from_corners(..., model=model); else "
         "build the model that the corners were trained with."
     )
@@ -200,14 +205,22 @@ def _refuse_names(model: nn.Module, state: StateDict) -> None:
     )
 
 
-def _prefixes(astray: Collection[str], lacking: Collection[str]) -> str:
-    """Say so if names differ by a prefix alone."""
-    name = next(iter(astray))
-    for other in lacking:
-        if name.endswith(f".{other}"):
-            prefix = name.removesuffix(other)
-            return f"Their names begin with {prefix!r}: strip it from the corners' names."
-        if other.endswith(f".{name}"):
-            prefix = other.removesuffix(name)
-            return f"The model's names begin with {prefix!r}: pass the module inside."
+def _renaming(model: nn.Module, astray: Collection[str], lacking: Collection[str]) -> str:
+    """Return the cure if names differ by a prefix alone, or by an adapter's name in the middle."""
+    for name in list(astray)[:1]:
+        for other in lacking:
+            if name.endswith(f".{other}"):
+                prefix = name.removesuffix(other)
+                return f"Their names begin with {prefix!r}: strip it from the corners' names."
+            if other.endswith(f".{name}"):
+                prefix = other.removesuffix(name)
+                return f"The model's names begin with {prefix!r}: pass the module inside."
+    # In its files and in `get_peft_model_state_dict`, peft leaves the adapter's name out.
+    for adapter in getattr(model, "peft_config", {}):
+        if any(other.replace(f".{adapter}.", ".") in astray for other in lacking):
+            return (
+                f"They are adapters alone, and their names lack the adapter's own, {adapter!r}: "
+                "load each with peft.set_peft_model_state_dict(model, adapter), and make a corner "
+                "of what model.state_dict() then holds (copied, since the next one overwrites it)."
+            )
     return ""

@@ -1,15 +1,17 @@
 """Run any module with parameters taken from a flat vector, and get the gradient as one."""
 
-from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from fourfold.data.batches import call_model
+from fourfold.data.inputs import Input, Loss
 from fourfold.errors import InputError
 from fourfold.evaluation.precision import check_precision, compute_precision
+from fourfold.surfaces.layout import first_names
 from fourfold.surfaces.modules import (
     batchnorm_layers,
     check_buffers,
@@ -18,7 +20,7 @@ from fourfold.surfaces.modules import (
     module_of,
     tied_names,
 )
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.surface import Surface
 
 # Of spectral norm, in each forward pass: from one point of a step to the next its weights change
 # far more than from one step of a single network to the next.
@@ -43,7 +45,7 @@ class BoundModel:
     def __init__(
         self,
         model: nn.Module,
-        surface: BezierSurface,
+        surface: Surface,
         device: torch.device,
         *,
         precision: str = "float32",
@@ -53,7 +55,7 @@ class BoundModel:
 
         What the corners share and the model trains becomes part of the surface's control points.
         """
-        corner = surface.state_dict(0.0, 0.0)
+        corner = surface.corner()
         self.module = copy_module(module_of(model, corner)).to(device)
         load_state(self.module, corner)
         parameters = dict(self.module.named_parameters(remove_duplicate=False))
@@ -95,9 +97,9 @@ class BoundModel:
     def gradient(
         self,
         theta: Float[Tensor, " parameters"],
-        inputs: Tensor,
-        labels: Shaped[Tensor, "images ..."],
-        loss_function: Callable[[Any, Tensor], Tensor],
+        inputs: Input,
+        labels: Input,
+        loss_function: Loss,
         out: Float[Tensor, " parameters"],
         mixture: Float[Tensor, " corners"] | None,
     ) -> tuple[Float[Tensor, ""], Any]:
@@ -127,7 +129,7 @@ class BoundModel:
             for name, buffer in self._buffers.items():
                 buffer.copy_(values[name])
         with compute_precision(self._precision, self._device):
-            output = self._forward(inputs)
+            output = call_model(self._forward, inputs)
             loss = loss_function(output, labels)
         loss.backward(inputs=list(self._trainable.values()))
         for name, parameter in self._trainable.items():
@@ -137,7 +139,7 @@ class BoundModel:
         return loss.detach(), output
 
 
-def _coordinates(surface: BezierSurface, module: nn.Module) -> tuple[set[str], dict[str, str]]:
+def _coordinates(surface: Surface, module: nn.Module) -> tuple[set[str], dict[str, str]]:
     """Return the names of a surface's coordinates, and the ties, as the module declares them.
 
     What it trains is a coordinate even where all corners share it; what it ties is one tensor even
@@ -145,6 +147,12 @@ def _coordinates(surface: BezierSurface, module: nn.Module) -> tuple[set[str], d
     """
     layout, shared = surface.layout, surface.buffers.shared
     parameters = dict(module.named_parameters(remove_duplicate=False))
+    trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+    if named := [name for name in trained if name in surface.buffers.policies]:
+        raise InputError(
+            f"from_corners was given buffers for {first_names(named)}, which the model trains; "
+            "leave parameters out there, or freeze them in the model."
+        )
     columns = dict(
         zip(layout.names, surface.control_points.split(layout.sizes, dim=1), strict=True)
     )

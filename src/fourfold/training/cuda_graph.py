@@ -1,9 +1,12 @@
 """Launch all kernels of a function at once, as a CUDA graph."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from fourfold.errors import InputError
 
 Pair = tuple[Tensor, Tensor]
 _WARMUP = 3  # calls before the recording: libraries choose kernels and take memory in the first
@@ -28,11 +31,16 @@ class Recorded:
     def __call__(self, inputs: Tensor, labels: Tensor) -> Pair:
         """Return what the function returns, which the next call overwrites.
 
-        A batch and its labels are of the same shapes in each call.
+        A batch and its labels are tensors, of the same shapes in each call.
         """
         if self._graph is None:
             self._graph = self._record((inputs, labels))
         for static, given in zip(self._inputs, (inputs, labels), strict=True):
+            if given.shape != static.shape:
+                raise InputError(
+                    f"cuda_graph is True, but a batch has the shape {tuple(given.shape)} and the "
+                    f"first one {tuple(static.shape)}; pass cuda_graph=False."
+                )
             static.copy_(given)
         self._graph.replay()
         return self._outputs
@@ -55,3 +63,13 @@ class Recorded:
         with torch.cuda.graph(graph):
             self._outputs = self._function(*self._inputs)
         return graph
+
+
+def check_recordable(cuda_graph: bool, *batch: Any) -> None:
+    """Refuse to record the passes of batches that are no tensors."""
+    others = [type(part).__name__ for part in batch if not isinstance(part, Tensor)]
+    if cuda_graph and others:
+        raise InputError(
+            f"cuda_graph is True, but a batch's input or target is {others[0]}; only single "
+            "tensors can be recorded. Pass cuda_graph=False."
+        )

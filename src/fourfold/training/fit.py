@@ -10,16 +10,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from fourfold.data.batches import Augment, Preprocess, as_input, to_device, to_float
-from fourfold.data.inputs import Objective, as_tensor
+from fourfold.data.batches import Augment, Preprocess, as_input, to_device, training_batches
+from fourfold.data.inputs import Input, Loss, Objective, split_input
 from fourfold.errors import DivergenceError, InputError
 from fourfold.seeds import make_generator
-from fourfold.surfaces.basis import surface_basis
-from fourfold.surfaces.modules import check_trainable
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.surface import Surface
 from fourfold.training.bound_model import ALIGNMENT, BoundModel
-from fourfold.training.cuda_graph import Recorded
+from fourfold.training.cuda_graph import Recorded, check_recordable
 from fourfold.training.loop import Loop, OnStep
+from fourfold.training.sampling import SAMPLERS, draw_edges
 from fourfold.training.schedule import check_training_settings, learning_rate
 from fourfold.training.snapshots import Snapshots
 
@@ -30,20 +29,17 @@ _BLOCK = {"cpu": 1 << 16}
 # Names a fit's random streams: a corner trained with the seed of the fit must not share them.
 _PURPOSE = "fit/"
 
-Coordinates = tuple[Float[Tensor, " points"], Float[Tensor, " points"]]
-Sampler = Callable[[int, torch.Generator], Coordinates]
-
 
 def fit(
-    surface: BezierSurface,
+    surface: Surface,
     model: nn.Module,
-    train_images: Tensor,
-    train_labels: Tensor,
+    train_images: Any,
+    train_labels: Any = None,
     *,
     epochs: int = 40,
     lr: float = 0.4,
     seed: int = 0,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     points_per_step: int = 4,
     sampler: str = "latin-hypercube",
     boundary_epochs: int = 0,
@@ -58,8 +54,8 @@ def fit(
     compile: bool = False,
     cuda_graph: bool = False,
     augment: Augment | None = None,
-    preprocess: Preprocess = to_float,
-    loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    preprocess: Preprocess | None = None,
+    loss_function: Loss = F.cross_entropy,
     device: torch.device | str | None = None,
     snapshots: Snapshots | None = None,
     on_step: OnStep | None = None,
@@ -76,19 +72,22 @@ def fit(
         surface: its free control points are moved in place. After an error they are where the last
             step left them.
         model: any module of the corners' architecture; it is copied, not changed.
-        train_images: (n, ...) images, a tensor or an array.
-        train_labels: (n,) class indices; with a `loss_function` whatever it takes.
+        train_images: as in `train`, tensors or batches. A batch that is no multiple of
+            `points_per_step` is left out.
+        train_labels: (n,) class indices; with a `loss_function` whatever it takes. None beside
+            batches.
         epochs: passes over the images for the whole surface.
         lr: peak learning rate. A point of a 3 x 3 surface moves 0.11 times as far as a single
-            network at the same rate under SGD (see `bernstein.gram_matrix`), so take 2 to 8 times
+            network at the same rate under SGD (see `gram_matrix`), so take 2 to 8 times
             the rate of the corners' own training; under AdamW 0.53 times, so take 1 to 3 times.
         seed: of data order, points, augmentation and dropout.
-        batch_size: images per step, a multiple of `points_per_step`.
+        batch_size: images per step, a multiple of `points_per_step`, by default 128; of tensors
+            alone.
         points_per_step: points of the surface per step; more points lower the gradient's variance,
             fewer give BatchNorm larger batches.
         sampler: `latin-hypercube` (one point in each of `points_per_step` strata of u and of v) or
             `uniform` (independent points).
-        boundary_epochs: passes that train all four boundary curves alone before `epochs` passes
+        boundary_epochs: passes that train the edges alone before `epochs` passes
             over the whole surface, the first of the paper's two phases. Each phase has a learning-
             rate schedule of its own.
         optimizer: `sgd` (momentum) or `adamw` on the free control points.
@@ -97,10 +96,9 @@ def fit(
         weight_decay: of the point.
         clip_norm: largest norm of a point's gradient, None for no limit.
         warmup: fraction of the steps of a phase with a linearly rising learning rate.
-        schedule, precision, compile, cuda_graph, augment, preprocess, snapshots: as in `train`.
-        loss_function: maps the model's output and labels to a mean over the batch. The column
-            accuracy is NaN where the labels are no class indices.
-        device: where to fit; by default where the images are.
+        schedule, precision, compile, cuda_graph, augment, preprocess, loss_function, snapshots: as
+            in `train`.
+        device: where to fit; by default where the images are, of batches where the model is.
         on_step: progress report, called with (step, steps, loss, images seen).
 
     Returns:
@@ -111,53 +109,46 @@ def fit(
     """
     if not surface.free_rows:
         raise InputError(
-            f"a surface of degree {surface.degree} has no free control points to fit; "
-            "choose a degree with a component of at least 2, such as (2, 2)."
+            f"{surface.shape} has no free control points to fit; choose a degree of at least 2 (of "
+            "a chain a bend, of a simplex an added vertex), or train_corners=True."
         )
-    train_images = as_tensor(train_images, "train_images")
-    objective = Objective(train_labels, len(train_images), loss_function)
+    objective = Objective(loss_function)
     check_training_settings(
-        n=len(train_images), epochs=epochs, lr=lr, batch_size=batch_size,
-        momentum=momentum, betas=betas, weight_decay=weight_decay, clip_norm=clip_norm,
-        warmup=warmup, schedule=schedule,
+        epochs=epochs, lr=lr, momentum=momentum, betas=betas, weight_decay=weight_decay,
+        clip_norm=clip_norm, warmup=warmup, schedule=schedule,
     )  # fmt: skip
     if boundary_epochs < 0:
         raise InputError(f"boundary_epochs is {boundary_epochs}; it must be 0 or more.")
-    if points_per_step < 1 or batch_size % points_per_step:
-        raise InputError(
-            f"batch_size is {batch_size} and points_per_step {points_per_step}; "
-            "the batch must be a multiple of the points."
-        )
-    check_trainable(
-        model,
-        batch_size // points_per_step,
-        f"batch_size and points_per_step are both {batch_size}, one image per point",
-    )
+    if points_per_step < 1:
+        raise InputError(f"points_per_step is {points_per_step}; it must be at least 1.")
     draw_surface = _choose(SAMPLERS, "sampler", sampler)
-    device = torch.device(device) if device is not None else train_images.device
-    train_images, train_labels = train_images.to(device), objective.labels.to(device)
+    data = training_batches(
+        train_images, train_labels, objective, model, batch_size, default=128,
+        what="train_images", points=points_per_step, device=device,
+    )  # fmt: skip
     descend = SurfaceStep(
-        surface, model, points_per_step, device=device, optimizer=optimizer, momentum=momentum,
+        surface, model, points_per_step, device=data.device, optimizer=optimizer, momentum=momentum,
         betas=betas, weight_decay=weight_decay, clip_norm=clip_norm, objective=objective,
         precision=precision, compile=compile, cuda_graph=cuda_graph,
     )  # fmt: skip
     drawing = make_generator(seed, f"{_PURPOSE}points")
     loop = Loop(
-        train_images, train_labels, epochs=boundary_epochs + epochs, batch_size=batch_size,
-        seed=seed, purpose=_PURPOSE, target=descend, streams={"points": drawing},
-        augment=augment, preprocess=as_input(preprocess, model), snapshots=snapshots,
+        data, epochs=boundary_epochs + epochs, seed=seed, purpose=_PURPOSE, target=descend,
+        streams={"points": drawing}, augment=augment,
+        preprocess=as_input(preprocess or data.preprocess, model), snapshots=snapshots,
         on_step=on_step,
     )  # fmt: skip
-    boundary_steps = boundary_epochs * (len(train_images) // batch_size)
+    boundary_steps = boundary_epochs * data.steps
     for inputs, target in loop.batches():
+        check_recordable(cuda_graph, inputs, target)
         draw, first, last = draw_surface, boundary_steps, loop.steps
-        if loop.step < boundary_steps:
-            draw, first, last = _draw_boundary, 0, boundary_steps
-        if loop.step == first:
+        if loop.epoch < boundary_epochs:
+            draw, first, last = draw_edges, 0, boundary_steps
+        if loop.position == first:
             descend.restart()
-        rate = learning_rate(loop.step - first, last - first, lr, warmup, schedule)
-        u, v = draw(points_per_step, drawing)
-        loop.finish_step(*descend(u, v, inputs, target, rate), rate)
+        rate = learning_rate(loop.position - first, last - first, lr, warmup, schedule)
+        points = draw(surface.shape, points_per_step, drawing)
+        loop.finish_step(*descend(points, inputs, target, rate), rate)
     surface.control_points = surface.control_points.cpu()
     if not bool(torch.isfinite(surface.control_points).all()):  # the last step is in no loss
         raise DivergenceError(
@@ -176,7 +167,7 @@ class SurfaceStep:
 
     def __init__(
         self,
-        surface: BezierSurface,
+        surface: Surface,
         model: nn.Module,
         points: int,
         *,
@@ -197,9 +188,9 @@ class SurfaceStep:
         surface.control_points = surface.control_points.to(device)
         self._surface, self._device = surface, device
         self._clip_norm = clip_norm
-        self._objective = objective or Objective((), 0)
+        self._objective = objective or Objective()
         self._theta, self._gradient = (_rows(surface, points) for _ in range(2))
-        self._passes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = self._gradients
+        self._passes: Callable[[Input, Input], tuple[Tensor, Tensor]] = self._gradients
         if cuda_graph and device.type == "cuda":
             if self._bound.has_moving_buffers:
                 raise InputError(
@@ -217,16 +208,15 @@ class SurfaceStep:
 
     def __call__(
         self,
-        u: Float[Tensor, " points"],
-        v: Float[Tensor, " points"],
-        inputs: Tensor,
-        labels: Shaped[Tensor, "images ..."],
+        points: Float[Tensor, "points axes"],
+        inputs: Input,
+        labels: Input,
         rate: float,
     ) -> tuple[Float[Tensor, ""], Shaped[Tensor, ""]]:
         """Move the free control points by one step; nothing waits for the device.
 
         Args:
-            u, v: coordinates, on the CPU.
+            points: coordinates, on the CPU.
             inputs: a preprocessed batch; each point gets an equal share of it.
             labels: its labels.
             rate: learning rate.
@@ -234,18 +224,19 @@ class SurfaceStep:
         Returns:
             The mean loss over the points and the number of right predictions, before the step.
         """
-        weights = self._surface.weights(u, v)
+        weights = self._surface.weights(*points.T)
         share = (weights[:, list(self._surface.free_rows)] / len(weights)).T.contiguous()
-        self._mixtures = surface_basis((1, 1), u, v) if self._bound.has_moving_buffers else None
+        moving = self._bound.has_moving_buffers
+        self._mixtures = self._surface.mixture(points.tolist()) if moving else None
         torch.mm(to_device(weights, self._device), self._surface.control_points, out=self._theta)
         loss, correct = self._passes(inputs, labels)
         self._descent.step(to_device(share, self._device), self._theta, self._gradient, rate)
         return loss.clone(), correct.clone()
 
-    def _gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradients(self, inputs: Input, labels: Input) -> tuple[Tensor, Tensor]:
         """Write the gradient at each point; return mean loss and number of right predictions."""
         theta, gradient, mixtures = self._theta, self._gradient, self._mixtures
-        shares = zip(inputs.chunk(len(theta)), labels.chunk(len(theta)), strict=True)
+        shares = zip(split_input(inputs, len(theta)), split_input(labels, len(theta)), strict=True)
         losses, correct = [], []
         for i, (x, y) in enumerate(shares):
             mixture = None if mixtures is None else mixtures[i]
@@ -275,47 +266,13 @@ class SurfaceStep:
         self._descent.steps = state["steps"]
 
 
-def _rows(surface: BezierSurface, points: int) -> Float[Tensor, "points parameters"]:
+def _rows(surface: Surface, points: int) -> Float[Tensor, "points parameters"]:
     """Return an empty matrix whose rows begin at aligned addresses on a GPU."""
     like, numbers = surface.control_points, surface.dimension
     if like.is_cuda:
         multiple = ALIGNMENT // like.element_size()
         numbers = -(-numbers // multiple) * multiple
     return like.new_empty(points, numbers)[:, : surface.dimension]
-
-
-# --- points of a step -----------------------------------------------------------------------------
-
-
-def _draw_uniform(points: int, generator: torch.Generator) -> Coordinates:
-    u, v = torch.rand(2, points, generator=generator, dtype=torch.float64)
-    return u, v
-
-
-def _draw_latin_hypercube(points: int, generator: torch.Generator) -> Coordinates:
-    """Draw one point in each of `points` equal strata of u, and likewise of v."""
-    jitter = torch.rand(2, points, generator=generator, dtype=torch.float64)
-    strata = torch.stack([torch.randperm(points, generator=generator) for _ in range(2)])
-    u, v = (strata + jitter) / points
-    return u, v
-
-
-def _draw_boundary(points: int, generator: torch.Generator) -> Coordinates:
-    """Draw points on the perimeter, one in each of `points` equal strata of it."""
-    shift = torch.rand(points, generator=generator, dtype=torch.float64)
-    offset = torch.rand(1, generator=generator, dtype=torch.float64)
-    along = 4 * ((torch.arange(points) + shift) / points + offset).remainder(1)
-    edge, t = along.long().clamp(max=3), along.frac()
-    zero, one = torch.zeros_like(t), torch.ones_like(t)
-    u = torch.stack([t, one, t, zero])[edge, torch.arange(points)]
-    v = torch.stack([zero, t, one, t])[edge, torch.arange(points)]
-    return u, v
-
-
-SAMPLERS: dict[str, Sampler] = {
-    "latin-hypercube": _draw_latin_hypercube,
-    "uniform": _draw_uniform,
-}
 
 
 # --- updates of the control points ----------------------------------------------------------------
@@ -341,7 +298,7 @@ class _Descent(ABC):
 
     def __init__(
         self,
-        surface: BezierSurface,
+        surface: Surface,
         momentum: float,
         betas: tuple[float, float],
         weight_decay: float,

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from fourfold.data.batches import Augment, Preprocess, shuffled_batches, to_float
+from fourfold.data.batches import Augment, Batches, Preprocess
+from fourfold.data.inputs import Input, parts_of
 from fourfold.errors import DivergenceError
 from fourfold.seeds import derive_seed, make_generator
 from fourfold.training.snapshots import Snapshots
@@ -47,24 +48,21 @@ class Loop:
 
     def __init__(
         self,
-        images: Tensor,
-        labels: Tensor,
+        data: Batches,
         *,
         epochs: int,
-        batch_size: int,
         seed: int,
         purpose: str = "",
         target: Resumable,
         streams: Mapping[str, torch.Generator] | None = None,
         augment: Augment | None = None,
-        preprocess: Preprocess = to_float,
+        preprocess: Preprocess,
         snapshots: Snapshots | None = None,
         on_step: OnStep | None = None,
         on_epoch: Callable[[int], None] | None = None,
     ) -> None:
-        """Take the images, what a step changes (`target`), and further random `streams` to keep."""
-        self._images, self._labels, self._device = images, labels, images.device
-        self._epochs, self._batch_size = epochs, batch_size
+        """Take the data, what a step changes (`target`), and further random `streams` to keep."""
+        self._data, self._device, self._epochs = data, data.device, epochs
         self._dropout_seed = derive_seed(seed, f"{purpose}dropout")
         self._target, self._snapshots = target, snapshots
         self._augment, self._preprocess = augment, preprocess
@@ -76,13 +74,25 @@ class Loop:
         }
         self._order_before_epoch = self._streams["order"].get_state()
         self._mean = _RunningMean(self._device)
-        self._steps_per_epoch = len(images) // batch_size
-        self.steps, self.step, self.epoch = epochs * self._steps_per_epoch, 0, 0
+        self.steps, self.step, self.epoch = epochs * data.steps, 0, 0
         self.rows: list[dict[str, Any]] = []
         self._start = time.perf_counter()
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the input and the labels of each step; call `finish_step` before the next.
+    @property
+    def position(self) -> int:
+        """Return where the schedule stands: an epoch begins at a multiple of its planned steps."""
+        return self.epoch * self._data.steps + self._steps_in_epoch
+
+    @property
+    def _steps_in_epoch(self) -> int:
+        return self.step - (self.rows[-1]["step"] if self.rows else 0)
+
+    @property
+    def _images_seen(self) -> int:
+        return self._mean.images + (self.rows[-1]["images_seen"] if self.rows else 0)
+
+    def batches(self) -> Iterator[tuple[Input, Input]]:
+        """Yield the input and the targets of each step; call `finish_step` before the next.
 
         It starts where the latest snapshot was taken. When it is done, torch's global random state
         is what it was before.
@@ -101,25 +111,20 @@ class Loop:
         self, loss: Float[Tensor, ""], correct: Shaped[Tensor, ""], rate: float
     ) -> None:
         """Count a step: mean loss and number of right predictions of its batch, on the device."""
-        self._mean.add(loss, correct, self._batch_size)
+        self._mean.add(loss, correct, self._batch)
         self.step += 1
         self._rate = rate
         if self._on_step is not None:
-            self._on_step(self.step, self.steps, loss, self.step * self._batch_size)
-        if self.step < (self.epoch + 1) * self._steps_per_epoch:
+            self._on_step(self.step, self.steps, loss, self._images_seen)
+        if self._steps_in_epoch < self._data.steps:
             self._save_if_due()  # else after the epoch's row is written
 
-    def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self._streams["order"]
-        done = self.step - self.epoch * self._steps_per_epoch
-        batches = shuffled_batches(len(self._images), self._batch_size, order, self._device)
-        for position, index in enumerate(batches):
-            if position < done:  # before the snapshot
-                continue
-            batch = self._images[index]
+    def _epoch_batches(self) -> Iterator[tuple[Input, Input]]:
+        for inputs, targets in self._data.shuffled(self._streams["order"], self._steps_in_epoch):
             if self._augment is not None:
-                batch = self._augment(batch, self._streams["augment"])
-            yield self._preprocess(batch), self._labels[index]
+                inputs = self._augment(inputs, self._streams["augment"])
+            self._batch = len(parts_of(inputs)[0])
+            yield self._preprocess(inputs), targets
 
     def _finish_epoch(self) -> None:
         self.epoch += 1
@@ -129,7 +134,8 @@ class Loop:
                 f"training diverged in epoch {self.epoch}: the mean loss is {loss} at learning "
                 f"rate {self._rate:.3g}. Lower lr, lengthen warmup, or set clip_norm."
             )
-        seen, wall_s = self.step * self._batch_size, time.perf_counter() - self._start
+        wall_s = time.perf_counter() - self._start
+        seen = self._images_seen
         row = (self.epoch, self.step, "train", loss, accuracy, self._rate, seen, wall_s)
         self.rows.append(dict(zip(_COLUMNS, row, strict=True)))
         self._mean = _RunningMean(self._device)

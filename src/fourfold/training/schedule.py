@@ -25,10 +25,8 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float, schedule: s
 
 def check_training_settings(
     *,
-    n: int,
     epochs: int,
     lr: float,
-    batch_size: int,
     momentum: float,
     betas: Sequence[float],
     weight_decay: float,
@@ -36,14 +34,11 @@ def check_training_settings(
     warmup: float,
     schedule: str,
 ) -> None:
-    """Refuse settings that no training can run with; `n` is the number of images."""
-    if n == 0:
-        raise InputError("there are no training images; the split is empty.")
+    """Refuse settings that no training can run with."""
     betas_are_allowed = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
     for name, value, is_allowed, allowed in (
         ("epochs", epochs, epochs >= 0, "0 or more"),
         ("lr", lr, 0 < lr < math.inf, "a positive number"),
-        ("batch_size", batch_size, 1 <= batch_size <= n, f"from 1 to {n}, the images given"),
         ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
         ("betas", betas, betas_are_allowed, "two numbers in [0, 1)"),
         ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "0 or more"),

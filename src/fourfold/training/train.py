@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fourfold.data.batches import Augment, Preprocess, as_input, to_float
-from fourfold.data.inputs import Objective, as_tensor
+from fourfold.data.batches import Augment, Preprocess, as_input, call_model, training_batches
+from fourfold.data.inputs import Input, Loss, Objective
 from fourfold.errors import InputError
 from fourfold.evaluation.precision import check_precision, compute_precision
-from fourfold.surfaces.modules import check_trainable
-from fourfold.training.cuda_graph import Recorded
+from fourfold.training.cuda_graph import Recorded, check_recordable
 from fourfold.training.loop import Loop, OnStep
 from fourfold.training.schedule import check_training_settings, learning_rate
 from fourfold.training.snapshots import Snapshots
@@ -19,13 +19,13 @@ from fourfold.training.snapshots import Snapshots
 
 def train(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Any,
+    labels: Any = None,
     *,
     epochs: int,
     lr: float,
     seed: int,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     optimizer: str = "sgd",
     momentum: float = 0.9,
     betas: tuple[float, float] = (0.9, 0.98),
@@ -36,8 +36,10 @@ def train(
     precision: str = "float32",
     compile: bool = False,
     cuda_graph: bool = False,
+    epochs_before: int = 0,
     augment: Augment | None = None,
-    preprocess: Preprocess = to_float,
+    preprocess: Preprocess | None = None,
+    loss_function: Loss = F.cross_entropy,
     snapshots: Snapshots | None = None,
     on_step: OnStep | None = None,
     on_epoch: Callable[[int], None] | None = None,
@@ -46,13 +48,16 @@ def train(
 
     Args:
         model: any module that maps a preprocessed batch to (batch, classes) logits, or to an
-            object with such `logits`.
-        images: (n, ...) training images on the model's device, a tensor or an array.
-        labels: (n,) class indices on the same device.
+            object with such `logits`; with a `loss_function` to whatever that takes.
+        images: (n, ...) training images on the model's device, a tensor or an array, or a tuple or
+            dictionary of them, for model(*x) or model(**x). Or batches, by anything that can be
+            iterated again and has a length, such as a DataLoader: pairs (input, target), or
+            dictionaries whose entry `labels` is the target.
+        labels: (n,) class indices; with a `loss_function` whatever it takes. None beside batches.
         epochs: passes over the images; an incomplete last batch of an epoch is left out.
         lr: peak learning rate.
         seed: of data order, augmentation and dropout.
-        batch_size: images per step.
+        batch_size: images per step, by default 64; of tensors alone.
         optimizer: `sgd` (Nesterov momentum) or `adamw` (decoupled weight decay).
         momentum: of SGD.
         betas: of AdamW.
@@ -63,8 +68,14 @@ def train(
         precision: `float32`, `tf32` or `bfloat16`, of the passes; parameters stay float32.
         compile: run the network through `torch.compile`; the first steps then take up to minutes.
         cuda_graph: on a GPU, launch the passes of a step at once; see `Recorded`.
-        augment: maps a batch of `images` and a generator to an augmented batch.
-        preprocess: maps a batch of `images` to the model's input.
+        epochs_before: of the same run that `model` has behind it: the schedule continues there. The
+            optimizer's state starts anew.
+        augment: maps a batch of `images` (of batches, the input) and a generator to an augmented
+            batch.
+        preprocess: maps a batch of `images` to the model's input. By default one tensor of integers
+            is divided by 255, and everything else is the input as it is.
+        loss_function: maps the model's output and targets to a mean over the batch, the column nll.
+            The column accuracy is NaN where the targets are no class indices.
         snapshots: where to save the state at intervals, and to continue from if one is there.
         on_step: progress report.
         on_epoch: called with the number of epochs done, the model being in training mode.
@@ -76,15 +87,13 @@ def train(
     Raises:
         DivergenceError: if the loss of an epoch is not finite.
     """
-    images = as_tensor(images, "images")
-    objective = Objective(labels, len(images))
+    objective = Objective(loss_function)
     check_training_settings(
-        n=len(images), epochs=epochs, lr=lr, batch_size=batch_size,
-        momentum=momentum, betas=betas, weight_decay=weight_decay, clip_norm=clip_norm,
-        warmup=warmup, schedule=schedule,
+        epochs=epochs, lr=lr, momentum=momentum, betas=betas, weight_decay=weight_decay,
+        clip_norm=clip_norm, warmup=warmup, schedule=schedule,
     )  # fmt: skip
     check_precision(precision)
-    check_trainable(model, batch_size, "batch_size is 1")
+    data = training_batches(images, labels, objective, model, batch_size, default=64)
     parameters = [p for p in model.parameters() if p.requires_grad]
     descent = _make_optimizer(
         optimizer, parameters, momentum, betas, lr=lr, weight_decay=weight_decay
@@ -96,21 +105,21 @@ def train(
             model.train()
 
     device = parameters[0].device
-    if images.device != device:
+    if data.device != device:
         raise InputError(
-            f"the images are on {images.device} and the model on {device}; move one of them."
+            f"the images are on {data.device} and the model on {device}; move one of them."
         )
     loop = Loop(
-        images, objective.labels.to(device), epochs=epochs, batch_size=batch_size, seed=seed,
-        target=_Training(model, parameters, descent), augment=augment,
-        preprocess=as_input(preprocess, model), snapshots=snapshots, on_step=on_step,
-        on_epoch=finish_epoch,
+        data, epochs=epochs, seed=seed, target=_Training(model, parameters, descent),
+        augment=augment, preprocess=as_input(preprocess or data.preprocess, model),
+        snapshots=snapshots, on_step=on_step, on_epoch=finish_epoch,
     )  # fmt: skip
     forward = torch.compile(model) if compile else model
+    before = epochs_before * data.steps
 
-    def passes(inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def passes(inputs: Input, target: Input) -> tuple[Tensor, Tensor]:
         with compute_precision(precision, device):
-            output = forward(inputs)
+            output = call_model(forward, inputs)
             loss = objective.loss(output, target)
         descent.zero_grad(set_to_none=True)
         loss.backward()
@@ -122,7 +131,8 @@ def train(
     step = Recorded(passes, changed=model.buffers()) if is_recorded else passes
     model.train()
     for inputs, target in loop.batches():
-        rate = learning_rate(loop.step, loop.steps, lr, warmup, schedule)
+        check_recordable(cuda_graph, inputs, target)
+        rate = learning_rate(before + loop.position, before + loop.steps, lr, warmup, schedule)
         for group in descent.param_groups:
             group["lr"] = rate
         loss, correct = step(inputs, target)

@@ -13,7 +13,7 @@ from fourfold.errors import InputError
 from fourfold.files.reading import check_fields, parse_object, require_file
 from fourfold.files.table import GATHERED, make_table, read_metadata, write_csv, write_table
 from fourfold.files.tensors import read_header
-from fourfold.pipeline.commands._settings import add_paths, read_settings
+from fourfold.pipeline.commands._settings import add_paths, add_shape_argument, read_settings
 from fourfold.pipeline.cost import CostMeter
 from fourfold.pipeline.provenance import git_state, hardware
 from fourfold.pipeline.reads import BESIDE, READS
@@ -91,19 +91,20 @@ class Job:
 # --- surfaces and their files ---------------------------------------------------------------------
 
 
-def add_surface_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that makes a surface takes."""
+def add_surface_arguments(parser: argparse.ArgumentParser) -> Any:
+    """Add what every command that makes a surface takes; return where its corners are named."""
     parser.add_argument("--name", required=True, help="what tables call the surface")
-    parser.add_argument(
-        "--degree", required=True, nargs=2, type=int, metavar=("N", "M"), help="along u and v"
-    )
-    add_paths(
-        parser,
-        nargs="+",
-        corners="the four networks at (u, v) = (0,0), (0,1), (1,0), (1,1); or a list of chosen "
-        "ones and the networks of the run that it names",
-    )
+    add_shape_argument(parser)
     add_paths(parser, output="surface to write")
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument(
+        "--corners",
+        nargs="+",
+        type=Path,
+        help="the networks at its corners, of a square at (u, v) = (0,0), (0,1), (1,0), (1,1); or "
+        "a list of chosen ones and the networks of the run that it names",
+    )
+    return start
 
 
 def read_corners(paths: Sequence[Path]) -> tuple[list[StateDict], list[int | None]]:

@@ -2,7 +2,8 @@
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,27 @@ import torch
 from torch import nn
 
 from fourfold.data.augment import RandomShiftFlip
+from fourfold.data.batches import Normalize
 from fourfold.data.dataset import Dataset
 from fourfold.errors import InputError
+from fourfold.evaluation.grid import predict
+from fourfold.evaluation.logits import to_half
+from fourfold.evaluation.metrics import classification_metrics
+from fourfold.files.tensors import state_hash
 from fourfold.networks import build_model
 from fourfold.pipeline.code import code_hash
 from fourfold.pipeline.commands._job import Job, add_job_arguments
 from fourfold.pipeline.commands._settings import add_paths, add_settings_argument
 from fourfold.pipeline.cost import flop_per_image
+from fourfold.pipeline.devices import choose_device
+from fourfold.seeds import derive_seed
+from fourfold.surfaces.shapes import AXES
 from fourfold.training.snapshots import Snapshots
 
 _MOST_THREADS = 1024  # PyTorch ends the process at a million
 
 # What tells one network of an evaluation from another.
-_NETWORK = ("network", "surface", "sample", "u", "v", "statistics")
+_NETWORK = ("network", "surface", "sample", *AXES, "statistics")
 
 
 def add_network_job_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +43,8 @@ def add_network_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default=os.environ.get("FOURFOLD_DEVICE", "auto"),
-        help="auto, cpu or cuda (default: the environment variable FOURFOLD_DEVICE, else auto)",
+        help="auto, cpu, cuda (of several GPUs the one that fewest jobs use) or one such as cuda:1 "
+        "(default: the environment variable FOURFOLD_DEVICE, else auto)",
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
 
@@ -71,7 +81,7 @@ class NetworkJob(Job):
         self.dataset = stored.to(self.device)
         self.facts = {
             "data_sha256": stored.sha256(),
-            "device": self.device.type,
+            "device": self.device.type,  # which of several equal GPUs says nothing
             "threads": arguments.threads,
         }
 
@@ -82,8 +92,9 @@ class NetworkJob(Job):
             raise InputError(
                 f"the images are {height} x {width} pixels; the networks need squares."
             )
+        settings = {k: v for k, v in self.settings["network"].items() if k != "normalize"}
         model = build_model(
-            **self.settings["network"],
+            **settings,
             channels=channels,
             image_size=height,
             classes=len(self.dataset.classes),
@@ -91,6 +102,58 @@ class NetworkJob(Job):
         # torch's types know no memory_format here.
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
+
+    @cached_property
+    def normalize(self) -> Normalize:
+        """The map from uint8 images to the input of the networks."""
+        stated, channels = self.settings["network"].get("normalize"), self.dataset.image_shape[0]
+        if stated is None:
+            return self.dataset.normalize
+        if any(len(values) != channels for values in stated.values()):
+            raise InputError(
+                f"network.normalize is {stated}, but the images have {channels} channels; give a "
+                "mean and a std for each."
+            )
+        return Normalize(**stated)
+
+    def initial_model(self, seed: int) -> nn.Module:
+        """Build it with the initialization of a seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "initialization"))
+            return self.build_model()
+
+    def measure(
+        self, model: nn.Module, split: str, *, precision: str, batch_size: int
+    ) -> dict[str, float]:
+        """Return a network's metrics on a split, with its own BatchNorm statistics."""
+        of = self.dataset.splits[split]
+        outputs = predict(
+            model,
+            of.images,
+            batch_size=batch_size,
+            precision=precision,
+            preprocess=self.normalize,
+        )
+        return classification_metrics(to_half(outputs).float().log_softmax(dim=1), of.labels)
+
+    def endpoint_rows(
+        self, model: nn.Module, splits: Iterable[str], passes: Mapping[str, Any], **of: Any
+    ) -> list[dict[str, Any]]:
+        """Return a network's rows of the `endpoints` table.
+
+        Args:
+            model: as it is saved.
+            splits: names.
+            passes: see `measure`.
+            **of: seed, epoch and checkpoint.
+        """
+        of |= {"sha256": state_hash(model.state_dict())}
+        return [
+            of
+            | {"split": name, "n": len(self.dataset.splits[name])}
+            | self.measure(model, name, **passes)
+            for name in splits
+        ]
 
     def augment(self) -> RandomShiftFlip:
         """Build the experiment's augmentation."""
@@ -104,7 +167,7 @@ class NetworkJob(Job):
             # The rows of a split are in random order: the first ones are a fixed random subset.
             "batchnorm_images": self.dataset.splits["train"].images[: grid["batchnorm_images"]],
             "augment": self.augment(),
-            "preprocess": self.dataset.normalize,
+            "preprocess": self.normalize,
         }
 
     def count_evaluated(self, table: pd.DataFrame) -> None:
@@ -117,7 +180,7 @@ class NetworkJob(Job):
         if not (interval := self.arguments.state_interval) >= 0:
             raise InputError(f"--state-interval is {interval}; it must be 0 or more seconds.")
         made_by = {k: v for k, v in self.metadata().items() if k not in ("git", "hardware")}
-        code = code_hash(self.rule, self.settings["network"]["name"])
+        code = code_hash(self.rule, self.settings["network"])
         return Snapshots(self.arguments.state, {**made_by, **computation, "code": code}, interval)
 
     def write_network_cost(self, item: str, model: nn.Module) -> None:
@@ -129,18 +192,3 @@ def training_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `train` or `fit`: the optimizer's settings join the others."""
     optimizer = dict(settings["optimizer"])
     return {**settings, "optimizer": optimizer.pop("name"), **optimizer}
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device for `auto` (a GPU if there is one), `cpu` or `cuda`.
-
-    Raises:
-        InputError: if the name is unknown, or `cuda` is asked for and there is none.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device is {name!r}; choose auto, cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is 'cuda', but PyTorch sees no GPU here; choose auto or cpu.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

@@ -7,14 +7,21 @@ from typing import Any
 from fourfold.combination.baselines import Surfaces
 from fourfold.errors import InputError
 from fourfold.files.reading import (
+    check_fields,
     parse_object,
     reading,
     require_file,
     shortened,
 )
 from fourfold.pipeline.schema import check_sections
+from fourfold.surfaces.shapes import Shape, make_shape, shape_of
 
-_OF_SURFACE = {"corners", "kind", "fit"}
+_OF_SURFACE = {"corners": str, "kind": str, "fit": str | None, "shape": str, "count": int}
+_SETTINGS = {"degree": list[int], "bends": int, "added": int, "at": float}  # some have some
+SURFACES_HELP = (
+    '{name: {"corners": name of its corner set, "kind": how that came about, "count": its '
+    'networks, "fit": name of its fit or null, "shape": its kind, and degree, bends or added}}'
+)
 
 
 def add_paths(parser: argparse.ArgumentParser, nargs: str | None = None, **paths: str) -> None:
@@ -49,8 +56,7 @@ def add_surfaces_argument(parser: argparse.ArgumentParser) -> None:
         "--surfaces",
         required=True,
         metavar="JSON",
-        help='of each surface, in their order: {name: {"corners": name of its corner set, "kind": '
-        'seeds or run, "fit": name of its fit or null}}',
+        help=f"of each surface, in their order: {SURFACES_HELP}",
     )
 
 
@@ -79,6 +85,26 @@ def read_settings(text: str, *parts: str | dict[str, tuple[str, ...]]) -> dict[s
     return settings
 
 
+def add_shape_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--shape`, what params.yaml says of the shape of a surface."""
+    parser.add_argument(
+        "--shape",
+        required=True,
+        metavar="JSON",
+        help='its kind and settings: {"kind": "square", "degree": [2, 2]}',
+    )
+
+
+def read_shape(text: str, corners: int) -> Shape:
+    """Parse `--shape`, of a surface with so many corners."""
+    stated = parse_object(text, "--shape")
+    kinds = {"kind": str} | {key: _SETTINGS[key] for key in ("degree", "bends", "added")}
+    if unknown := sorted(stated.keys() - kinds.keys()):
+        raise InputError(f"--shape has {unknown}; it may have {', '.join(kinds)}.")
+    check_fields(stated, {key: kinds[key] for key in ("kind", *stated)}, "--shape")
+    return make_shape(stated.pop("kind"), corners, **stated)
+
+
 def read_surfaces(text: str) -> Surfaces:
     """Parse `--surfaces`."""
     return check_described(parse_object(text, "--surfaces"), "--surfaces")
@@ -93,15 +119,15 @@ def check_described(surfaces: Any, where: str) -> Surfaces:
     if not isinstance(surfaces, dict) or not surfaces:
         raise InputError(f"{where} is {shortened(surfaces)}; it must be an object of surfaces.")
     for name, of in surfaces.items():
-        if (
-            not isinstance(of, dict)
-            or of.keys() != _OF_SURFACE
-            or not all(isinstance(v, str) or (k == "fit" and v is None) for k, v in of.items())
-        ):
+        described = f"{where}: {shortened(name)}"
+        known = {**_OF_SURFACE, **_SETTINGS}
+        if not isinstance(of, dict) or not of.keys() <= known.keys():
             raise InputError(
-                f"{where}: {shortened(name)} is {shortened(of)}; it must be an object with the "
-                "keys corners, kind and fit, whose values are names, or null for no fit."
+                f"{described} is {shortened(of)}; it must be an object with the keys "
+                f"{', '.join(_OF_SURFACE)}, and those of its shape."
             )
+        check_fields(of, _OF_SURFACE | {key: known[key] for key in of}, described)
+        shape_of(of)
     return surfaces
 
 

@@ -8,7 +8,8 @@ from fourfold.pipeline.commands._job import (
     add_surface_arguments,
     read_corners,
 )
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.pipeline.commands._settings import read_shape
+from fourfold.surfaces.surface import Surface
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     job, name = Job(arguments, inputs=arguments.corners), arguments.name
     corners, seeds = read_corners(arguments.corners)
     job.seeds = {name: {"corners": seeds}}
-    surface = BezierSurface.from_corners(corners, degree=tuple(arguments.degree), name=name)
+    shape = read_shape(arguments.shape, len(corners))
+    surface = Surface.from_corners(corners, name=name, shape=shape)
     surface.save(arguments.output, job.metadata())
     job.write_cost(name)

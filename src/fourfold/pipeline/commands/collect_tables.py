@@ -2,13 +2,22 @@
 
 import argparse
 
-from fourfold.files.table import GATHERED, common_metadata, read_table, write_csv, write_table
+import pandas as pd
+
+from fourfold.files.table import (
+    GATHERED,
+    SCHEMAS,
+    common_metadata,
+    read_table,
+    write_csv,
+    write_table,
+)
 from fourfold.pipeline.commands._settings import add_paths
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_paths(parser, nargs="+", **{name: f"{name} tables of the jobs" for name in GATHERED})
+    add_paths(parser, nargs="*", **{name: f"{name} tables of the jobs" for name in GATHERED})
     add_paths(parser, output="folder of the tables")
 
 
@@ -17,5 +26,8 @@ def run(arguments: argparse.Namespace) -> None:
     for name in GATHERED:
         parts = getattr(arguments, name)
         path = arguments.output / f"{name}.parquet"
-        write_table(name, read_table(name, *parts), path, common_metadata(*parts))
+        # Where nothing was trained, there is nothing to gather.
+        empty = pd.DataFrame(columns=SCHEMAS[name].names)
+        table = read_table(name, *parts) if parts else empty
+        write_table(name, table, path, common_metadata(*parts) if parts else {})
         write_csv(name, path)

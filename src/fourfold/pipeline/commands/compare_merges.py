@@ -13,8 +13,7 @@ from fourfold.pipeline.commands._job import surface_files
 from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
 from fourfold.pipeline.commands._settings import add_paths, add_surfaces_argument, read_surfaces
 from fourfold.surfaces.layout import StateDict
-from fourfold.surfaces.points import CORNER_COORDINATES
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.surface import Surface
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
     model, splits = job.build_model(), job.dataset.splits
 
     def corners_of(surface: str) -> list[StateDict]:
-        loaded = BezierSurface.load(*files[surface])
-        return [loaded.state_dict(u, v) for u, v in CORNER_COORDINATES]
+        loaded = Surface.load(*files[surface])
+        return [loaded.corner(k) for k in range(len(loaded.shape.corner_rows))]
 
     def evaluate(network: StateDict, names: Sequence[str]) -> pd.DataFrame:
         images: dict[str, Images] = {

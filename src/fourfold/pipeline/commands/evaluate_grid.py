@@ -12,13 +12,13 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from fourfold.evaluation.grid import Evaluation, Images, evaluate_points, further_points
+from fourfold.evaluation.grid import Evaluation, Images, choose_points, evaluate_points
 from fourfold.evaluation.logits import Examples, SurfaceLogits
 from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
 from fourfold.pipeline.commands._settings import add_paths
 from fourfold.pipeline.progress import Progress
-from fourfold.surfaces.points import CORNER_COORDINATES, Point, grid_points
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.shapes import AXES, Point, Shape
+from fourfold.surfaces.surface import Surface
 
 _KEPT = ("val", "test")  # splits whose logits are cached
 
@@ -39,13 +39,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the grid table, the logits and the examples."""
     job = NetworkJob(arguments, inputs=[arguments.surface])
     grid, splits = job.settings["grid"], job.dataset.splits
-    surface, model = BezierSurface.load(arguments.surface), job.build_model()
+    surface, model = Surface.load(arguments.surface), job.build_model()
     evaluated = {**splits, "train": splits["train"].first(grid["train_images"])}
     images = {name: (split.images, split.labels) for name, split in evaluated.items()}
     n = grid["search_images"]
     few = {name: (x[:n], y[:n]) for name, (x, y) in images.items()}
-    lattice = grid_points(grid["points"])
-    further = further_points(lattice, grid["edge_points"], grid["random_points"], grid["seed"])
+    shape = surface.shape
+    chosen = [grid[key] for key in ("points", "edge_points", "random_points", "seed")]
+    further = choose_points(shape, *chosen)
+    lattice = further.pop("grid")
 
     def evaluate(
         sample: str, points: list[Point], of: dict[str, Images], keep_logits: Sequence[str] = ()
@@ -65,13 +67,16 @@ def run(arguments: argparse.Namespace) -> None:
         return evaluation
 
     main = evaluate("grid", lattice, images, keep_logits=_KEPT)
-    corners = [lattice.index(corner) for corner in CORNER_COORDINATES]
+    corners = [lattice.index(corner) for corner in shape.corner_coordinates]
     own = main.own or _pick(main, corners)  # without BatchNorm a corner is one network
-    parts = [("grid", lattice, main), ("own", list(CORNER_COORDINATES), own)]
+    parts = [("grid", lattice, main), ("own", list(shape.corner_coordinates), own)]
     labels = {name: of_split.cpu() for name, (_, of_split) in images.items()}
     sizes = {name: len(of_split) for name, of_split in labels.items()}
     for sample, points in further.items():
         if not points:
+            continue
+        if sample == "center":  # a merge, which is no candidate for the worst point alone
+            parts.append((sample, points, evaluate(sample, points, images)))
             continue
         first = evaluate(sample, points, few)
         if all(len(y) == sizes[name] for name, (_, y) in few.items()):
@@ -80,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         # A split with no more images than the search takes is left to the points that are evaluated
         # on all splits, so that every table has the same points over whole splits.
         is_part = first.table["n"] < first.table["split"].map(sizes)
-        worst = _worst_points(first.table)
+        worst = _worst_points(first.table, shape)
         parts.append((sample, points, replace(first, table=first.table[is_part])))
         parts.append((sample, worst, evaluate(sample, worst, images)))
 
@@ -98,6 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
     ).save(arguments.examples, job.metadata())
     SurfaceLogits(
         surface=surface.name,
+        shape=shape,
         statistics=main.table["statistics"].iloc[0],
         points=lattice,
         logits={name: main.logits[name] for name in _KEPT},
@@ -108,14 +114,14 @@ def run(arguments: argparse.Namespace) -> None:
     job.write_network_cost(surface.name, model)
 
 
-def _worst_points(table: pd.DataFrame) -> list[Point]:
+def _worst_points(table: pd.DataFrame, shape: Shape) -> list[Point]:
     """Return the points with the worst nll and the worst accuracy of each split."""
     worst: list[Point] = []
     for _, rows in table.groupby("split", sort=False):
         # A network that gives no numbers (NaN) is the worst there is.
         nll, accuracy = rows["nll"].fillna(math.inf), rows["accuracy"].fillna(-1)
         for index in (nll.idxmax(), accuracy.idxmin()):
-            worst.append((float(rows["u"][index]), float(rows["v"][index])))
+            worst.append(tuple(float(rows[axis][index]) for axis in shape.axes))
     return list(dict.fromkeys(worst))
 
 
@@ -130,5 +136,6 @@ def _pick(evaluation: Evaluation, positions: list[int]) -> Evaluation:
 
 def _drop_repeated(table: pd.DataFrame) -> pd.DataFrame:
     """Of points evaluated on few images and then on all, keep the rows over all."""
-    largest = table.groupby(["sample", "u", "v", "split", "statistics"])["n"].transform("max")
+    keys = ["sample", *AXES, "split", "statistics"]
+    largest = table.groupby(keys, dropna=False)["n"].transform("max")
     return table[table["n"] == largest].reset_index(drop=True)

@@ -10,9 +10,10 @@ from fourfold.pipeline.commands._network_job import (
     add_state_arguments,
     training_arguments,
 )
-from fourfold.pipeline.commands._settings import add_paths
+from fourfold.pipeline.commands._settings import add_paths, read_shape
 from fourfold.pipeline.progress import Progress
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.layout import StateDict
+from fourfold.surfaces.surface import Surface
 from fourfold.training.fit import fit
 
 
@@ -20,20 +21,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_network_job_arguments(parser)
     add_state_arguments(parser)
-    add_surface_arguments(parser)
+    start = add_surface_arguments(parser)
     parser.add_argument("--seed", required=True, type=int, help="seed of order and points")
+    start.add_argument(
+        "--free",
+        nargs="+",
+        type=int,
+        metavar="SEED",
+        help="in place of --corners: seeds of networks whose initializations the fit starts from; "
+        "it moves the corners too",
+    )
     add_paths(parser, training="training table to write")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the surface and the training table."""
     job, name = NetworkJob(arguments), arguments.name
-    corners, seeds = read_corners(arguments.corners)
+    corners, seeds = _start(job)
     job.seeds = {name: {"corners": seeds, "fit": arguments.seed}}
-    surface = BezierSurface.from_corners(corners, degree=tuple(arguments.degree), name=name)
+    surface = Surface.from_corners(
+        corners,
+        name=name,
+        shape=read_shape(arguments.shape, len(corners)),
+        train_corners=bool(arguments.free),
+    )
     snapshots = job.snapshots(
         name=name,
-        degree=arguments.degree,
+        shape=arguments.shape,
         seed=arguments.seed,
         corners=[state_hash(corner) for corner in corners],
     )
@@ -46,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
         **training_arguments(job.settings["fit"]),
         seed=arguments.seed,
         augment=job.augment(),
-        preprocess=job.dataset.normalize,
+        preprocess=job.normalize,
         snapshots=snapshots,
         on_step=Progress(f"{arguments.experiment} {name}").on_step,
     )
@@ -57,3 +71,11 @@ def run(arguments: argparse.Namespace) -> None:
     job.write("training", history.assign(stage="fit", item=name), arguments.training)
     job.write_network_cost(name, model)
     snapshots.remove()
+
+
+def _start(job: NetworkJob) -> tuple[list[StateDict], list[int | None]]:
+    """Return the networks at the corners, and their seeds."""
+    free: list[int] | None = job.arguments.free
+    if free is None:
+        return read_corners(job.arguments.corners)
+    return [job.initial_model(seed).state_dict() for seed in free], [*free]

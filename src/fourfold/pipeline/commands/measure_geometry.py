@@ -9,7 +9,7 @@ from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.files.table import read_table
 from fourfold.pipeline.commands._job import Job, add_job_arguments, surface_files
 from fourfold.pipeline.commands._settings import add_paths
-from fourfold.surfaces.surface import CORNERS, BezierSurface
+from fourfold.surfaces.surface import Surface
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,13 +25,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the geometry and barrier tables."""
     job = Job(arguments, inputs=arguments.logits)
     files = surface_files(surfaces=arguments.surfaces, logits=arguments.logits)
-    distances = []
-    for surface_path, logits_path in files.values():
+    distances, shapes = [], {}
+    for name, (surface_path, logits_path) in files.items():
         cached = SurfaceLogits.load(logits_path)
-        own = dict(zip(CORNERS, cached.own["test"], strict=True))
-        again = dict(zip(CORNERS, cached.logits["test"][cached.corners], strict=True))
-        distances.append(measure_distances(BezierSurface.load(surface_path), own, again))
+        shapes[name] = cached.shape
+        corners = cached.shape.corner_names
+        own = dict(zip(corners, cached.own["test"], strict=True))
+        again = dict(zip(corners, cached.logits["test"][cached.corners], strict=True))
+        distances.append(measure_distances(Surface.load(surface_path), own, again))
     job.write("geometry", pd.concat(distances, ignore_index=True), arguments.geometry)
     grid = read_table("grid", *arguments.grids)
-    job.write("barrier", measure_barriers(grid), arguments.barrier)
+    job.write("barrier", measure_barriers(grid, shapes), arguments.barrier)
     job.write_cost("geometry")

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
         name: read_table(name, folder / f"{name}.parquet")
         for name in ("merge", "ensemble", "difference", "training", "geometry", "endpoints")
     }
-    seeds = sorted(table["endpoints"]["seed"].unique().tolist())
+    seeds = sorted(table["endpoints"]["seed"].dropna().astype(int).unique().tolist())
     # One after another: an open figure holds memory until it is saved.
     draw = {
         "surfaces": partial(plot.plot_surfaces, grid, table["merge"]),

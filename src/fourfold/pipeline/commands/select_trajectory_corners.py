@@ -1,4 +1,4 @@
-"""Choose four of the networks that one training run kept as corners: nothing is trained."""
+"""Choose some of the networks that one training run kept as corners: nothing is trained."""
 
 import argparse
 import json
@@ -11,10 +11,14 @@ from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_
 from fourfold.pipeline.commands._settings import add_paths
 from fourfold.pipeline.progress import Progress
 from fourfold.surfaces.checkpoint import load_trajectory
-from fourfold.surfaces.surface import CORNERS
+from fourfold.surfaces.shapes import SQUARE, Box, Simplex
 from fourfold.training.schedule import kept_epochs
 
 _ON_VAL = "validation"
+# By number of networks, what a candidate is judged by.
+_SHAPES = {
+    len(shape.corner_rows): shape for shape in (Box((1,)), Simplex(3), SQUARE, Box((1, 1, 1)))
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,13 +53,14 @@ def run(arguments: argparse.Namespace) -> None:
         model,
         val.images,
         val.labels,
+        shape=SQUARE if candidates is None else _SHAPES[len(choose)],
         candidates=candidates,
         **evaluation,
         on_network=on_network,
     )
     seed = read_header(arguments.trajectory).get("seed")
-    job.seeds = {arguments.name: {"corners": [seed] * len(CORNERS)}}
-    chosen = [int(table.iloc[0][corner]) for corner in CORNERS]
+    chosen = [int(epoch) for epoch in table["corners"].iloc[0].split(";")]
+    job.seeds = {arguments.name: {"corners": [seed] * len(chosen)}}
     chosen_on = "val" if choose == _ON_VAL else "none"
     listed = {"corners": arguments.name, "kind": "run", "chosen_on": chosen_on, "epochs": chosen}
     write_text(arguments.output, json.dumps(listed, indent=2) + "\n")

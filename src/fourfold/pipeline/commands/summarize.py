@@ -8,7 +8,12 @@ from typing import Any
 from fourfold.files.atomic import atomic_path, write_text
 from fourfold.files.reading import parse_object
 from fourfold.files.table import SCHEMAS, common_metadata, read_metadata, read_table, write_table
-from fourfold.pipeline.commands._settings import add_kept_argument, add_paths, check_described
+from fourfold.pipeline.commands._settings import (
+    SURFACES_HELP,
+    add_kept_argument,
+    add_paths,
+    check_described,
+)
 from fourfold.report import figures as plot
 from fourfold.report.summary import render_markdown, render_metrics, summarize
 
@@ -22,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--surfaces",
         required=True,
         metavar="JSON",
-        help='of each experiment, in their order: {experiment: {surface: {"corners": name of its '
-        'corner set, "kind": seeds or run, "fit": name of its fit or null}}}',
+        help=f"of each experiment, in their order: {{experiment: {SURFACES_HELP}}}",
     )
     add_kept_argument(parser)
     add_paths(parser, output="folder of the results")

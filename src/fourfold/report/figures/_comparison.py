@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from fourfold.report.figures import _style
 from fourfold.report.figures._measure import ACCURACY, NLL, Measure
+from fourfold.surfaces.shapes import AXES
 
 # By the split that a point or set of corners was picked on: hollow where that is test.
 _PICKS = {
@@ -58,9 +59,11 @@ def plot_merges(
     rows = rows.assign(**ranks).sort_values(list(ranks), kind="stable")
     rows = rows.assign(place=range(len(rows)))
     labels = [f"{_MERGES[row.merge]}, {row.surface}" for row in rows.itertuples()]
+    axes_names = [axis for axis in AXES if rows[axis].notna().any()]
     notes = [
-        "-" if pd.isna(row.u) else f"{row.u:.2g}, {row.v:.2g}{': NaN' if pd.isna(row.nll) else ''}"
-        for row in rows.itertuples()
+        (", ".join(f"{at:.2g}" for at in place if pd.notna(at)) or "-")
+        + (": NaN" if pd.isna(nll) else "")
+        for *place, nll in rows[[*AXES, "nll"]].itertuples(index=False)
     ]
     baseline = rows[rows["merge"] == "best-corner"].head(1)
     level = {"color": _style.GREY, "linestyle": "--", "linewidth": 0.8}
@@ -83,7 +86,7 @@ def plot_merges(
         axes.set_yticks(range(len(rows)), labels=texts)
         axes.set_ylim(len(rows) - 0.5, -0.5)
     where = ("axes fraction", "offset points")
-    beside.annotate("(u, v)", (1, 1), (22, 3), *where, ha="right", fontsize=7)
+    beside.annotate(f"({', '.join(axes_names)})", (1, 1), (22, 3), *where, ha="right", fontsize=7)
     looks = [look for pick, look in _PICKS.items() if pick in set(rows["selected_on"])]
     for place in baseline["place"]:
         looks.append(level | {"label": f"level of {labels[place]}"})
@@ -116,7 +119,7 @@ def _draw_dots(axes: Axes, measure: Measure, rows: pd.DataFrame) -> None:
 def plot_summary(summary: pd.DataFrame, surfaces: Collection[str]) -> Figure:
     """Draw the worst, mean and center accuracy of each surface on test, one panel per experiment.
 
-    The vertical tick is the mean of the surface's four corners as they were trained. Bars, grey for
+    The vertical tick is the mean of the surface's corners as they were trained. Bars, grey for
     the corners, span the replicates (low to high).
     """
     rows = summary[(summary["kind"] == "surface") & summary["metric"].isin(_SUMMARY_MARKS)]

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from fourfold.combination.baselines import Surfaces
 from fourfold.report.claims import control_surface
 from fourfold.report.figures import _style
+from fourfold.report.wording import equal_corners, equal_points
 
 _COMPARISONS = {
     "low-loss": "worst point against the level to keep",
     "merge": "best point on val against the best corner",
-    "ensemble": "four points chosen on val against the four corners",
+    "ensemble": "{points} chosen on val against {corners}",
 }
 # metric: label of the axis, factor from the table's unit to the figure's
 _METRICS = {"accuracy": ("accuracy, points", 100.0), "nll": ("nll, nats", 1.0)}
@@ -30,12 +31,14 @@ def plot_differences(
 ) -> Figure:
     """Draw each difference between a surface and its corners with its 95 % interval.
 
-    Positive is in favour of the surface. The first linear surface through independent corners, grey
+    Positive is in favour of the surface. The first linear square through independent corners, grey
     and hollow, is the control: what holds for it too says little about another. A difference far
     from the others stands at the rim, as a number.
     """
     shown = _style.surface_order(difference["surface"], surfaces)
     marks = {name: _mark(name, surfaces) for name in shown}
+    numbers = {surfaces[name]["count"] for name in shown}
+    words = {"points": equal_points(numbers), "corners": equal_corners(numbers)}
     orders = {"comparison": [*_COMPARISONS], "surface": shown, "split": ["train", "val", "test"]}
     keys = {key: pd.Categorical(difference[key], names) for key, names in orders.items()}
     rows = difference.assign(**keys).sort_values(list(keys))
@@ -55,7 +58,7 @@ def plot_differences(
         for axes in panels:
             axes.axhspan(first - 1.5, first - 0.5, color="#EEEEEE", linewidth=0, zorder=0)
         across = panels[0].get_yaxis_transform()
-        name = _COMPARISONS[comparison]
+        name = _COMPARISONS[comparison].format(**words)
         panels[0].text(0.01, first - 1, name, transform=across, va="center", fontsize=7)
     _style.legend(figure, marks.values(), min(4, len(marks)))
     sizes = rows.drop_duplicates("split").itertuples()

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from fourfold.combination.baselines import Surfaces, corner_ensembles, reference_surfaces
 from fourfold.report.figures import _style
 from fourfold.report.figures._measure import ACCURACY, NLL, Measure
+from fourfold.report.wording import equal_points
 
 # Selections that are one ensemble per surface: legend text, marker, filled.
 _SINGLE = {
-    "fixed": ("four midpoints of the edges, fixed in advance", "D", True),
+    "fixed": ("{inner}, fixed in advance", "D", True),
     "all": ("all points of the grid", "^", True),
-    "oracle": ("oracle: four points chosen on test", "s", False),
+    "oracle": ("oracle: {points} chosen on test", "s", False),
 }
 
 
@@ -56,11 +57,15 @@ def plot_ensembles(
         axes.set_ylabel(measure.label)
         axes.grid(axis="y")
         _set_members(axes, most, marks.loc[marks["selection"] == "all", "forward_passes"])
+    points = equal_points({surfaces[name]["count"] for name in shown})
+    squares = {surfaces[name]["shape"] for name in shown} == {"square"}
+    inner = "four midpoints of the edges" if squares else f"{points} between the corners"
     handles = [*looks.values()]
     if (rows["selection"] == "subset").any():
         handles.append(_choice(_style.BLACK) | {"label": "one choice of corners"})
     for selection in _style.in_order(marks["selection"], _SINGLE):
-        handles.append(_single(selection, _style.GREY) | {"label": _SINGLE[selection][0]})
+        label = _SINGLE[selection][0].format(inner=inner, points=points)
+        handles.append(_single(selection, _style.GREY) | {"label": label})
     _style.legend(figure, handles, 2)
     what = "ensembles (averaged predictions)"
     figure.suptitle(_style.heading(what, rows, seeds, _style.one_example(rows)))

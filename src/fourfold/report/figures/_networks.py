@@ -26,6 +26,8 @@ def plot_training(
 
     One line per run and split.
     """
+    if training.empty:
+        return _style.only_text("nothing was trained here")
     rows = training.drop_duplicates(["stage", "item", "split", "epoch"], keep="last")
     endpoints, fits = (rows[rows["stage"] == stage] for stage in ("endpoint", "fit"))
     names = ", ".join(sorted(endpoints["item"].unique()))

@@ -82,6 +82,13 @@ def heading(what: str, rows: pd.DataFrame, seeds: Sequence[int], *details: str) 
     return f"{first['experiment']}: {what}\n{', '.join(facts)}"
 
 
+def only_text(text: str) -> Figure:
+    """Return a figure that says in one line why it shows nothing."""
+    figure = Figure((FULL_WIDTH, 0.4))
+    figure.text(0.5, 0.5, text, ha="center", va="center")
+    return figure
+
+
 def one_example(rows: pd.DataFrame) -> str:
     """Return what one example is worth in accuracy, the resolution of a figure of `rows`."""
     return f"one example = {100 / rows['n'].iloc[0]:.2g} points"

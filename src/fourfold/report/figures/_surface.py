@@ -1,11 +1,13 @@
-"""Figures of surfaces over (u, v): contours, relief and profiles."""
+"""Figures of surfaces over their coordinates: contours, relief and profiles."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.contour import QuadContourSet
@@ -16,18 +18,30 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # comes without stubs
 from numpy.typing import NDArray
 
+from fourfold.combination.baselines import Surfaces
 from fourfold.report.figures import _style
-from fourfold.report.figures._lattice import diagonals, lattice, perimeter
-from fourfold.report.figures._measure import ACCURACY, NLL, Floats, Measure
+from fourfold.report.figures._lattice import (
+    Heights,
+    Plane,
+    along,
+    around,
+    check_numbers,
+    coordinate_names,
+    diagonals,
+    planes,
+    values_on,
+)
+from fourfold.report.figures._measure import ACCURACY, NLL, Measure
+from fourfold.report.wording import listed
 from fourfold.surfaces.points import lattice_rows, own_corner_rows, surface_rows
+from fourfold.surfaces.shapes import AXES, Shape, shape_of
 
 _STATISTICS = {
     "reestimated": "BatchNorm re-estimated",
     "none": "no BatchNorm",
     "interpolated": "BatchNorm interpolated",
 }
-_DIAGONALS = {"00 to 11": _style.BLUE, "01 to 10": _style.VERMILLION}
-_CORNERS = {"00": (0, 0), "10": (1, 0), "11": (1, 1), "01": (0, 1)}  # (u, v), around the surface
+_DIAGONALS = (_style.BLUE, _style.VERMILLION)
 # Keeps text readable on any colour.
 _HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white")]
 
@@ -37,7 +51,7 @@ def _mark(marker: str, size: float, face: str, label: str, **more: Any) -> dict[
     return _style.mark(marker, size, face, clip_on=False, label=label, **edge, **more)
 
 
-_CORNER_MARK = _mark("s", 5, "white", "corner (trained network), named uv")
+_CORNER_MARK = _mark("s", 5, "white", "corner")
 _BEST_MARK = _mark("*", 10, _style.VERMILLION, "best point, chosen on val", zorder=5)
 _WORST_MARK = _mark("v", 5, _style.ORANGE, "worst point found", zorder=5)
 _CENTER_MARK = _style.mark(
@@ -49,26 +63,31 @@ _CENTER_MARK = _style.mark(
 def plot_surfaces(
     grid: pd.DataFrame,
     merge: pd.DataFrame,
-    surfaces: Collection[str],
+    surfaces: Surfaces,
     *,
     seeds: Sequence[int] = (),
 ) -> Figure:
     """Draw nll (above) and accuracy (below) over (u, v), one column per surface.
 
+    Of a surface with a third coordinate it is the slice through its lattice that is nearest to the
+    center. Curves have none.
+
     Each row has one colour scale; the light end is good. Surfaces that are flat on it are drawn
     once more, at the right, on scales of their own. Contour lines are chosen for each panel.
     Squares are the corners, the star is the point chosen on val (the row best-point of `merge`),
-    the cross the center, the triangle the worst of all points, on and off the lattice. Panel titles
-    give the range over all points.
+    the cross the center, the triangle the worst of all points, on and off the lattice; a point that
+    is not in a slice is not marked. Panel titles give the range over all points of the surface.
     """
     rows = surface_rows(_style.shown_rows(grid))
-    surfaces = _style.surface_order(rows["surface"], surfaces)
-    on_lattice = lattice_rows(rows)
-    flat = _flat_surfaces(on_lattice, surfaces)
-    columns = [*((name, False) for name in surfaces), *((name, True) for name in flat)]
-    best = merge[merge["merge"] == "best-point"]
-    best_points = {row.surface: (row.u, row.v) for row in best.itertuples()}
-    width, height = _size(surfaces, 4.8)
+    drawn = {name: found[0] for name, found in _planes(rows, surfaces).items() if found}
+    if not drawn:
+        return _nothing(rows)
+    names = list(drawn)
+    on_lattice = _in_planes(rows, {name: [plane] for name, plane in drawn.items()})
+    flat = _flat_surfaces(on_lattice, names)
+    columns = [*((name, False) for name in names), *((name, True) for name in flat)]
+    best = merge[merge["merge"] == "best-point"].drop_duplicates("surface")
+    width, height = _size(len(names), 4.8)
     # Further columns make all panels smaller, and so the figure lower.
     size = (width + 1.3 * len(flat), height - 0.2 * len(flat))
     layout = ConstrainedLayoutEngine(compress=True, hspace=0.1)  # titles of the lower row need room
@@ -77,95 +96,173 @@ def plot_surfaces(
     for measure, row in zip((NLL, ACCURACY), panels, strict=True):
         shared = measure.limits(measure.values(on_lattice))
         for (surface, has_own_scale), axes in zip(columns, row, strict=True):
-            points, values = lattice(on_lattice, surface, measure)
-            limits = measure.limits(values) if has_own_scale else shared
-            filled = _draw_contours(axes, measure, points, values, limits)
-            every = rows[rows["surface"] == surface]
-            _mark_points(axes, measure, every, best_points.get(surface))
+            plane, every = drawn[surface], rows[rows["surface"] == surface]
+            shown = values_on(plane, on_lattice, surface, measure)
+            limits = measure.limits(shown.z) if has_own_scale else shared
+            filled = _draw_contours(axes, measure, plane, shown, limits)
+            _mark_points(axes, measure, plane, every, best[best["surface"] == surface])
             found = measure.values(every)
             gaps = f", {np.isnan(found).sum()} NaN" if np.isnan(found).any() else ""
             low, high = np.nanmin(found), np.nanmax(found)
             axes.set_title(f"{measure.column} {low:.3g} to {high:.3g}{gaps}")
             if has_own_scale:
                 _draw_colourbar(figure, filled, measure, axes, count=5, label="")
-            elif surface == surfaces[-1]:
-                _draw_colourbar(figure, filled, measure, row[: len(surfaces)])
+            elif surface == names[-1]:
+                _draw_colourbar(figure, filled, measure, row[: len(names)])
         row[0].set_ylabel("v", rotation=0)
     for (surface, has_own_scale), top, bottom in zip(columns, *panels, strict=True):
         scale = ", own scale" if has_own_scale else ""
-        top.set_title(f"{surface}{scale}\n{top.get_title()}")
+        top.set_title(f"{surface}{drawn[surface].suffix}{scale}\n{top.get_title()}")
         bottom.set_xlabel("u")
-    marks = (_CORNER_MARK, _BEST_MARK, _CENTER_MARK, _WORST_MARK)
-    _style.legend(figure, marks, 4 if len(surfaces) > 2 else 2)
+    marks = [_BEST_MARK, _CENTER_MARK, _WORST_MARK]
+    if with_corners := {name: plane for name, plane in drawn.items() if plane.corners()}:
+        label = _corner_label(surfaces, with_corners)
+        marks = [_CORNER_MARK | {"label": label}, *marks]
+    _style.legend(figure, marks, 4 if len(names) > 2 else 2)
     figure.suptitle(_heading("loss and accuracy", rows, seeds))
     return figure
 
 
 @_style.paper_style
 def plot_surfaces_3d(
-    grid: pd.DataFrame, surfaces: Collection[str], *, seeds: Sequence[int] = ()
+    grid: pd.DataFrame, surfaces: Surfaces, *, seeds: Sequence[int] = ()
 ) -> Figure:
-    """Draw nll as height over (u, v), one relief per surface.
+    """Draw nll as height over (u, v), one relief per surface, or in slices over three coordinates.
 
-    Height is linear and colour logarithmic; all panels share both scales.
+    Height is linear and colour logarithmic; all panels share both scales. The slices, one across
+    each axis, go through those points of the lattice that are nearest to the center.
     """
-    rows = lattice_rows(_style.shown_rows(grid))
-    surfaces = _style.surface_order(rows["surface"], surfaces)
-    low, high = NLL.limits(NLL.values(rows))
+    rows = surface_rows(_style.shown_rows(grid))
+    drawn = {name: found for name, found in _planes(rows, surfaces).items() if found}
+    if not drawn:
+        return _nothing(rows)
+    on_lattice = _in_planes(rows, drawn)
+    low, high = limits = NLL.limits(NLL.values(on_lattice))
     colours = ScalarMappable(NLL.norm(low, high), colormaps[NLL.colours])
-    figure = Figure(_size(surfaces, 2.5), layout="constrained")
-    panels = figure.subplots(1, len(surfaces), squeeze=False, subplot_kw={"projection": "3d"})[0]
-    for surface, axes in zip(surfaces, panels, strict=True):
-        _draw_relief(axes, colours, *lattice(rows, surface, NLL))
-        axes.set_zlim(0, high)
-        axes.set_title(surface, y=0.96)
-    _draw_colourbar(figure, colours, NLL, panels)
-    figure.suptitle(_heading("nll as height (linear) and colour (log)", rows, seeds))
+    columns = [(name, plane) for name, found in drawn.items() for plane in found]
+    figure = Figure(_size(len(columns), 2.5), layout="constrained")
+    panels = []
+    for place, (surface, plane) in enumerate(columns, start=1):
+        shown = values_on(plane, on_lattice, surface, NLL)
+        x, y = plane.axes
+        name = f"{surface}{plane.suffix}"
+        if plane.held:
+            axes = figure.add_subplot(1, len(columns), place)
+            _draw_contours(axes, NLL, plane, shown, limits)
+            axes.set_ylabel(y, rotation=0)
+            axes.set_title(name)
+        else:
+            axes = figure.add_subplot(1, len(columns), place, projection="3d")
+            _draw_relief(axes, colours, plane, shown)
+            axes.set(ylabel=y, zlim=(0, high))
+            axes.set_title(name, y=0.96)
+        axes.set_xlabel(x)
+        panels.append(axes)
+    _draw_colourbar(figure, colours, NLL, np.array(panels))
+    what = "nll in slices, as colour (log)"
+    if any(not plane.held for _, plane in columns):
+        slices = " or in slices," if any(plane.held for _, plane in columns) else ""
+        what = f"nll as height (linear){slices} and colour (log)"
+    figure.suptitle(_heading(what, rows, seeds))
     return figure
 
 
 @_style.paper_style
-def plot_profiles(
-    grid: pd.DataFrame, surfaces: Collection[str], *, seeds: Sequence[int] = ()
-) -> Figure:
-    """Draw nll along the two diagonals (above) and around the four edges (below) of each surface.
+def plot_profiles(grid: pd.DataFrame, surfaces: Surfaces, *, seeds: Sequence[int] = ()) -> Figure:
+    """Draw nll along lines: of squares the diagonals (above) and around the edges (below).
+
+    Curves and chains are drawn from corner to corner, other surfaces along all of their edges.
 
     Solid lines are test, dashed ones train. Diagonals go through the points of the lattice, edges
-    through all points on them. The grey band is the range of the four corners on test as they were
+    through all points on them. The grey band is the range of the corners on test as they were
     trained, the thin line their mean.
     """
     drawn = {split: surface_rows(grid[grid["split"] == split]) for split in ("test", "train")}
-    surfaces = _style.surface_order(drawn["test"]["surface"], surfaces)
-    own = own_corner_rows(_style.shown_rows(grid))
-    corners = {surface: NLL.values(own[own["surface"] == surface]) for surface in surfaces}
-    figure = Figure(_size(surfaces, 4.6), layout="constrained")
-    panels = figure.subplots(2, len(surfaces), sharey=True, squeeze=False)
+    names = _style.surface_order(drawn["test"]["surface"], surfaces)
+    shapes = {name: shape_of(surfaces[name]) for name in names}
+    shown_own = _style.shown_rows(grid)
+    corners = {
+        name: NLL.values(own_corner_rows(shown_own[shown_own["surface"] == name], shape))
+        for name, shape in shapes.items()
+    }
+    figure, panels = _profile_panels(shapes)
     shown = np.concatenate([*map(NLL.values, drawn.values()), *corners.values()])
-    for surface, (top, bottom) in zip(surfaces, panels.T, strict=True):
-        for (split, rows), dashes in zip(drawn.items(), ("-", "--"), strict=True):
-            points, values = lattice(lattice_rows(rows), surface, NLL)
-            for (path, colour), profile in zip(_DIAGONALS.items(), diagonals(values), strict=True):
-                top.plot(points, profile, dashes, color=colour, label=f"{path}, {split}")
-            edges = perimeter(rows, surface, NLL)
-            bottom.plot(*edges, dashes, color=_style.BLACK, label=f"edges, {split}")
-        band = corners[surface]
-        for axes in (top, bottom):
+    for name, shape in shapes.items():
+        for split, dashes in (("test", "-"), ("train", "--")):
+            rows = drawn[split][drawn[split]["surface"] == name]
+            check_numbers(rows, name, NLL)
+            _draw_profiles(panels[name], rows, shape, dashes, split)
+        band = corners[name]
+        for axes in panels[name]:
             axes.axhspan(band.min(), band.max(), color=_style.PALE, linewidth=0, zorder=0)
-            thin = {"color": _style.GREY, "linewidth": _style.MARKED_WIDTH}
-            axes.axhline(band.mean(), zorder=0.5, **thin)
+            axes.axhline(band.mean(), color=_style.GREY, linewidth=_style.MARKED_WIDTH, zorder=0.5)
             NLL.set_axis(axes, "y", shown)
-        top.set(title=surface, xlim=(0, 1), xlabel="position on the diagonal")
-        bottom.set(xlim=(0, 4), xlabel="corner (uv)")
-        bottom.set_xticks(range(5), labels=[*_CORNERS, "00"])
-    for axes in panels[:, 0]:
-        axes.set_ylabel(NLL.label)
-    lines = [line for axes in panels[:, 0] for line in axes.get_lines()]
-    handles = [line for line in lines if not line.get_label().startswith("_")]
-    handles.append(Patch(color=_style.PALE, label="corners as trained: range and mean"))
-    columns = min(4, len(surfaces) + 1)
+        panels[name][0].set_title(name)
+    lines = [line for pair in panels.values() for axes in pair for line in axes.get_lines()]
+    labels = {str(line.get_label()): line for line in reversed(lines)}  # the first of each
+    handles: list[Artist] = [
+        line for label, line in reversed(labels.items()) if not label.startswith("_")
+    ]
+    as_trained = "" if _has_free_corners(surfaces, names) else " as trained"
+    handles.append(Patch(color=_style.PALE, label=f"corners{as_trained}: range and mean"))
+    columns = min(4, len(names) + 1)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
-    figure.suptitle(_heading("loss along diagonals and edges", drawn["test"], seeds))
+    figure.suptitle(_heading(_profile_title(shapes.values()), drawn["test"], seeds))
     return figure
+
+
+def _profile_panels(shapes: Mapping[str, Shape]) -> tuple[Figure, dict[str, list[Axes]]]:
+    """Return surface -> its panels: one for diagonals above one for edges, or one as high as both.
+
+    Values have one axis.
+    """
+    names, split = list(shapes), {name: bool(diagonals(shape)) for name, shape in shapes.items()}
+    lines = [[f"above {name}" if split[name] else name for name in names]]
+    lines += [names] if any(split.values()) else []
+    figure = Figure(_size(len(names), 4.6 if len(lines) > 1 else 3.0), layout="constrained")
+    layout: list[Any] = lines
+    found = figure.subplot_mosaic(layout, sharey=True)
+    panels = {
+        name: [found[key] for key in (f"above {name}", name) if key in found] for name in names
+    }
+    for axes in panels[names[0]]:
+        axes.set_ylabel(NLL.label)
+    for before, name in pairwise(names):
+        for axes in panels[name]:  # the ticks of a lower panel beside a higher one lie elsewhere
+            axes.tick_params(labelleft=split[before] != split[name])
+    return figure, panels
+
+
+def _planes(rows: pd.DataFrame, surfaces: Surfaces) -> dict[str, list[Plane]]:
+    """Return surface -> the planes that show it, in the surfaces' order."""
+    return {
+        name: planes(shape_of(surfaces[name]), lattice_rows(rows[rows["surface"] == name]))
+        for name in _style.surface_order(rows["surface"], surfaces)
+    }
+
+
+def _in_planes(rows: pd.DataFrame, drawn: Mapping[str, Sequence[Plane]]) -> pd.DataFrame:
+    """Return the rows of lattices that lie in one of the planes of their surface."""
+    lattices = {name: lattice_rows(rows[rows["surface"] == name]) for name in drawn}
+    inside = [plane.rows(lattices[name]) for name, found in drawn.items() for plane in found]
+    return pd.concat(inside).drop_duplicates(["surface", *AXES])
+
+
+def _nothing(rows: pd.DataFrame) -> Figure:
+    what = "no surface has two coordinates or more; profiles show the others"
+    return _style.only_text(f"{rows['experiment'].iloc[0]}: {what}")
+
+
+def _has_free_corners(surfaces: Surfaces, shown: Iterable[str]) -> bool:
+    return any(surfaces[name]["kind"] == "free" for name in shown)
+
+
+def _corner_label(surfaces: Surfaces, drawn: Mapping[str, Plane]) -> str:
+    """Return what the legend says of the corners: all that is true of each surface."""
+    trained = "" if _has_free_corners(surfaces, drawn) else " (trained network)"
+    names = {coordinate_names(plane.shape) for plane in drawn.values()}
+    named = f", named {names.pop()}" if len(names) == 1 and "" not in names else ""
+    return f"corner{trained}{named}"
 
 
 def _heading(what: str, rows: pd.DataFrame, seeds: Sequence[int]) -> str:
@@ -191,9 +288,9 @@ def _flat_surfaces(rows: pd.DataFrame, surfaces: list[str]) -> list[str]:
     return flat[-max(2, len(surfaces) - 1) :]  # more would leave each panel too small
 
 
-def _size(surfaces: list[str], height: float) -> tuple[float, float]:
-    # Three surfaces fill the width of a page; titles need room over a single one.
-    return max(_style.NARROW_WIDTH, _style.FULL_WIDTH * (0.11 + 0.89 * len(surfaces) / 3)), height
+def _size(columns: int, height: float) -> tuple[float, float]:
+    # Three columns fill the width of a page; titles need room over a single one.
+    return max(_style.NARROW_WIDTH, _style.FULL_WIDTH * (0.11 + 0.89 * columns / 3)), height
 
 
 def _draw_colourbar(
@@ -213,71 +310,119 @@ def _draw_colourbar(
 
 
 def _draw_contours(
-    axes: Axes, measure: Measure, points: Floats, values: Floats, limits: tuple[float, float]
+    axes: Axes, measure: Measure, plane: Plane, shown: Heights, limits: tuple[float, float]
 ) -> QuadContourSet:
     start, stop = measure.space(np.array(limits))
     filled = axes.contourf(
-        points,
-        points,
-        values,
+        *shown,
         levels=measure.unspace(np.linspace(start, stop, 25)),
         norm=measure.norm(*limits),
         cmap=measure.colours,
     )
     filled.set_edgecolor("face")  # closes the hairlines that SVG viewers leave between bands
     filled.set_linewidth(0.2)
-    low, high = np.nanmin(values), np.nanmax(values)
+    low, high = np.nanmin(shown.z), np.nanmax(shown.z)
     levels = measure.ticks(low, high, 4)
     levels = levels[(levels > low) & (levels < high)]
     if len(levels):
-        lines = axes.contour(points, points, values, levels, colors="black", linewidths=0.4)
+        lines = axes.contour(*shown, levels, colors="black", linewidths=0.4)
         for text in axes.clabel(lines, fmt="%g", fontsize=5.5):
             text.set_path_effects(_HALO)
-            # A label at the rim would be cut in two or lie on the name of a corner.
-            from_rim = sorted(min(at, 1 - at) for at in text.get_position())
-            text.set_visible(from_rim[0] > 0.09 and from_rim[1] > 0.25)
-    axes.set(aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+            text.set_visible(_has_room(text.get_position(), plane))
+    axes.set(aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), xlim=(0, 1), ylim=(0, 1))
     return filled
 
 
+def _has_room(at: tuple[float, float], plane: Plane) -> bool:
+    """Return whether a label is neither cut in two by the rim nor on the name of a corner."""
+    around_it = np.add(at, 0.09 * np.array([(-1, 0), (1, 0), (0, -1), (0, 1)]))
+    from_corners = [np.abs(np.subtract(at, corner)).max() for corner in plane.corners().values()]
+    return bool(plane.contains(*around_it.T).all()) and min(from_corners, default=1) > 0.25
+
+
 def _mark_points(
-    axes: Axes, measure: Measure, rows: pd.DataFrame, best_point: tuple[float, float] | None
+    axes: Axes, measure: Measure, plane: Plane, rows: pd.DataFrame, best: pd.DataFrame
 ) -> None:
-    """Mark the corners, the center, the point chosen on val and the worst of `rows`."""
-    axes.plot(0.5, 0.5, **_CENTER_MARK)
-    for name, (u, v) in _CORNERS.items():
-        axes.plot(u, v, **_CORNER_MARK)
+    """Mark the corners, the center, the point chosen on val (`best`) and the worst of `rows`."""
+    for name, (x, y) in plane.corners().items():
+        axes.plot(x, y, **_CORNER_MARK)
         axes.annotate(
             name,
-            (u, v),
-            xytext=(5 - 10 * u, 5 - 10 * v),
+            (x, y),
+            xytext=(5 - 10 * x, 5 - 10 * y),
             textcoords="offset points",
-            ha="right" if u else "left",
-            va="top" if v else "bottom",
+            ha="right" if x else "left",
+            va="top" if y else "bottom",
             fontsize=6.5,
             path_effects=_HALO,
         )
-    if best_point:
-        axes.plot(*best_point, **_BEST_MARK)
-    worst = rows.iloc[measure.worst(measure.values(rows))]
-    axes.plot(worst["u"], worst["v"], **_WORST_MARK)
+    coordinates = list(plane.shape.axes)
+    worst = rows.iloc[[measure.worst(measure.values(rows))]]
+    marked = [(plane.shape.center, _CENTER_MARK)]
+    marked += [(point, _BEST_MARK) for point in best[coordinates].to_numpy(float)]
+    marked += [(point, _WORST_MARK) for point in worst[coordinates].to_numpy(float)]
+    for point, look in marked:
+        if place := plane.project(point):
+            axes.plot(*place, **look)
 
 
-def _draw_relief(axes: Axes3D, colours: ScalarMappable, points: Floats, values: Floats) -> None:
-    u, v = np.meshgrid(points, points)  # "xy": rows are v, as in `lattice`
-    faces = (values[1:, 1:] + values[:-1, 1:] + values[1:, :-1] + values[:-1, :-1]) / 4
-    axes.plot_surface(
-        u,
-        v,
-        values,
-        facecolors=colours.to_rgba(faces),
-        rstride=1,
-        cstride=1,
-        edgecolor=(0, 0, 0, 0.35),
-        linewidth=0.2,
-        shade=False,
-    )
-    axes.set(xlabel="u", ylabel="v", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+def _draw_profiles(
+    panels: Sequence[Axes], rows: pd.DataFrame, shape: Shape, dashes: str, split: str
+) -> None:
+    """Draw nll along a curve, or along the diagonals, if there are any, and all edges."""
+    top, bottom = panels[0], panels[-1]
+    if shape.dims == 1:
+        (line,) = shape.edges
+        look = _line(_style.GREEN, dashes, f"corner to corner, {split}")
+        top.plot(*along(rows, shape, line, NLL), **look)
+        top.set(xlim=(0, 1), xlabel="u")
+        return
+    across = diagonals(shape)
+    for (path, line), colour in zip(across.items(), _DIAGONALS[: len(across)], strict=True):
+        top.plot(*along(rows, shape, line, NLL), **_line(colour, dashes, f"{path}, {split}"))
+        top.set(xlim=(0, 1), xlabel="position on the diagonal")
+    walk = around(rows, shape, NLL)
+    bottom.plot(walk.places, walk.values, **_line(_style.BLACK, dashes, f"edges, {split}"))
+    named = f" ({names})" if (names := coordinate_names(shape)) else ""
+    bottom.set(xlim=(0, max(walk.vertices)), xlabel=f"corner{named}")
+    turned = 90 if len(walk.vertices) > 8 else 0
+    bottom.set_xticks([*walk.vertices], labels=[*walk.vertices.values()], rotation=turned)
+
+
+def _line(colour: str, dashes: str, label: str) -> dict[str, Any]:
+    return {"color": colour, "linestyle": dashes, "label": label}
+
+
+def _profile_title(shapes: Collection[Shape]) -> str:
+    """Return what lines the profiles show."""
+    lines = {
+        "curves": any(shape.dims == 1 for shape in shapes),
+        "diagonals": any(map(diagonals, shapes)),
+        "edges": any(shape.dims > 1 for shape in shapes),
+    }
+    return f"loss along {listed([line for line, is_there in lines.items() if is_there], 'and')}"
+
+
+def _draw_relief(axes: Axes3D, colours: ScalarMappable, plane: Plane, shown: Heights) -> None:
+    x, y = np.meshgrid(shown.x, shown.y)  # "xy": rows are y, as in `values_on`
+    values = shown.z
+    look: dict[str, Any] = {"edgecolor": (0, 0, 0, 0.35), "linewidth": 0.2, "shade": False}
+    if plane.contains(x, y).all():
+        faces = (values[1:, 1:] + values[:-1, 1:] + values[1:, :-1] + values[:-1, :-1]) / 4
+        look |= {"facecolors": colours.to_rgba(faces), "rstride": 1, "cstride": 1}
+        axes.plot_surface(x, y, values, **look)
+    else:
+        cells = np.arange(values.size).reshape(values.shape)
+        right, upper, left = cells[:-1, 1:].ravel(), cells[1:, :-1].ravel(), cells[:-1, :-1].ravel()
+        triangles = np.stack([left, right, upper], axis=1)
+        beyond = np.stack([cells[1:, 1:].ravel(), right, upper], axis=1)
+        triangles = np.concatenate([triangles, beyond])
+        triangles = triangles[np.isfinite(values.ravel()[triangles]).all(axis=1)]
+        # Corners that no triangle has may be NaN, but not in the limits of the axes.
+        flat = np.where(np.isfinite(values), values, 0).ravel()
+        look |= {"triangles": triangles, "cmap": colours.get_cmap(), "norm": colours.norm}
+        axes.plot_trisurf(x.ravel(), y.ravel(), flat, **look)
+    axes.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     axes.tick_params(labelsize=6, pad=-3)
     axes.xaxis.labelpad = axes.yaxis.labelpad = -9
     axes.zaxis.get_major_locator().set_params(nbins=4)

@@ -1,0 +1,131 @@
+"""docs/own-models.md as its reader follows it: files from its blocks, then its commands."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from project import ROOT, new_project, snakemake
+
+from fourfold.files.tensors import read_header
+
+PAGE = (ROOT / "docs" / "own-models.md").read_text()
+SHELL = "sh"
+
+
+def blocks():
+    """Yield language and text of each fenced block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.M | re.S)
+
+
+def run(project, command, **options):
+    program, *arguments = shlex.split(command)
+    if program == "snakemake":
+        return snakemake(project, *arguments)
+    programs = {"python": [sys.executable], "fourfold": [sys.executable, "-m", "fourfold"]}
+    path = os.pathsep.join([str(project / "src"), str(project)])
+    return subprocess.run(
+        [*programs[program], *arguments],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Return a project where everything on the page was done, with its real params.yaml."""
+    project = new_project(tmp_path_factory.mktemp("own"))
+    shutil.copy(ROOT / "params.yaml", project)
+    for language, text in blocks():
+        if language != SHELL:
+            name = re.match(r"# (\S+)\n", text)[1]
+            (project / name).write_text(text)
+            continue
+        for command in text.splitlines():
+            done = run(project, command)
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return project
+
+
+@pytest.fixture(scope="module")
+def replicate(project):
+    return project / "results" / "photos-mine" / "0"
+
+
+def test_the_page_ends_in_figures_and_trains_nothing_but_the_fit(project, replicate):
+    assert (replicate / "figures" / "surfaces.png").is_file()
+    assert "| photos-mine | mine-bezier " in (project / "results" / "summary.md").read_text()
+    cost = pd.read_parquet(replicate / "tables" / "cost.parquet")
+    trained = cost[cost["images_backward"] > 0]
+    assert trained[["stage", "item"]].to_numpy().tolist() == [["fit_bezier_surface", "mine-bezier"]]
+
+
+def test_the_networks_are_as_good_as_they_were_and_recorded(replicate):
+    endpoints = pd.read_parquet(replicate / "tables" / "endpoints.parquet")
+    assert set(endpoints["split"]) == {"val", "test"}
+    assert len(endpoints) == 4 * 2
+    assert endpoints["accuracy"].min() > 0.8
+    assert endpoints["seed"].isna().all()
+    header = read_header(replicate / "endpoints" / "mine-0.safetensors")
+    assert header["file"] == "nets/0.pt"
+    assert len(header["file_sha256"]) == 64
+    log = (replicate / "log" / "import_corners-mine-0.log").read_text()
+    assert "all names began with 'model.'" in log
+
+
+def planned(project):
+    done = snakemake(project, "--configfile", "own.yaml", "--dry-run", "--quiet", "rules")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout + done.stderr
+    if "Nothing to be done" in text:
+        return {}
+    stats = text[text.index("Job stats:") :]
+    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", stats, flags=re.M)}
+
+
+def test_an_edited_file_or_module_reruns_what_uses_it(project):
+    assert planned(project) == {}
+    file, module = project / "downloads" / "nets" / "2.pt", project / "my_models.py"
+    before, text = file.read_bytes(), module.read_text()
+    file.write_bytes((file.parent / "1.pt").read_bytes())
+    jobs = planned(project)
+    assert jobs["import_corners"] == 1
+    assert jobs["evaluate_grid"] == 2
+    assert "prepare_data" not in jobs
+    file.write_bytes(before)
+    module.write_text(f"{text}\n# edited\n")
+    jobs = planned(project)
+    assert jobs["import_corners"] == 4
+    assert "prepare_data" not in jobs
+    module.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (("nets/3.pt", "nets/4.pt"), "corners.mine.files has 'nets/4.pt', but there is no file"),
+        (("my_models:", "your_models:"), "network.builder is 'your_models:build'"),
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_runs(edit, said, project):
+    file = project / "own.yaml"
+    text = file.read_text()
+    file.write_text(text.replace(*edit))
+    # A corner that was imported is kept: name one that was not.
+    built = project / "results" / "photos-mine" / "0" / "endpoints" / "mine-3.safetensors"
+    moved = built.rename(built.with_suffix(".moved"))
+    done = snakemake(project, "--configfile", "own.yaml", "--dry-run")
+    moved.rename(built)
+    file.write_text(text)
+    assert done.returncode == 1
+    errors = [x for x in (done.stdout + done.stderr).splitlines() if x.startswith("error: ")]
+    assert len(errors) == 1
+    assert said in errors[0]

@@ -1,0 +1,232 @@
+"""Laws that hold for every shape."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import differing, logits_of, make_images, make_network
+from jaxtyping import TypeCheckError
+
+from fourfold.errors import InputError
+from fourfold.surfaces.shapes import Box, Chain, Simplex, gram_matrix, make_shape, shape_of
+from fourfold.surfaces.surface import Surface
+from fourfold.training.fit import fit
+from fourfold.training.sampling import SAMPLERS, draw_edges
+
+SHAPES = {
+    "line": Box((1,)),
+    "curve": Box((3,)),
+    "square": Box((2, 1)),
+    "steep square": Box((19, 12)),
+    "cube": Box((2, 1, 2)),
+    "chain": Chain(3),
+    "triangle": Simplex(3, degree=3),
+    "simplex": Simplex(4),
+    "added vertices": Simplex(2, added=2),
+    "one corner": Simplex(1, added=1),
+}
+of_every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+def points_of(shape, n=200, seed=0):
+    return shape.from_cube(np.random.default_rng(seed).random((n, shape.dims)))
+
+
+@of_every_shape
+def test_weights_are_shares_and_one_hot_at_the_corners(shape):
+    weights = shape.weights(points_of(shape))
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-12)
+    at_corners = shape.weights(np.asarray(shape.corner_coordinates))
+    rows = np.eye(len(shape.control_point_names))[list(shape.corner_rows)]
+    assert (at_corners == rows).all()
+    assert sorted({*shape.corner_rows, *shape.free_rows}) == list(range(len(weights[0])))
+    assert len(set(shape.control_point_names)) == len(shape.control_point_names)
+
+
+@of_every_shape
+def test_control_points_that_start_as_mixtures_make_the_mixture_everywhere(shape):
+    points = points_of(shape)
+    started = shape.weights(points) @ shape.mixture(shape.nodes)
+    np.testing.assert_allclose(started, shape.mixture(points), atol=1e-12)
+
+
+@of_every_shape
+def test_raising_the_degree_leaves_the_surface_where_it_is(shape):
+    higher, matrix = shape.raised()
+    points = points_of(shape)
+    np.testing.assert_allclose(higher.weights(points) @ matrix, shape.weights(points), atol=1e-12)
+    assert higher.corner_coordinates == shape.corner_coordinates
+
+
+@of_every_shape
+def test_a_lattice_mean_is_exact_for_linear_functions(shape):
+    slope = np.arange(1, shape.dims + 1)
+    for points in (2, 4, 5):
+        lattice = pd.DataFrame(shape.lattice(points), columns=shape.axes).sample(frac=1)
+        mean = shape.mean(lattice, lattice.to_numpy() @ slope)
+        np.testing.assert_allclose(mean, np.asarray(shape.center) @ slope, atol=1e-12)
+    with pytest.raises(InputError, match="no lattice"):
+        shape.mean(lattice[1:], lattice.to_numpy()[1:] @ slope)
+
+
+@of_every_shape
+def test_edges_join_corners_or_vertices_and_their_points_lie_on_the_shape(shape):
+    ends = {end for edge in shape.edges for end in edge}
+    assert set(shape.corner_coordinates) <= ends
+    along = np.asarray(shape.edge_points(7))
+    assert len(along) == 5 * len(shape.edges)
+    assert shape.contains(along).all()
+    inner = shape.inner_points
+    assert len(set(inner)) == len(shape.corner_rows)
+    assert not set(inner) & set(shape.corner_coordinates)
+
+
+@of_every_shape
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_points_are_drawn_uniformly(shape, sampler):
+    """Mean and second moments are those of the shape: a Monte-Carlo test at five deviations."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([SAMPLERS[sampler](shape, 4, generator) for _ in range(5000)]).numpy()
+    assert shape.contains(drawn).all()
+    shares = shape._barycentric(drawn) if isinstance(shape, Simplex) else drawn
+    # Of a uniform point: barycentric shares of k vertices are Dirichlet, coordinates of a box even.
+    k = shares.shape[1]
+    mean, square = (1 / k, 2 / (k * (k + 1))) if isinstance(shape, Simplex) else (1 / 2, 1 / 3)
+    np.testing.assert_allclose(shares.mean(axis=0), mean, atol=0.011)
+    np.testing.assert_allclose((shares**2).mean(axis=0), square, atol=0.011)
+
+
+@of_every_shape
+def test_points_on_edges_are_spread_over_all_of_them(shape):
+    drawn = draw_edges(shape, 40 * len(shape.edges), torch.Generator().manual_seed(0))
+    hits = []
+    for start, end in np.asarray(shape.edges):
+        t = (drawn.numpy() - start) @ (end - start) / ((end - start) @ (end - start))
+        on_edge = np.abs(start + t[:, None] * (end - start) - drawn.numpy()).max(axis=1) < 1e-12
+        hits.append((on_edge & (t >= 0) & (t <= 1)).sum())
+    assert sum(hits) >= len(drawn)
+    assert min(hits) >= 39
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_edges_of_a_square_are_curves_of_its_degree(axis):
+    square, t = Box((3, 2)), np.linspace(0, 1, 9)
+    curve = Box((square.degree[axis],))
+    for end in (0.0, 1.0):
+        points = np.full((9, 2), end)
+        points[:, axis] = t
+        weights = square.weights(points).reshape(9, 4, 3)
+        other = -1 if end else 0
+        on_edge = weights[:, :, other] if axis == 0 else weights[:, other, :]
+        np.testing.assert_allclose(on_edge, curve.weights(t[:, None]), atol=1e-12)
+        np.testing.assert_allclose(on_edge.sum(axis=1), 1, atol=1e-12)
+
+
+def test_faces_of_a_tetrahedron_are_triangles_and_edges_of_a_triangle_are_curves():
+    points = points_of(Simplex(3, degree=2))
+    face = np.concatenate([points, np.zeros((len(points), 1))], axis=1)
+    tetrahedron = Simplex(4, degree=2).weights(face)
+    np.testing.assert_allclose(
+        tetrahedron[:, tetrahedron.any(axis=0)], Simplex(3, degree=2).weights(points), atol=1e-12
+    )
+    t = np.linspace(0, 1, 9)[:, None]
+    edge = Simplex(3, degree=3).weights(np.concatenate([t, 0 * t], axis=1))
+    np.testing.assert_allclose(edge[:, edge.any(axis=0)], Box((3,)).weights(t), atol=1e-12)
+
+
+@pytest.mark.parametrize("degree", [(1,), (2, 2), (2, 1), (3, 1, 2)])
+def test_the_gram_matrix_is_the_integral_of_products_of_the_weights(degree):
+    nodes, weights = np.polynomial.legendre.leggauss(8)  # exact up to degree 15
+    points = np.stack(np.meshgrid(*[(nodes + 1) / 2] * len(degree), indexing="ij"), axis=-1)
+    area = np.ones(1)
+    for _ in degree:
+        area = np.multiply.outer(area, weights / 2)
+    basis = Box(degree).weights(points.reshape(-1, len(degree)))
+    np.testing.assert_allclose(gram_matrix(degree), basis.T @ (area.ravel()[:, None] * basis))
+
+
+@of_every_shape
+def test_a_shape_is_what_is_said_of_it(shape):
+    assert shape_of(shape.described()) == shape
+
+
+@of_every_shape
+@pytest.mark.parametrize("name", ["batchnorm", "layernorm"])
+def test_corners_are_the_checkpoints_bit_for_bit_also_after_a_fit_and_a_file(shape, name, tmp_path):
+    corners = [make_network(name, seed).state_dict() for seed in range(len(shape.corner_rows))]
+    surface = Surface.from_corners(corners, shape=shape)
+    middle = surface.point(*shape.center)
+    if surface.free_rows and len(surface.control_points) < 50:
+        fit(surface, make_network(name), *make_images(16), epochs=1, lr=0.1, seed=0, batch_size=8)
+        assert not torch.equal(surface.point(*shape.center), middle)
+    surface.save(tmp_path / "surface.safetensors")
+    surface = Surface.load(tmp_path / "surface.safetensors")
+    for position, corner in enumerate(corners):
+        assert differing(surface.corner(position), corner) == []
+    images = make_images(8)[0]
+    expected = logits_of(name, corners[0], images)
+    assert torch.equal(logits_of(name, surface.corner(0), images), expected)
+
+
+def test_raising_a_surface_keeps_its_networks():
+    corners = [make_network("layernorm", seed).state_dict() for seed in range(3)]
+    surface = Surface.from_corners(corners, shape="triangle", degree=2)
+    surface.control_points[list(surface.free_rows)] += 1
+    higher = surface.raised()
+    assert len(higher.control_points) == 10
+    torch.testing.assert_close(higher.point(0.3, 0.2), surface.point(0.3, 0.2))
+    assert torch.equal(higher.point(0, 1), surface.point(0, 1))
+
+
+def test_corners_that_are_trained_move_too():
+    corners = [make_network("layernorm", seed).state_dict() for seed in range(2)]
+    surface = Surface.from_corners(corners, 1, shape="curve", train_corners=True)
+    before, network = surface.control_points.clone(), make_network("layernorm")
+    fit(surface, network, *make_images(16), epochs=1, lr=0.1, seed=0, batch_size=8)
+    assert (surface.control_points != before).any(dim=1).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"shape": "circle"}, "choose one of curve, square"),
+        ({"shape": "curve", "degree": [2, 2]}, "takes 1 integer"),
+        ({"degree": (2,)}, "takes 2 integers"),
+        ({"degree": (0, 1)}, "from 1 to 20"),
+        ({"degree": 2.5}, "degree is"),
+        ({"shape": "chain", "bends": 1, "degree": 2}, "a chain has bends"),
+        ({"shape": "chain", "bends": -1}, "bends is -1"),
+        ({"shape": "simplex", "added": 3}, "2 to 4 vertices"),
+        ({"shape": "triangle"}, "needs 3 corners, got 4"),
+        ({"shape": "cube"}, "needs 8 corners, got 4"),
+        ({"shape": Box((1, 1)), "degree": 2}, "leave degree out"),
+    ],
+)
+def test_impossible_shapes_are_refused(given, said):
+    corners = [make_network("layernorm", seed).state_dict() for seed in range(4)]
+    with pytest.raises(InputError, match=said):
+        Surface.from_corners(corners, **given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "point", "said"),
+    [
+        ("square", (0.5,), "2: u, v"),
+        ("square", (0.5, 1.5), r"each must lie in \[0, 1\]"),
+        ("chain", (-0.1,), r"it must lie in \[0, 1\]"),
+        ("triangle", (0.7, 0.7), "sum must be at most 1"),
+        ("curve", (float("nan"),), "must lie"),
+    ],
+)
+def test_points_that_are_not_on_the_shape_are_refused(kind, point, said):
+    settings = {"chain": {"bends": 1}}.get(kind, {"degree": [2, 2][: 1 + (kind == "square")]})
+    with pytest.raises(InputError, match=said):
+        make_shape(kind, **settings).check(point)
+
+
+def test_shapes_of_tensors_in_signatures_are_checked_in_these_tests():
+    corners = [make_network("layernorm", seed).state_dict() for seed in range(4)]
+    axis = torch.linspace(0, 1, 5, dtype=torch.float64)
+    with pytest.raises(TypeCheckError):
+        Surface.from_corners(corners).weights(axis[:, None], axis[:, None])
