@@ -167,7 +167,7 @@ ON_PAIR = {"corners": "pair", "shape": "curve", "fit": "flat"}
          "5 networks"]),
         ("surfaces.x", ON_PAIR | {"degree": [1]}, ["surfaces.x is a curve", "nothing to fit"]),
         ("surfaces.x", ON_PAIR | {"shape": "chain", "bends": 0}, ["chain", "nothing to fit"]),
-        ("surfaces.x", ON_PAIR | {"shape": "sphere"}, ["surfaces.x", "choose one of curve, square"]),
+        ("surfaces.x", ON_PAIR | {"shape": "sphere"}, ["surfaces.x", "choose one of curve"]),
         ("surfaces.x", ON_PAIR | {"degree": [2, 2]}, ["surfaces.x", "curve takes 1 integer"]),
         ("surfaces.x", ON_PAIR | {"bends": 1}, ["surfaces.x", "curve", "'bends'"]),
         ("surfaces.x", ON_PAIR | {"shape": "simplex", "added": 3}, ["simplex", "2 corners"]),
