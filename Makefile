@@ -25,7 +25,7 @@ reproduce: install
 	@echo "All tables and figures: results/report.html"
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff format --check .
