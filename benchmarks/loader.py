@@ -37,9 +37,11 @@ def main() -> None:
     steps, width = (2, 4) if arguments.quick else (10, 16)
     settings = SETTINGS | {"width": width}
     images, labels = make_images(steps * BATCH, channels=3, size=32, device="cpu")
+    images = images.contiguous()  # what a loader makes of samples, in whatever format they are
     loader = DataLoader(TensorDataset(images, labels), batch_size=BATCH, shuffle=True)
     resident = images.to(arguments.device), labels.to(arguments.device)
-    network = make_network("resnet18", settings, seed=4).to(arguments.device)
+    network = make_network("resnet18", settings, seed=4)
+    network.to(arguments.device, memory_format=torch.channels_last)
     surface = make_surface("resnet18", settings)
 
     def train_on(*data: object, **more: int) -> None:

@@ -23,6 +23,7 @@ RUNS = {
     "step-compiled": ["benchmarks/step.py", "--case", "3x3", "--compile"],
     "grid": ["benchmarks/grid.py"],
     "data": ["benchmarks/data.py"],
+    "loader": ["benchmarks/loader.py"],
 }
 # Kept from machines with a GPU; `--run` leaves them alone.
 ON_GPU = {
