@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fourfold.combination.alignment import align
     from fourfold.combination.ensemble import evaluate_ensemble, greedy_ensemble
     from fourfold.combination.merge import average_states, greedy_soup
     from fourfold.combination.selection import select_corners
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fourfold.training.train import train
 
 _MODULES = {
+    "combination.alignment": ["align"],
     "evaluation.batchnorm": ["reestimate_batchnorm"],
     "surfaces.checkpoint": ["load_checkpoint", "save_checkpoint"],
     "combination.ensemble": ["evaluate_ensemble", "greedy_ensemble"],
@@ -53,6 +55,7 @@ __all__ = [
     "Shape",
     "Snapshots",
     "Surface",
+    "align",
     "average_predictions",
     "average_states",
     "classification_metrics",

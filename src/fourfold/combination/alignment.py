@@ -1,0 +1,356 @@
+"""Alignment: the same networks with their hidden units permuted to be close to one another."""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import product
+from math import prod
+from typing import Any
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from fourfold.combination.symmetry import (
+    Block,
+    Group,
+    Symmetry,
+    Units,
+    blocks,
+    find_symmetry,
+    observe,
+)
+from fourfold.data.batches import Preprocess, as_input, call_model, input_batches
+from fourfold.data.inputs import Input, output_tensors, parts_of
+from fourfold.errors import InputError
+from fourfold.surfaces.layout import StateDict, check_same_architecture
+from fourfold.surfaces.modules import copy_module, evaluation_mode, load_state, module_of
+
+METHODS = ("weights", "activations")
+
+_SHAPE, _MANY = 2, 2**62  # inputs to look at
+
+Permutations = Mapping[Units, Tensor]  # (units,) indices, or (outer, units) of those inside others
+
+
+def align(
+    states: Sequence[StateDict],
+    model: nn.Module,
+    images: Any,
+    *,
+    method: str = "weights",
+    reference: int | str = 0,
+    preprocess: Preprocess | None = None,
+) -> list[dict[str, Tensor]]:
+    """Permute the hidden units of networks so that they lie close to one another.
+
+    Which units can change places is found by observing a forward pass (`find_symmetry`). Each group
+    of them (the channels of a layer or of a residual stream, the heads of an attention and the
+    units in each head) is matched in turn by a linear assignment that maximizes
+
+        sum over tensors of <reference, permuted>,
+
+    the other groups as they are, until none changes; once from the network as it is, once from a
+    first pass that matches each group to what is already matched, and the better one counts. With
+    `weights` the distance to the reference never grows. Computed on the CPU; nothing is random.
+
+    Args:
+        states: state dicts of one architecture.
+        model: a module of it; it is copied, not changed.
+        images: (n, ...) some of its inputs, or batches, of which the first is taken; as in
+            `predict`. For `weights` only their shape matters, and two are enough; for
+            `activations` some hundred, whose activations in all layers have to fit into memory.
+        method: `weights`, or `activations`: the inner products are those of the standardized
+            activations instead, that is, correlations of units.
+        reference: index of the network that the others are matched to, or `mean`: each is
+            matched to the mean of the others, in turn, until none changes.
+        preprocess: as in `train`.
+
+    Returns:
+        State dicts of networks with the same functions, in the same order; they share no memory
+        with `states`. BatchNorm statistics are permuted with their channels.
+
+    Raises:
+        InputError: if a network does something to its units that no permutation is known for, or
+            the networks are of different architectures.
+
+    Reference: Ainsworth, Hayase, Srinivasa, "Git Re-Basin: Merging Models modulo Permutation
+    Symmetries", ICLR 2023, algorithms 1 and 3.
+    """
+    if method not in METHODS:
+        raise InputError(f"method is {method!r}; choose one of {', '.join(METHODS)}.")
+    if not states:
+        raise InputError("an alignment needs at least one network, got none.")
+    indices = range(len(states))
+    if reference != "mean" and (type(reference) is not int or reference not in indices):
+        raise InputError(
+            f"reference is {reference!r}; give the index of a network, 0 to {len(states) - 1}, or "
+            "'mean'."
+        )
+    check_same_architecture(states, [f"network {k}" for k in indices])
+    network = copy_module(module_of(model, states[0])).cpu()
+    inputs = _inputs(images, network, preprocess, _SHAPE if method == "weights" else _MANY)
+    load_state(network, states[0])
+    symmetry = find_symmetry(network, inputs)
+    every = [
+        _weights(symmetry, state)
+        if method == "weights"
+        else _activations(symmetry, network, state, inputs)
+        for state in states
+    ]
+    found = _align(symmetry.groups, every, reference)
+    aligned = [permute_state(symmetry, *pair) for pair in zip(states, found, strict=True)]
+    for k, (before, after) in enumerate(zip(states, aligned, strict=True)):
+        _check_same(network, before, after, inputs, f"network {k}")
+    return aligned
+
+
+def _align(
+    groups: Sequence[Group], every: Sequence[Sequence[Block]], reference: int | str
+) -> list[Permutations]:
+    found = [_identity(groups) for _ in every]
+    if isinstance(reference, int):
+        target = [tensor for tensor, _ in every[reference]]
+        return [
+            same if k == reference else _match(groups, target, own, same)
+            for k, (own, same) in enumerate(zip(every, found, strict=True))
+        ]
+    is_changed = len(every) > 1
+    while is_changed:
+        is_changed = False
+        for k, own in enumerate(every):
+            others = [
+                [_permute(block, perms) for block in other]
+                for j, (other, perms) in enumerate(zip(every, found, strict=True))
+                if j != k
+            ]
+            target = [torch.stack(parts).mean(dim=0) for parts in zip(*others, strict=True)]
+            new = _match(groups, target, own, found[k])
+            is_changed |= new is not found[k]
+            found[k] = new
+    return found
+
+
+# --- what is compared -----------------------------------------------------------------------------
+
+
+def _weights(symmetry: Symmetry, state: StateDict) -> list[Block]:
+    return [
+        block
+        for name in symmetry.parameters
+        for block in blocks(_own(symmetry, state, name).double(), symmetry.axes[name])
+        if any(not units.is_fixed for units in block[1])
+    ]
+
+
+def _activations(
+    symmetry: Symmetry, network: nn.Module, state: StateDict, inputs: Input
+) -> list[Block]:
+    load_state(network, state)
+    found, known = [], {parameter.data_ptr() for parameter in network.parameters()}
+    for tensor, axes in zip(observe(network, inputs), symmetry.activations, strict=True):
+        storage = tensor.untyped_storage().data_ptr()
+        if axes is None or not tensor.is_floating_point() or storage in known:
+            continue
+        known.add(storage)
+        for view, units in blocks(tensor.float().contiguous(), axes):
+            rest = [dim for dim, each in enumerate(units) if each.is_fixed]
+            if rest and len(rest) < len(units):
+                centered = view - view.mean(dim=rest, keepdim=True)
+                norm, whole = (
+                    torch.linalg.vector_norm(each, dim=rest, keepdim=True)
+                    for each in (centered, view)
+                )
+                is_varying = norm > 1e-6 * whole
+                found.append((torch.where(is_varying, centered / norm, 0.0), units))
+    return found
+
+
+def _own(symmetry: Symmetry, state: StateDict, name: str) -> Tensor:
+    """Return a tensor of a state dict, which may have it under another of its names alone."""
+    names = [name, *(alias for alias, first in symmetry.tied.items() if first == name)]
+    tensor = next(state[each] for each in names if each in state)
+    return tensor.detach().cpu().contiguous()
+
+
+def _inputs(images: Any, network: nn.Module, preprocess: Preprocess | None, most: int) -> Input:
+    """Return the first `most` inputs, or the first batch of an iterable."""
+    batches = input_batches(images, network, most, device="cpu")
+    inputs, _ = next(iter(batches.in_order(0)))
+    return as_input(preprocess or batches.preprocess, network)(inputs)
+
+
+# --- permutations ---------------------------------------------------------------------------------
+
+
+def _identity(groups: Sequence[Group]) -> Permutations:
+    found = {}
+    for group in groups:
+        found[group.units] = torch.arange(group.units.size)
+        for inner in group.inner:
+            found[inner] = torch.arange(inner.size).repeat(group.units.size, 1)
+    return found
+
+
+def _permute(block: Block, perms: Permutations, leave: Collection[int] = ()) -> Tensor:
+    """Return a block permuted along its axes, but for some: at place i is what was at perm[i]."""
+    tensor, units = block
+    known = {k: perms[each] for k, each in enumerate(units) if each in perms and k not in leave}
+    for dim, perm in known.items():
+        if perm.ndim == 1:
+            tensor = tensor.index_select(dim, perm)
+    for dim, perm in known.items():
+        if perm.ndim == 2:  # other ones inside each of the outer units
+            outer = units.index(units[dim].within[0])
+            shape = [1] * tensor.ndim
+            shape[outer], shape[dim] = perm.shape
+            index = (perm if outer < dim else perm.T).reshape(shape)
+            tensor = torch.take_along_dim(tensor, index, dim)
+    return tensor
+
+
+def permute_state(symmetry: Symmetry, state: StateDict, perms: Permutations) -> dict[str, Tensor]:
+    """Return a copy of a state dict with every tensor permuted."""
+    made = {}
+    for name, axes in symmetry.axes.items():
+        own = _own(symmetry, state, name)
+        made[name] = own.clone()
+        for (view, units), (old, _) in zip(
+            blocks(made[name], axes), blocks(own, axes), strict=True
+        ):
+            view.copy_(_permute((old, units), perms))
+    return {
+        name: made[symmetry.tied.get(name, name)].to(tensor.device)
+        if symmetry.tied.get(name, name) in made
+        else tensor.clone()
+        for name, tensor in state.items()
+    }
+
+
+def _check_same(
+    network: nn.Module, before: StateDict, after: StateDict, inputs: Input, label: str
+) -> None:
+    outputs = []
+    for state in (before, after):
+        load_state(network, state)
+        with torch.no_grad(), evaluation_mode(network):
+            found = output_tensors(call_model(network, inputs))
+        outputs.append([] if found is None else parts_of(found))
+    for old, new in zip(*outputs, strict=True):
+        tolerance = min(1e4 * torch.finfo(old.dtype).eps, 0.1) if old.is_floating_point() else 0
+        if not torch.allclose(old, new, rtol=tolerance, atol=tolerance * float(old.abs().max())):
+            raise InputError(
+                f"{label} computes something else once its units are permuted (a difference of "
+                f"{(old - new).abs().max():.2g}): the model's forward treats them by their places "
+                "in a way that can't be observed, such as through values or NumPy arrays."
+            )
+
+
+# --- matching -------------------------------------------------------------------------------------
+
+
+_Pair = tuple[Tensor, Block]  # a block of the target, and the same of what is matched to it
+
+
+def _match(
+    groups: Sequence[Group],
+    target: Sequence[Tensor],
+    own: Sequence[Block],
+    start: Permutations,
+) -> Permutations:
+    """Return the permutations of a network that bring it closest to the target.
+
+    They are `start` itself where nothing better is found.
+    """
+    pairs = list(zip(target, own, strict=True))
+    near = _descend(groups, pairs, start)
+    far = _descend(groups, pairs, _first_pass(groups, pairs))
+    return far if _is_more(_total(pairs, far), _total(pairs, near)) else near
+
+
+def _total(pairs: Sequence[_Pair], perms: Permutations) -> float:
+    return sum(
+        float((target * _permute(own, perms)).sum(dtype=torch.float64)) for target, own in pairs
+    )
+
+
+def _is_more(new: float, old: float) -> bool:
+    return new > old + 1e-9 * abs(old)  # more than rounding, so that it comes to an end
+
+
+def _touched(group: Group, pairs: Sequence[_Pair]) -> list[_Pair]:
+    return [pair for pair in pairs if group.units in pair[1][1]]
+
+
+def _descend(groups: Sequence[Group], pairs: Sequence[_Pair], perms: Permutations) -> Permutations:
+    """Match one group after the other until none changes."""
+    is_changed = True
+    while is_changed:
+        is_changed = False
+        for group in groups:
+            touched = _touched(group, pairs)
+            new = {**perms, **_solve(group, touched, perms)}
+            if _is_more(_total(touched, new), _total(touched, perms)):
+                perms, is_changed = new, True
+    return perms
+
+
+def _first_pass(groups: Sequence[Group], pairs: Sequence[_Pair]) -> Permutations:
+    """Match each group by what is matched already, from the input on."""
+    perms = _identity(groups)
+    open_units = set(perms)
+    for group in groups:
+        open_units -= {group.units, *group.inner}
+        touched = _touched(group, pairs)
+        known = [
+            (target, (own, units))
+            for target, (own, units) in touched
+            if not open_units & set(units) and units.count(group.units) == 1
+        ]
+        perms = {**perms, **_solve(group, known or touched, perms)}
+    return perms
+
+
+def _solve(group: Group, pairs: Sequence[_Pair], perms: Permutations) -> Permutations:
+    """Return the best permutations of one group, all others as they are.
+
+    Which unit goes where is decided by the sum of what the two have in common themselves and the
+    best matches of the units in them.
+    """
+    n = group.units.size
+    common = torch.zeros(n, n, dtype=torch.float64)
+    inside = {
+        inner: torch.zeros(n, inner.size, n, inner.size, dtype=torch.float64)
+        for inner in group.inner
+    }
+    back = perms[group.units].argsort()
+    # What is inside a unit moves with it, wherever it goes.
+    held = {**perms, **{inner: perms[inner][back] for inner in group.inner}}
+    for target, (own, units) in pairs:
+        parts = [k for k, each in enumerate(units) if each in inside]
+        for dim in (k for k, each in enumerate(units) if each is group.units):
+            for raw in [[dim, k] for k in parts] or [[dim]]:
+                size = prod(target.shape[k] for k in raw)
+                rest = _permute((own, units), held, leave=raw)
+                a, b = (
+                    each.movedim(raw, [0, 1][: len(raw)]).reshape(size, -1)
+                    for each in (target, rest)
+                )
+                gram = a @ b.T
+                if len(raw) == 1:
+                    common += gram
+                else:
+                    inside[units[raw[1]]] += gram.view_as(inside[units[raw[1]]])
+    columns = {}
+    for inner, gram in inside.items():
+        columns[inner] = torch.empty(n, n, inner.size, dtype=torch.int64)
+        for i, j in product(range(n), range(n)):
+            columns[inner][i, j], value = _assign(gram[i, :, j])
+            common[i, j] += value
+    perm, _ = _assign(common)
+    best = {inner: every[torch.arange(n), perm] for inner, every in columns.items()}
+    return {group.units: perm, **best}
+
+
+def _assign(similarity: Tensor) -> tuple[Tensor, float]:
+    """Return the column of each row, each once, with the largest sum, and that sum."""
+    rows, columns = linear_sum_assignment(similarity.numpy(), maximize=True)
+    return torch.from_numpy(columns), float(similarity[rows, columns].sum())
