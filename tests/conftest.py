@@ -144,17 +144,23 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 CHOSEN = {"buffers": {"scale": "interpolate", "order": "nearest"}}
 
 
+@torch.no_grad()
+def disturb(network: nn.Module) -> nn.Module:
+    """Move parameters and statistics away from what they are initialized with."""
+    for parameter in network.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)
+    for layer in batchnorm_layers(network):
+        layer.running_mean.normal_()
+        layer.running_var.uniform_(0.5, 2)
+    return network
+
+
 def make_network(name: str, seed: int = 0) -> nn.Module:
     """Build a network as after some training: no tensor has the value it is initialized with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = NETWORKS[name]()
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter += 0.1 * torch.randn_like(parameter)
+        network = disturb(NETWORKS[name]())
         for layer in batchnorm_layers(network):
-            layer.running_mean.normal_()
-            layer.running_var.uniform_(0.5, 2)
             layer.num_batches_tracked.fill_(seed + 1)
         if name == "buffers":
             network.scale.uniform_(0.5, 2)

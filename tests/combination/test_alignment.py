@@ -4,14 +4,13 @@ import itertools
 
 import pytest
 import torch
-from conftest import CLASSES, SIZE, differing, input_of, make_images, snapshot
+from conftest import CLASSES, SIZE, differing, disturb, input_of, make_images, snapshot
 from conftest import NETWORKS as SHARED
 from torch import Tensor, nn
 
 import fourfold as ff
 from fourfold.combination.alignment import METHODS, permute_state
 from fourfold.combination.symmetry import Symmetry, find_symmetry
-from fourfold.evaluation.batchnorm import batchnorm_layers
 
 
 class Residual(nn.Module):
@@ -69,14 +68,7 @@ def network_of(name: str, seed: int = 0) -> nn.Module:
     """Build a network that has no two equal units, with no statistics as they are initialized."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = NETWORKS[name]()
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter += 0.1 * torch.randn_like(parameter)
-        for layer in batchnorm_layers(network):
-            layer.running_mean.normal_()
-            layer.running_var.uniform_(0.5, 2)
-    return network.eval()
+        return disturb(NETWORKS[name]()).eval()
 
 
 def states_of(name: str, n: int = 2) -> list[dict[str, Tensor]]:

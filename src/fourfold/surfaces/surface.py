@@ -202,7 +202,7 @@ class Surface:
     def point(self, *coordinates: float) -> Float[Tensor, " parameters"]:
         """Return theta, the parameters at one point."""
         at = self.shape.check(coordinates)
-        weights = self.weights(*(torch.tensor([x]) for x in np.asarray(at, float)))
+        weights = self.weights(*torch.tensor(at, dtype=torch.float64)[:, None])
         largest = int(weights.argmax())
         if weights[0, largest] == 1:  # a corner; the product would turn -0.0 into 0.0
             return self.control_points[largest].clone()
