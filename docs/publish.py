@@ -170,7 +170,10 @@ def collect_environment(targets: Targets, name: str, jobs: Sequence[Path]) -> di
         own = {
             "fit": settings["fits"].get(surfaces.get(item, {}).get("fit"), {}),
             "corners": corners.get(item.removesuffix("-corners"), {}),
+            "grid": settings["grid"],
         }
+        if batchnorm := surfaces.get(item.removesuffix("-grid"), {}).get("batchnorm"):
+            own["grid"] = settings["grid"] | {"batchnorm": batchnorm}
         ran = of["settings"] | {"data_sha256": of["data_sha256"]}
         if changes := _changes(ran, settings | data | own, added=False):
             raise InputError(

@@ -23,6 +23,7 @@ from fourfold.pipeline.targets import Targets
 from fourfold.report.summary import markdown_table
 from fourfold.surfaces.modules import batchnorm_layers
 from fourfold.surfaces.shapes import shape_of
+from fourfold.training.phases import fit_passes
 
 ROOT = Path(__file__).parent.parent
 PAGE, MEASURED = ROOT / "docs" / "scaling.md", ROOT / "docs" / "measured" / "scaling.json"
@@ -65,7 +66,7 @@ def case_of(targets: Targets, name: str) -> Case:
     left = train - split["val_images"] - (0 if test else tested)
     return Case(
         of,
-        len(targets.seeds(name, 0)),
+        len(targets.runs(name, 0)),
         [(control_points(one), of["fits"][one["fit"]]) for one in surfaces if one["fit"]],
         *measure(json.dumps(of["network"]), *shape, classes),
         (split["train_images"] or left, split["val_images"], tested),
@@ -107,7 +108,7 @@ def stage_flop(case: Case, again: Sequence[int] | None = None) -> dict[str, floa
 
     run = trained(training["epochs"], training["batch_size"]) + training["epochs"] * case.sizes[1]
     run += (len(training["keep"]) + 1) * sum(case.sizes)
-    fits = [(fit["boundary_epochs"] + fit["epochs"], fit["batch_size"]) for _, fit in case.fits]
+    fits = [(fit_passes(fit), fit["batch_size"]) for _, fit in case.fits]
     counts: Sequence[int | None] = again or [None] * len(case.experiment["surfaces"])
     images = {
         "train_endpoint": case.runs * run,

@@ -29,9 +29,9 @@ SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
 COMMON = {"batch_size": 32, "optimizer": SGD, "precision": "float32", "weight_decay": 5e-4}
 COMMON |= {"clip_norm": None, "warmup": 0.05, "schedule": "cosine", "compile": False}
 COMMON["cuda_graph"] = False
-TRAINING = {**COMMON, "epochs": 12, "keep": [0.25, 0.5, 0.75, 1.0]}
+TRAINING = {**COMMON, "epochs": 12, "keep": [0.25, 0.5, 0.75, 1.0], "ema": 0.9, "classes": None}
 FIT = {**COMMON, "boundary_epochs": 4, "epochs": 8, "points_per_step": 4}
-FIT["sampler"] = "latin-hypercube"
+FIT |= {"sampler": "latin-hypercube", "phases": None, "repeats": 2, "decay": "point", "cosine": 0.1}
 SPLIT = {"by": "chance", "seed": 0, "train_images": 400, "val_images": 50, "test_images": 50}
 CORNERS = [f"corner{seed}.safetensors" for seed in range(4)]
 
@@ -46,6 +46,7 @@ class Command:
         arguments = ["--seed", "0", "--training", str(out / "training.parquet")]
         if name == "train-endpoint":
             settings["training"] = TRAINING
+            arguments += ["--name", "seed0"]
             for what in ("checkpoint", "trajectory"):
                 arguments += [f"--{what}", str(out / f"{what}.safetensors")]
             arguments += ["--endpoints", str(out / "endpoints.parquet")]

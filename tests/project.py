@@ -1,13 +1,17 @@
 """A copy of the workflow with small experiments, run as a user runs it."""
 
+import contextlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import yaml
+
+from fourfold.pipeline.cli import main
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = "tiny-resnet18"
@@ -62,3 +66,17 @@ def section(params, name):
         return params["networks"][experiment["network"]]
     recipe = params["recipes"][experiment["recipe"]]
     return recipe["fits"]["standard"] if name == "fit" else recipe[name]
+
+
+def run_commands(project):
+    """Run what a run would execute, command by command in this process: torch starts once."""
+    run = snakemake(project, "--dry-run", "--printshellcmds")
+    assert run.returncode == 0, run.stdout + run.stderr
+    commands = re.findall(r"^Shell command: python -m fourfold (.*) > \S+ 2>&1$", run.stdout, flags=re.M)
+    assert len(commands) == planned(project)["total"] - 1, "`all` has none, the others one"
+    with contextlib.chdir(project):
+        for command in commands:
+            arguments = shlex.split(command)
+            for path in arguments[arguments.index("--output") :] if "--output" in arguments else []:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+            assert main(arguments) == 0, command

@@ -21,7 +21,7 @@ def run_quickly(program, *arguments):
     return run.stdout
 
 
-@pytest.mark.parametrize("program", ["step.py", "grid.py", "data.py", "loader.py"])
+@pytest.mark.parametrize("program", ["step.py", "grid.py", "data.py", "loader.py", "ensembles.py"])
 def test_a_benchmark_prints_its_ratios(program):
     assert "at most" in run_quickly(program)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fourfold.combination.selection import select_corners
     from fourfold.errors import DivergenceError, FourfoldError, InputError
     from fourfold.evaluation.batchnorm import reestimate_batchnorm
+    from fourfold.evaluation.certificate import certificate, measure_certificates
     from fourfold.evaluation.geometry import measure_barriers, measure_distances
     from fourfold.evaluation.grid import evaluate_grid, evaluate_points, predict
     from fourfold.evaluation.metrics import (
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         classification_metrics,
         disagreement,
     )
+    from fourfold.evaluation.plane import evaluate_plane, plane
     from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
     from fourfold.surfaces.points import grid_points
     from fourfold.surfaces.shapes import Shape, make_shape
@@ -34,10 +36,12 @@ _MODULES = {
     "combination.ensemble": ["evaluate_ensemble", "greedy_ensemble"],
     "errors": ["DivergenceError", "FourfoldError", "InputError"],
     "training.fit": ["fit"],
+    "evaluation.certificate": ["certificate", "measure_certificates"],
     "evaluation.geometry": ["measure_barriers", "measure_distances"],
     "evaluation.grid": ["evaluate_grid", "evaluate_points", "predict"],
     "combination.merge": ["average_states", "greedy_soup"],
     "evaluation.metrics": ["average_predictions", "classification_metrics", "disagreement"],
+    "evaluation.plane": ["evaluate_plane", "plane"],
     "training.snapshots": ["Snapshots"],
     "surfaces.points": ["grid_points"],
     "surfaces.shapes": ["Shape", "make_shape"],
@@ -58,10 +62,12 @@ __all__ = [
     "align",
     "average_predictions",
     "average_states",
+    "certificate",
     "classification_metrics",
     "disagreement",
     "evaluate_ensemble",
     "evaluate_grid",
+    "evaluate_plane",
     "evaluate_points",
     "fit",
     "greedy_ensemble",
@@ -70,7 +76,9 @@ __all__ = [
     "load_checkpoint",
     "make_shape",
     "measure_barriers",
+    "measure_certificates",
     "measure_distances",
+    "plane",
     "predict",
     "reestimate_batchnorm",
     "save_checkpoint",

@@ -29,6 +29,8 @@ FITTED = described(one_fit=("four", "seeds", "x"), another=("four", "seeds", "y"
         (ALONG | FITTED, {"run": "along", "four": "one_fit"}),
         (FITTED | PLAIN, {"four": "plain"}),
         (PLAIN | FITTED, {"four": "plain"}),
+        ({"blended": PLAIN["plain"] | {"batchnorm": "interpolated"}} | PLAIN, {"four": "plain"}),
+        ({"stated": PLAIN["plain"] | {"batchnorm": None}} | PLAIN, {"four": "stated"}),
     ],
 )
 def test_baselines_are_taken_from_the_first_surface_without_a_fit_else_from_the_first(

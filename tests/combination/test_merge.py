@@ -186,10 +186,17 @@ def test_a_uniform_soup_is_the_center_of_an_unfitted_surface():
     )
 
 
-def test_without_an_unfitted_surface_a_uniform_soup_is_the_evaluated_mean_of_the_corners():
-    uniform = compared(FITTED).query("merge == 'uniform-soup'")
+BLENDED = {"blended": SURFACES["plain"] | {"batchnorm": "interpolated"}}
+
+
+@pytest.mark.parametrize("surfaces", [FITTED, BLENDED])
+def test_where_no_center_is_that_network_a_uniform_soup_is_the_evaluated_mean_of_the_corners(
+    surfaces,
+):
+    """Points with statistics of their surface's own are no networks as others are evaluated."""
+    uniform = compared(surfaces).query("merge == 'uniform-soup'")
     assert uniform["split"].tolist() == ["val", "test"]
-    assert set(uniform["surface"]) == {"one_fit"}
+    assert set(uniform["surface"]) == {next(iter(surfaces))}
     assert uniform[["u", "v"]].isna().all(axis=None)
     assert uniform["accuracy"].tolist() == [0.9, 0.9]
 

@@ -4,12 +4,15 @@ from math import comb
 
 import pandas as pd
 import pytest
-from conftest import make_images, make_network
+import torch
+from conftest import CORNERS, make_images, make_network
 
 from fourfold.combination.selection import select_corners
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.errors import InputError
-from fourfold.evaluation.grid import evaluate_points
+from fourfold.evaluation.geometry import measure_distances
+from fourfold.evaluation.grid import evaluate_networks, evaluate_points
+from fourfold.surfaces.shapes import SQUARE, PointSet
 from fourfold.surfaces.surface import Surface
 
 VAL, TRAIN = make_images(21, seed=3), make_images(24, seed=4)
@@ -39,9 +42,20 @@ def test_all_choices_of_four_are_tried_in_three_placings_and_the_best_is_selecte
         for c00, c01, c10, c11 in epochs_of(ranked)
     }
     assert len(diagonals) == len(ranked) == 3 * comb(k, 4)
-    assert ranked["nll_mean"].is_monotonic_increasing
+    assert ranked["gain"].is_monotonic_decreasing
     assert ranked["candidate"].tolist() == [*range(1, len(ranked) + 1)]
     assert ranked["selected"].tolist() == [True] + [False] * (len(ranked) - 1)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_set_is_measured_by_its_networks_and_their_mean(count):
+    saved = checkpoints("no-norm", range(count))
+    ranked = selected("no-norm", saved, shape=PointSet(count), candidates=[[*saved]])
+    surface = Surface.from_corners([*saved.values()], shape="set")
+    points = surface.shape.lattice(2)[count == 1 :]  # one network is its own mean
+    direct = evaluate_points(surface, PLAIN, {"val": VAL}, points).table
+    assert ranked["nll_mean"].tolist() == pytest.approx([direct["nll"].mean()], rel=1e-4)
+    assert ranked["nll_max"].tolist() == pytest.approx([direct["nll"].max()], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["layernorm", "batchnorm"])
@@ -50,6 +64,9 @@ def test_a_candidate_is_measured_by_the_nine_points_of_its_linear_surface(name):
     saved, settings = checkpoints(name, (2, 3, 5, 7, 11)), {"batchnorm_images": TRAIN[0]}
     settings |= {"augment": RandomShiftFlip(2, flip=False), "seed": 1}
     ranked = selected(name, saved, **settings)
+    best = min(
+        evaluate_networks(make_network(name), saved.values(), {"val": VAL}, **settings).table["nll"]
+    )
     for row in ranked.iloc[[0, 4, 9, 14]].itertuples():
         corners = [saved[int(epoch)] for epoch in row.corners.split(";")]
         surface = Surface.from_corners(corners, degree=(1, 1))
@@ -60,6 +77,13 @@ def test_a_candidate_is_measured_by_the_nine_points_of_its_linear_surface(name):
         assert row.accuracy_mean == pytest.approx(direct["accuracy"].mean())
         assert row.accuracy_min == pytest.approx(direct["accuracy"].min())
         assert (row.split, row.n) == ("val", 21)
+        between = direct[~SQUARE.is_corner(direct)]
+        assert row.gain == pytest.approx(best - between["nll"].mean(), rel=1e-3, abs=1e-5)
+        networks = evaluate_points(surface, make_network(name), {"val": VAL}, CORNERS, **settings)
+        logits = dict(zip(surface.shape.corner_names, networks.logits["val"], strict=True))
+        gaps = measure_distances(surface, logits)
+        assert row.distance == pytest.approx(gaps["relative_l2"].mean(), rel=1e-5)
+        assert row.disagreement == pytest.approx(gaps["disagreement"].mean())
 
 
 def test_equal_candidates_are_in_the_order_of_their_epochs():
@@ -74,6 +98,34 @@ def test_a_run_that_ends_in_equal_networks_is_placed_there():
     saved = dict.fromkeys((2, 3, 4, 5), make_network("no-norm", seed=1).state_dict())
     saved[1] = {name: 50 * tensor for name, tensor in PLAIN.state_dict().items()}
     assert sorted(epochs_of(selected("no-norm", saved))[0]) == [2, 3, 4, 5]
+
+
+def test_corners_are_selected_for_what_is_gained_between_them_over_the_best_network():
+    """Neither for lying near each other nor for being bad: networks with a constant output.
+
+    With balanced labels the nll of an output b is logsumexp(b) - mean(b), lowest at b = 0.
+    """
+    pairs = torch.tensor([[1.0, -1, 0], [-1, 1, 0], [0, 1, -1], [0, -1, 1]])
+    outputs = {
+        "coinciding": torch.tensor([0.4, 0, 0]) + 1e-3 * pairs,
+        "spread": 0.5 * pairs,  # around the optimum
+        "bad": torch.tensor([1.0, 0, 0]) + 3 * pairs,  # to which an average helps most
+    }
+    zero = {name: torch.zeros_like(tensor) for name, tensor in PLAIN.state_dict().items()}
+    saved = {
+        epoch: zero | {"3.bias": output}
+        for epoch, output in enumerate(torch.cat([*outputs.values()]))
+    }
+    asked = {name: list(range(4 * k, 4 * k + 4)) for k, name in enumerate(outputs)}
+    ranked = selected("no-norm", saved, candidates=list(asked.values()))
+    names = {";".join(map(str, epochs)): name for name, epochs in asked.items()}
+    ranked = ranked.set_index(ranked["corners"].map(names))
+    assert ranked.index.tolist() == ["spread", "coinciding", "bad"]
+    assert ranked["gain"]["spread"] > 0.005 > abs(ranked["gain"]["coinciding"])
+    assert ranked["nll_mean"].idxmin() == "coinciding"
+    corners = {name: (b.logsumexp(1) - b.mean(1)).min().item() for name, b in outputs.items()}
+    best = corners["coinciding"]
+    assert (pd.Series(corners) - (best - ranked["gain"])).idxmax() == "bad"
 
 
 def test_given_candidates_alone_are_measured():

@@ -234,6 +234,16 @@ def test_a_round_trip_through_files_changes_nothing_and_equal_data_are_equal_fil
     assert loaded.image_shape == (1, 2, 2)
 
 
+@pytest.mark.parametrize(("classes", "chosen"), [([2, 0], {0, 2}), (0.4, {0}), (0.5, {0, 1})])
+def test_the_images_of_some_classes_keep_labels_index_and_order(classes, chosen):
+    dataset = make_dataset()
+    whole, some = dataset.splits["train"], dataset.of_classes("train", classes)
+    rows = [k for k, label in enumerate(whole.labels.tolist()) if label in chosen]
+    assert 0 < len(some) == len(rows) < len(whole)
+    for field in ("images", "labels", "index"):
+        assert torch.equal(getattr(some, field), getattr(whole, field)[rows])
+
+
 def test_what_has_been_hashed_is_not_hashed_again_but_a_changed_copy_is(tmp_path, monkeypatch):
     make_dataset().save(tmp_path)
     train = Dataset.load(tmp_path).splits["train"]

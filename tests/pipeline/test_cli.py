@@ -14,14 +14,16 @@ from conftest import differing
 from safetensors.torch import save_file
 
 from fourfold.combination.differences import measure_differences
+from fourfold.data.dataset import Dataset
+from fourfold.evaluation.certificate import measure_certificates
 from fourfold.evaluation.geometry import measure_barriers
 from fourfold.evaluation.logits import Examples, SurfaceLogits
-from fourfold.files.table import read_metadata, read_table
+from fourfold.files.table import make_table, read_metadata, read_table, write_table
 from fourfold.files.tensors import read_header
 from fourfold.networks import build_model
 from fourfold.pipeline.cli import COMMANDS, main
-from fourfold.pipeline.commands import _network_job
-from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint
+from fourfold.pipeline.commands import _network_job, _training_job
+from fourfold.surfaces.checkpoint import load_checkpoint, load_trajectory, save_checkpoint
 from fourfold.surfaces.points import surface_rows
 from fourfold.surfaces.shapes import SQUARE
 from fourfold.training.fit import fit
@@ -35,8 +37,11 @@ COMMON = {
 SETTINGS = {
     "network": {"name": "resnet18", "width": 2, "stem": "3x3"},
     "augment": {"shift": 1, "flip": False},
-    "training": COMMON | {"epochs": 2, "keep": [0.5, 1.0]},
-    "fit": COMMON | {"boundary_epochs": 0, "epochs": 1, "points_per_step": 4, "sampler": "uniform"},
+    "training": COMMON | {"epochs": 2, "keep": [0.5, 1.0], "ema": None, "classes": None},
+    "fit": COMMON | {
+        "phases": None, "boundary_epochs": 0, "epochs": 1, "repeats": 1, "points_per_step": 4,
+        "sampler": "uniform", "decay": "point", "cosine": 0.0,
+    },
     "grid": {
         "points": 3, "edge_points": 5, "random_points": 3, "search_images": 30, "seed": 0,
         "batchnorm": "reestimated", "batchnorm_images": 50, "train_images": 20, "batch_size": 50,
@@ -106,8 +111,8 @@ def write_network(path, seed=0, width=2):
 def train(data, folder, **training):
     return command(
         "train-endpoint", folder, "network", "augment", "training", change={"training": training},
-        data=data, device="cpu", seed=0, checkpoint="out/seed0.safetensors", state="out/state",
-        trajectory="out/trajectory.safetensors", training="out/t.parquet",
+        data=data, device="cpu", name="seed0", seed=0, checkpoint="out/seed0.safetensors",
+        state="out/state", trajectory="out/trajectory.safetensors", training="out/t.parquet",
         endpoints="out/e.parquet",
     )  # fmt: skip
 
@@ -189,6 +194,12 @@ def test_figures_are_drawn_without_torch():
         ({"optimizer": SGD | {"lr": 1e9}}, ["diverged", "lr"]),
         ({"warmup": float("nan")}, ["training.warmup: nan is not of type 'number'"]),
         ({"batch_size": 101}, ["101", "1 to 100"]),
+        ({"classes": [3, 10]}, ["classes is [3, 10]", "has 10", "from 0 to 9"]),
+        ({"classes": 0.01}, ["classes is 0.01", "at least one class"]),
+        ({"classes": 1}, ["training.classes: 1", "maximum of 1", "null for all"]),
+        ({"ema": 1.0}, ["training.ema: 1.0", "maximum of 1"]),
+        ({"schedule": {"name": "swa", "start": 0.9}}, ["training.schedule", "'lr' is a required"]),
+        ({"schedule": {"name": "restarts", "cycles": 30}}, ["warmup is 0.05", "first 0.0333"]),
     ],
 )
 def test_impossible_training_ends_in_one_message(change, said, data, tmp_path, refused):
@@ -334,22 +345,60 @@ def test_a_network_of_another_kind_is_refused_with_the_names(
     refused(import_one(data, tmp_path, path), "other.pt", *said)
 
 
-def fork(data, folder, at, trajectory):
+def fork(data, folder, epoch, trajectory):
     settings = {key: SETTINGS[key] for key in ("network", "augment", "training")}
-    settings |= {"corners": {"kind": "fork", "count": 2, "at": at}}
     return command(
         "train-fork", folder, settings=json.dumps(settings), data=data, device="cpu", seed=1,
-        name="forked-1", checkpoint="out/forked-1.safetensors", state="out/state",
+        name="forked-1", checkpoint="out/forked-1.safetensors", state="out/state", epoch=epoch,
         trajectory=trajectory, training="out/t.parquet", endpoints="out/e.parquet",
     )  # fmt: skip
+
+
+def test_a_run_keeps_its_average_beside_its_networks(data, tmp_path):
+    for folder, ema in (("without", None), ("with", 0.9)):
+        assert train(data, tmp_path / folder, ema=ema) == 0
+    alone, beside = (
+        load_trajectory(tmp_path / folder / "out" / "trajectory.safetensors")
+        for folder in ("without", "with")
+    )
+    assert list(alone) == [1, 2]
+    assert list(beside) == [1, 2, "ema"]
+    for epoch, state in alone.items():
+        assert differing(state, beside[epoch]) == []
+    assert differing(beside["ema"], beside[2])
+
+
+def test_a_run_on_some_classes_sees_their_train_images_alone(data, tmp_path, monkeypatch):
+    seen, labels = [], Dataset.load(data).splits["train"].labels
+
+    @wraps(_training_job.train)
+    def recorded(model, images, targets, **settings):
+        seen.append(targets)
+        return trained(model, images, targets, **settings)
+
+    trained = _training_job.train
+    monkeypatch.setattr(_training_job, "train", recorded)
+    for folder, classes in (("half", 0.5), ("listed", [4, 2, 0, 1, 3])):
+        assert train(data, tmp_path / folder, classes=classes) == 0
+    half, listed = (
+        load_checkpoint(tmp_path / folder / "out" / "seed0.safetensors")
+        for folder in ("half", "listed")
+    )
+    assert all(torch.equal(targets, labels[labels < 5]) for targets in seen)
+    assert differing(half, listed) == []
+    table = read_table("training", tmp_path / "half" / "out" / "t.parquet")
+    assert table[table["split"] == "train"]["images_seen"].max() == 2 * (len(seen[0]) // 32 * 32)
+    endpoints = read_table("endpoints", tmp_path / "half" / "out" / "e.parquet")
+    assert set(endpoints["n"]) == {100, 30, 40}
 
 
 def test_a_fork_where_nothing_was_kept_is_refused(data, tmp_path, refused, capsys):
     ancestor = tmp_path / "ancestor"
     assert train(data, ancestor, epochs=4, keep=[0.5, 1.0]) == 0
     capsys.readouterr()
-    status = fork(data, tmp_path, 0.5, ancestor / "out" / "trajectory.safetensors")
-    refused(status, "corners.at is 0.5, epoch 1 of 2", "[2, 4]")
+    for epoch in (1, 2):  # the run of the settings has two
+        status = fork(data, tmp_path, epoch, ancestor / "out" / "trajectory.safetensors")
+        refused(status, f"--epoch is {epoch}", "the epochs [2, 4]", "goes to 2")
 
 
 def test_four_times_one_network_is_refused(tmp_path, corners, refused):
@@ -484,15 +533,42 @@ def test_the_worst_points_of_the_search_and_no_others_are_evaluated_on_all_image
         assert (worst["u"], worst["v"]) in whole
 
 
+@pytest.mark.parametrize(
+    ("batchnorm", "said"), [("repaired", "without BatchNorm"), ("own", "grid.batchnorm: 'own'")]
+)
+def test_statistics_that_a_network_can_not_have_are_refused(
+    batchnorm, said, evaluated, data, tmp_path, refused
+):
+    surface = evaluated / "linear.safetensors"
+    refused(evaluate(data, tmp_path, surface, batchnorm=batchnorm), said)
+
+
+def test_random_points_are_evaluated_on_all_of_val_and_certify_it(evaluated, data, tmp_path):
+    """On train and test, as at edges, the worst ones of a search alone."""
+    few = {"search_images": 10, "random_points": 15}
+    assert evaluate(data, tmp_path, evaluated / "linear.safetensors", **few) == 0
+    table = read_table("grid", tmp_path / "out" / "grid.parquet")
+    assert not table.duplicated(["sample", "u", "v", "split", "statistics"]).any()
+    sizes = table[table["sample"] != "grid"].groupby(["sample", "split"])["n"].agg(set)
+    assert sizes.pop(("random", "val")) == {30}
+    assert all(10 in found for found in sizes)
+    certified = measure_certificates(table)
+    worst = table[(table["sample"] == "random") & (table["split"] == "val")]["nll"].max()
+    assert certified[["split", "points", "rank"]].drop_duplicates().to_numpy().tolist() == [
+        ["val", 15, 1]
+    ]
+    assert certified["value"].iloc[0] == worst
+
+
 def test_barrier_and_difference_have_the_same_worst_point_where_a_split_is_smaller_than_the_search(
     table, examples, logits
 ):
-    places = set(zip(examples.points, examples.samples, strict=True))
-    for _, rows in table.groupby("split"):
+    places = {p for p in zip(examples.points, examples.samples, strict=True) if p[1] != "own"}
+    for split, rows in table.groupby("split"):
         rows = surface_rows(rows)
-        assert {
-            ((u, v), s) for u, v, s in zip(rows["u"], rows["v"], rows["sample"], strict=True)
-        } == {place for place in places if place[1] != "own"}
+        found = {((u, v), s) for u, v, s in zip(rows["u"], rows["v"], rows["sample"], strict=True)}
+        assert places <= found
+        assert {(split, sample) for _, sample in found - places} <= {("val", "random")}
     largest = measure_barriers(table).set_index(["split", "metric"])["max"]
     for row in measure_differences(logits, examples, kept=0.9):
         if row["comparison"] == "low-loss":
@@ -550,6 +626,22 @@ def write_logits(path, surface="linear"):
     return labels
 
 
+def write_tables_of_logits(folder):
+    """Write the grid and the cost tables that go with `write_logits`; return the arguments."""
+    row = {"surface": "linear", "sample": "grid", "w": None, "split": "val", "n": 30}
+    row |= dict.fromkeys(("nll", "accuracy", "ece", "brier"), 0.5)
+    row |= {"statistics": "reestimated", "statistics_images": 5}
+    grid = [row | {"u": u, "v": v} for u, v in SQUARE.lattice(5)]
+    row = {"stage": "train_endpoint", "device": "cpu", "wall_s": 1.0, "flop": 1.0, "peak_bytes": 1}
+    row |= {"images_forward": 10, "images_backward": 10}
+    paths = {}
+    for name, rows in (("grid", grid), ("cost", [row | {"item": f"seed{k}"} for k in range(4)])):
+        paths[f"{name}s"] = folder / f"{name}.parquet"
+        table = make_table(name, rows, experiment="e", replicate=0)
+        write_table(name, table, paths[f"{name}s"])
+    return paths
+
+
 def test_no_ensemble_but_the_oracle_is_chosen_on_test(tmp_path):
     labels, path = write_logits(tmp_path / "linear.safetensors"), tmp_path / "other.safetensors"
     members = []
@@ -558,9 +650,14 @@ def test_no_ensemble_but_the_oracle_is_chosen_on_test(tmp_path):
         replace(SurfaceLogits.load(tmp_path / "linear.safetensors"), labels=shuffled).save(path, {})
         status = command(
             "compare-ensembles", tmp_path, settings='{"ensembles": {"max_members": 4}}',
-            surfaces=json.dumps(LINEAR), logits=path, output="out/ensemble.parquet",
+            surfaces=json.dumps(LINEAR), logits=path, **write_tables_of_logits(tmp_path),
+            **{name: f"out/{name}.parquet" for name in ("ensemble", "rival", "pick")},
+            rival_difference="out/rival_difference.parquet",
         )  # fmt: skip
         assert status == 0
+        rivals = read_table("rival", tmp_path / "out" / "rival.parquet").set_index("method")
+        assert (rivals.loc["linear/best-point", "images_forward"] == 4 * 10 + 21 * (30 + 5)).all()
+        assert len(read_table("pick", tmp_path / "out" / "pick.parquet")) == 4
         table = read_table("ensemble", tmp_path / "out" / "ensemble.parquet")
         keys = ["ensemble", "selection", "forward_passes", "split"]
         members.append(table.sort_values([*keys, "members"]).set_index(keys)["members"])

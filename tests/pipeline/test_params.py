@@ -72,6 +72,8 @@ def test_every_value_stands_in_the_part_that_is_named_as_its_origin(file):
                 assert key not in params["experiments"][name]
                 continue
             inner = key
+            if key.startswith(("trainings.", "fits.")) or key.endswith(".fit_of"):
+                continue  # partly those of another one, see below
             if part.split(".")[0] in ("networks", "corners", "surfaces"):
                 inner = key.removeprefix("network.").removeprefix(f"{part}.")
             assert at(params, f"{part}.{inner}") == values[key], (name, key)
@@ -132,6 +134,24 @@ def test_a_new_fit_and_a_rival_of_one_line_leave_the_others_as_they_are():
     }
 
 
+def test_a_training_and_a_fit_that_state_differences_are_complete():
+    params = tiny({"recipes.adamw.fits.short": {"epochs": 9}, "recipes.adamw.training.epochs": 3})
+    sgd, adamw = (resolve(params)[name] for name in ("tiny-rivals", "tiny-vit"))
+    lower = sgd["training"]["optimizer"] | {"lr": 0.05}
+    changed = {"epochs": 6, "keep": [0.5, 1.0], "optimizer": lower}
+    assert sgd["trainings"]["long"] == sgd["training"] | changed
+    assert adamw["trainings"]["half"] == adamw["training"] | {"epochs": 2, "keep": [1.0]}
+    flat = sgd["fits"]["standard"] | {"boundary_epochs": 0}
+    assert sgd["fits"]["flat"] == flat
+    assert sgd["fits"]["short"] == flat | {"epochs": 1, "optimizer": flat["optimizer"] | {"lr": 0.2}}
+    assert adamw["fits"]["short"]["epochs"] == 9
+    assert adamw["fits"]["short"]["optimizer"] == adamw["fits"]["standard"]["optimizer"] | {"lr": 0.2}
+    assert sgd["surfaces"]["untrained"]["fit_of"] == "standard"
+    stated = origins(params, "tiny-vit")
+    assert stated["fits.short.epochs"] == "recipes.adamw"
+    assert stated["fits.short.boundary_epochs"] == "recipes.sgd"
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 SURFACE = {"corners": "independent", "shape": "square", "degree": [1, 1], "fit": None}
@@ -147,13 +167,21 @@ ON_PAIR = {"corners": "pair", "shape": "curve", "fit": "flat"}
         ("experiments.tiny-vit.network", "vit", ["tiny-vit.network", "'vit'", "vit-4"]),
         ("experiments.tiny-vit.recipe", "adam", ["tiny-vit.recipe", "'adam'", "sgd, adamw"]),
         ("experiments.tiny-vit.surfaces", ["flat"], ["tiny-vit.surfaces", "'flat'", "linear"]),
+        ("corners.tuned.training", "longer", ["corners.tuned.training", "'longer'", "long, half"]),
+        ("corners.aligned.to", "four", ["corners.aligned.to", "'four'", "independent, traj"]),
+        ("corners.aligned.to", "aligned", ["made of itself", "aligned -> aligned"]),
+        ("corners.tuned.then", None, ["tuned.at is 1.0", "`then`"]),
+        ("recipes.sgd.fits.short.fit", "none", ["fits.short.fit", "'none'", "standard, flat"]),
+        ("recipes.sgd.fits.flat.fit", "short", ["made of itself", "flat -> short -> flat"]),
+        ("recipes.sgd.fits.short.epoch", 1, ["fits.short.epoch is no setting", "epochs"]),
+        ("recipes.sgd.trainings.long.lr", 1, ["trainings.long.lr is no setting", "epochs"]),
         ("surfaces.linear.corners", "four", ["linear.corners", "'four'", "independent, traj"]),
-        ("surfaces.rival.fit", "long", ["rival.fit", "'long'", "standard, flat, null"]),
+        ("surfaces.rival.fit", "long", ["rival.fit", "'long'", "standard, flat, short, null"]),
         ("recipes.adamw.recipe", "adam", ["recipes.adamw.recipe", "'adam'", "sgd, adamw"]),
         # recipes
         ("recipes.sgd.recipe", "sgd", ["recipes.sgd is made of itself", "sgd -> sgd"]),
         ("recipes.sgd.recipe", "adamw", ["made of itself", "sgd -> adamw -> sgd"]),
-        ("recipes.adamw.epochs", 3, ["recipes.adamw: epochs", "training, fits, grid"]),
+        ("recipes.adamw.epochs", 3, ["recipes.adamw: epochs", "training, trainings, fits, grid"]),
         ("recipes.adamw.training.epoch", 3, ["recipes.adamw: training.epoch", "epochs, batch"]),
         ("recipes.adamw.fits.standard.degree", [2, 2], ["fits.standard.degree", "sampler"]),
         ("recipes.sgd.network", {}, ["recipes.sgd: network", "recipe, threads"]),
@@ -167,6 +195,9 @@ ON_PAIR = {"corners": "pair", "shape": "curve", "fit": "flat"}
          "5 networks"]),
         ("surfaces.x", ON_PAIR | {"degree": [1]}, ["surfaces.x is a curve", "nothing to fit"]),
         ("surfaces.x", ON_PAIR | {"shape": "chain", "bends": 0}, ["chain", "nothing to fit"]),
+        ("surfaces.x", ON_PAIR | {"shape": "star"}, ["star with added: 0", "an added center"]),
+        ("surfaces.x", ON_PAIR | {"shape": "set"}, ["surfaces.x is a set, as", "nothing to fit"]),
+        ("surfaces.x", {"corners": "free", "shape": "set", "fit": "flat"}, ["nothing to fit"]),
         ("surfaces.x", ON_PAIR | {"shape": "sphere"}, ["surfaces.x", "choose one of curve"]),
         ("surfaces.x", ON_PAIR | {"degree": [2, 2]}, ["surfaces.x", "curve takes 1 integer"]),
         ("surfaces.x", ON_PAIR | {"bends": 1}, ["surfaces.x", "curve", "'bends'"]),
@@ -178,7 +209,14 @@ ON_PAIR = {"corners": "pair", "shape": "curve", "fit": "flat"}
         ("surfaces.forked-1", SURFACE, ["surfaces.forked-1 has a name that other files have"]),
         ("recipes.sgd.fits.flat.boundary_epochs", 1, ["surfaces.curve is a curve",
          "fits.flat.boundary_epochs (from recipes.sgd) is 1", "boundary_epochs: 0"]),
+        ("recipes.sgd.fits.standard.phases",
+         [{"epochs": 1, "curves": [["corner_00", "P_99"]], "rows": None}],
+         ["surfaces.bezier has the fit standard: phases[0].curves[0] is ['corner_00', 'P_99']"]),
         ("corners.forked.at", 0.6, ["corners.forked.at has [0.6]", "keep", "add them there"]),
+        ("recipes.sgd.fits.flat.schedule", {"name": "swa", "start": 0.04, "lr": 0.5},
+         ["experiments.tiny-vgg16.fits.flat: warmup is 0.05", "swa", "first 0.04"]),
+        ("recipes.sgd.grid.batchnorm", "repaired", ["grid.batchnorm (from recipes.sgd) is 'rep",
+         "surfaces.NAME.batchnorm"]),
         ("seeds.stride", 3, ["seeds.stride is 3", "independent", "4 or more"]),
         ("recipes.sgd.fits.standard.points_per_step", 5, ["standard.batch_size (from recipes.sgd)",
          "32", "multiple", "5"]),
@@ -213,8 +251,14 @@ def test_parts_that_do_not_fit_are_refused_in_one_message(key, value, said):
         ("networks.vgg16-2.width", 0, "networks.vgg16-2.width", "minimum of 1"),
         ("corners.independent.kind", "forks", "corners.independent.kind", "'run', 'fork', 'fil"),
         ("corners.independent.kind", "fork", "corners.independent", "'at' is a required"),
-        ("corners.forked.at", 1.0, "corners.forked.at", "maximum of 1"),
+        ("corners.forked.at", 1.5, "corners.forked.at", "maximum of 1"),
         ("corners.forked.count", 0, "corners.forked.count", "minimum of 1"),
+        ("recipes.sgd.training.schedule", "step",
+         "experiments.tiny-vgg16.training.schedule (from recipes.sgd)", "['cosine', 'constant']"),
+        ("recipes.sgd.training.schedule", {"name": "cosine"},
+         "experiments.tiny-vgg16.training.schedule.name (from recipes.sgd)", "'restarts', 'swa'"),
+        ("recipes.sgd.training.schedule", {"name": "restarts", "cycles": 0},
+         "experiments.tiny-vgg16.training.schedule.cycles (from recipes.sgd)", "minimum of 1"),
         ("corners.mine.files", ["a.pt"], "corners.mine.files", "too short"),
         ("corners.mine.key", 3, "corners.mine.key", "not of type 'string', 'null'"),
         ("corners.free.seeds", 3, "corners.free", "allowed: kind, count"),
@@ -223,9 +267,10 @@ def test_parts_that_do_not_fit_are_refused_in_one_message(key, value, said):
         ("networks.timm.arguments", 3, "networks.timm.arguments", "not of type 'object'"),
         ("corners.trajectory.count", 4, "corners.trajectory", "allowed: kind, choose"),
         ("corners.trajectory.choose", "test", "corners.trajectory.choose", "['validation']"),
-        ("corners.listed.choose", [1.0], "corners.listed.choose", "too short"),
+        ("corners.listed.choose", [], "corners.listed.choose", "non-empty"),
         ("surfaces.linear.degree", [0, 1], "surfaces.linear.degree.0", "minimum of 1"),
         ("surfaces.linear.degree", 2, "surfaces.linear.degree", "not of type 'array'"),
+        ("surfaces.linear.batchnorm", "own", "surfaces.linear.batchnorm", "'reestimated', 'int"),
         ("surfaces.linear.fits", None, "surfaces.linear", "allowed: corners, shape, "),
         ("surfaces.linear.added", 4, "surfaces.linear.added", "maximum of 3"),
         ("experiments.tiny-vit.surfaces", [], "experiments.tiny-vit.surfaces", "non-empty"),
@@ -252,9 +297,9 @@ def test_parts_that_do_not_fit_are_refused_in_one_message(key, value, said):
 def test_an_impossible_value_is_refused_with_key_and_rule(key, value, place, said):
     head, *lines = message(tiny({key: value})).splitlines()
     assert head == "params.yaml can't be used:"
-    (line,) = lines
-    assert line.startswith(place)
-    assert said in line
+    assert lines[0].startswith(place)
+    assert all(said in line for line in lines)  # of a training, that it is based on as well
+    assert all("training" in line for line in lines[1:])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,11 @@ CORNERS = {
     "branches": ["forked-0", "forked-1"],
     "line": [],
     "free": [],
+    "star": ["seed0", "seed1"],
+    "set": ["seed0", "seed1", "seed2"],
+    "alone": ["seed0"],
 }
+SETS = ("set", "alone")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,28 @@ def test_the_corners_are_the_networks_that_they_should_be(name, replicate):
     assert (grid["statistics"] == "own").any() == (name != "free")
 
 
+def test_runs_and_edges_end_at_the_networks_that_span_the_plane(replicate):
+    path = table(replicate, "plane_path")
+    places = path[path["kind"] == "network"].set_index("name")[["x", "y"]].to_numpy()
+    plane = table(replicate, "plane")
+    assert plane.groupby(["sample", "statistics"]).size().tolist() == [2 * 3, 2 * 3, 2 * 25]
+    at_corners = plane[plane["statistics"] == "own"].drop_duplicates(["x", "y"])
+    np.testing.assert_array_equal(at_corners[["x", "y"]], places)
+    last = path[path["kind"] == "run"].groupby("name").tail(1)
+    assert last["name"].tolist() == ["seed0", "seed1", "seed2"]
+    np.testing.assert_allclose(last[["x", "y"]], places, atol=1e-5)
+    np.testing.assert_allclose(last["distance"], 0, atol=1e-5)
+    edges = path[path["kind"] == "edge"].groupby(["surface", "name"])
+    joined = {"chain": [(0, 1)], "curve": [(0, 1)], "triangle": [(0, 1), (0, 2), (1, 2)]}
+    joined |= {"simplex": [(0, 1), (0, None), (1, None)], "star": [(None, 0), (None, 1)]}
+    assert len(edges) == sum(map(len, joined.values()))
+    for (name, edge), rows in edges:
+        ends = joined[name][int(edge.removeprefix("edge_"))]
+        for end, row in zip(ends, rows.iloc[[0, -1]].itertuples(), strict=True):
+            if end is not None:
+                assert (row.x, row.y, row.distance) == pytest.approx((*places[end], 0), abs=1e-5)
+
+
 def test_a_fork_goes_on_where_its_ancestor_was_and_on_its_own_way(replicate):
     training = table(replicate, "training")
     training = training[training["split"] == "train"].set_index(["item", "epoch"])
@@ -86,9 +112,38 @@ def test_what_a_surface_cost_is_what_was_trained_for_it(project, replicate):
     summary = pd.read_parquet(project / "results" / "summary.parquet")
     of = summary[summary["kind"] == "surface"].set_index(["method", "metric"])["mean"]
     for name, networks in CORNERS.items():
+        if name in SETS:
+            assert name not in of
+            continue
         shared = {"branches": 0.5, "line": 1.0}.get(name, 0.0) * cost["seed0"]
         trained = shared + cost[networks].sum() + cost[name]
         assert of[name, "images_backward"] == trained, name
+
+
+def test_a_star_has_a_center_of_its_own_that_the_fit_moved(replicate):
+    star = surface(replicate, "star")
+    assert star.control_point_names == ("corner_0", "corner_1", "center")
+    assert not np.allclose(star.point(0), star.control_points[:2].mean(dim=0))
+    grid = table(replicate, "grid-star").query("sample == 'grid' and statistics != 'own'")
+    assert sorted(set(grid["u"])) == [i / 16 for i in (0, 1, 2, 3, 4, 9, 10, 11, 12)]
+
+
+def test_sets_are_evaluated_at_their_networks_and_their_mean_and_used_as_baselines(replicate):
+    for name in SETS:
+        count = len(CORNERS[name])
+        grid = table(replicate, f"grid-{name}")
+        assert set(grid["sample"]) == {"grid"}
+        assert set(grid["u"]) == {0, *((k + 0.5) / count for k in range(count))}
+        merges = table(replicate, "merge").query("surface == @name")
+        assert set(merges["merge"]) == {"best-corner", "uniform-soup", "greedy-soup"}
+        ensembles = table(replicate, "ensemble")
+        assert name not in set(ensembles["ensemble"])
+        of_set = ensembles[ensembles["corners"] == {"set": "three"}.get(name, name)]
+        whole = of_set[of_set["selection"] == "fixed"]
+        assert set(whole["forward_passes"]) == {count}
+        assert name not in set(table(replicate, "difference")["surface"])
+    barrier = table(replicate, "barrier").query("surface == 'alone'")
+    assert (barrier["barrier"] == 0).all() and len(barrier) == 6
 
 
 def test_free_corners_start_from_seeds_and_are_moved(replicate):

@@ -1,6 +1,7 @@
 """Which rules read which value, which files there are, and which code is behind a job."""
 
 import copy
+import json
 import shutil
 from functools import reduce
 
@@ -9,31 +10,35 @@ from project import ROOT
 
 from fourfold.errors import InputError
 from fourfold.pipeline import code
+from fourfold.pipeline.commands._settings import check_described, read_settings
 from fourfold.pipeline.params import read_params
 from fourfold.pipeline.params_check import check_params
 from fourfold.pipeline.reads import READS
-from fourfold.pipeline.targets import Targets
+from fourfold.pipeline.targets import FIGURES, Targets
 from fourfold.surfaces.shapes import make_shape, shape_of
 
 PARAMS = read_params(ROOT / "tests" / "params.tiny.yaml")
 EXPERIMENT = "tiny-vgg16"
-OF_JOB = {"surface": "bezier", "corners": "trajectory"}
+OF_JOB = {"surface": "bezier", "corners": "trajectory", "run": None}
 TRAINING = {"train_endpoint", "train_fork"}
-OF_CORNERS = {"train_fork", "import_corners", "select_trajectory_corners"}
-EVALUATING = {"evaluate_grid", "compare_merges", "select_trajectory_corners"}
-DESCRIBING = {"compare_ensembles", "compare_merges", "plot_figures", "summarize"}
+OF_CORNERS = {"import_corners", "select_trajectory_corners", "align_corners", "randomize_corners"}
+EVALUATING = {"evaluate_grid", "compare_merges", "select_trajectory_corners", "randomize_corners"}
+EVALUATING |= {"measure_plane"}
+DESCRIBING = {"compare_ensembles", "compare_merges", "plot_figures", "plot_plane", "summarize"}
 # The first key that fits a resolved key says which rules read it.
 DECLARED = {
-    "network": {*TRAINING, "fit_bezier_surface", "import_corners"} | EVALUATING,
+    "network": {*TRAINING, "fit_bezier_surface", "import_corners", "align_corners"} | EVALUATING,
     "augment": {*TRAINING, "fit_bezier_surface"} | EVALUATING,
     "training": {*TRAINING, "select_trajectory_corners"},
+    "trainings": set(),  # of other corners
     "fits.standard": {"fit_bezier_surface"},
-    "fits.flat": set(),
+    "fits": set(),
     "grid.points": {"evaluate_grid"},
     "grid.edge_points": {"evaluate_grid"},
     "grid.random_points": {"evaluate_grid"},
-    "grid.search_images": {"evaluate_grid"},
-    "grid.train_images": {"evaluate_grid"},
+    "grid.search_images": {"evaluate_grid", "measure_plane"},
+    "grid.train_images": {"evaluate_grid", "measure_plane"},
+    "grid.plane_points": {"measure_plane"},
     "grid.batch_size": {*EVALUATING, "import_corners"},
     "grid.precision": {*EVALUATING, "import_corners"},
     "grid": EVALUATING,
@@ -93,6 +98,22 @@ def test_for_every_value_the_rules_that_read_it_are_the_declared_ones():
         assert found == declared, key
 
 
+@pytest.mark.parametrize("batchnorm", ["interpolated", "repaired", None])
+def test_a_surface_has_its_own_statistics_in_its_evaluation_alone(batchnorm):
+    params = copy.deepcopy(PARAMS)
+    params["surfaces"]["bezier"]["batchnorm"] = batchnorm
+    check_params(params)
+    before, after = what_is_read(Targets(PARAMS)), what_is_read(Targets(params))
+    changed = {rule for rule in READS if before[rule] != after[rule]}
+    assert changed == DESCRIBING | ({"evaluate_grid"} if batchnorm else set())
+    grid = after["evaluate_grid"]["grid"]
+    assert grid == before["evaluate_grid"]["grid"] | ({"batchnorm": batchnorm} if batchnorm else {})
+    read_settings(json.dumps(after["evaluate_grid"]), *READS["evaluate_grid"])
+    check_described(after["summarize"]["surfaces"], "--surfaces")
+    other = Targets(params).read("evaluate_grid", EXPERIMENT, surface="linear")
+    assert other == Targets(PARAMS).read("evaluate_grid", EXPERIMENT, surface="linear")
+
+
 def test_every_file_is_named_once():
     files = Targets({**PARAMS, "run": list(PARAMS["experiments"])}).all_files()
     assert len(files) == len(set(files))
@@ -107,6 +128,12 @@ NETWORKS = {
     "forked": {"seed0": RUNS["seed0"], "forked-0": ["endpoints"], "forked-1": ["endpoints"]},
     "mine": {"mine-0": ["endpoints"], "mine-1": ["endpoints"]},
     "free": {},
+    "untrained": {},
+    "aligned": RUNS,
+    "tuned": {
+        "half-seed0": ["endpoints", "trajectory"],
+        **{f"tuned-{k}": ["endpoints"] for k in range(2)},
+    },
 }
 
 
@@ -126,6 +153,9 @@ def targets_of(*surfaces):
         ("branches", ["endpoints/forked-0", "endpoints/forked-1"]),
         ("imported", ["endpoints/mine-0", "endpoints/mine-1"]),
         ("free", []),
+        ("untrained", []),
+        ("aligned", ["corners/aligned"]),
+        ("tuned", ["endpoints/tuned-0", "endpoints/tuned-1"]),
     ],
 )
 def test_each_kind_of_corner_set_plans_exactly_its_files(surface, files):
@@ -135,11 +165,11 @@ def test_each_kind_of_corner_set_plans_exactly_its_files(surface, files):
     found = targets.corner_files(*of_job, surface)
     assert [file.rpartition(".")[0] for file in found] == files
     networks = NETWORKS[corners]
-    chosen = [f"corners/{corners}.json"] if corners == "ends" else []
+    made = {"ends": ["corners/ends.json"], "aligned": ["corners/aligned.safetensors"]}
     steps = targets.steps(*of_job)
     assert sorted(step for step in steps if not step.startswith("jobs/")) == sorted(
         [f"{kind}/{name}.safetensors" for name, kinds in networks.items() for kind in kinds]
-        + chosen
+        + made.get(corners, [])
     )
     for part in ("training", "endpoints", "cost"):
         planned = [
@@ -165,6 +195,49 @@ def test_a_curve_on_two_of_the_corners_plans_its_fit_and_its_grid_and_no_trainin
         }
 
 
+@pytest.mark.parametrize(
+    ("surfaces", "further"),
+    [
+        (["linear", "bezier", "trajectory"], set()),
+        (["linear", "trajectory", "listed"], {"careful"}),
+        (["bezier", "rival"], {"convergence"}),
+        (["curve", "chain", "branches", "line"], set()),  # fitted, but of different shapes
+    ],
+)
+def test_figures_that_compare_are_there_where_there_is_something_to_compare(surfaces, further):
+    targets = targets_of(*surfaces)
+    assert set(targets.figures("tiny-shapes")) - {*FIGURES, "plane"} == further
+    files = set(targets.results("tiny-shapes", 0))
+    assert {f"figures/{name}.svg" for name in {*FIGURES, *further}} <= files
+
+
+@pytest.mark.parametrize(
+    ("surfaces", "points", "through", "runs"),
+    [
+        (["curve", "listed", "linear"], 5, "linear", ["seed0", "seed1", "seed2"]),
+        (["free", "listed"], 5, "listed", ["seed0"]),
+        (["triangle"], 0, None, None),
+        (["curve", "free"], 5, None, None),
+    ],
+)
+def test_a_plane_goes_through_three_trained_networks_where_there_are_so_many(
+    surfaces, points, through, runs
+):
+    targets = targets_of(*surfaces)
+    targets.experiments["tiny-shapes"]["grid"]["plane_points"] = points
+    assert targets.plane("tiny-shapes") == through
+    files = targets.results("tiny-shapes", 0) + targets.steps("tiny-shapes", 0)
+    planned = {file for file in files if "plane" in file}
+    every = {*(f"figures/plane.{kind}" for kind in ("png", "svg")), "jobs/cost-plane.parquet"}
+    every |= {f"tables/{name}.parquet" for name in ("plane", "plane_path")}
+    every |= {f"tables/csv/{name}.csv" for name in ("plane", "plane_path")}
+    assert planned == (every if through else set())
+    if through:
+        expected = [f"trajectory/{run}.safetensors" for run in runs]
+        assert targets.plane_runs("tiny-shapes", 0) == expected
+        assert set(expected) <= set(files)
+
+
 def test_what_is_described_makes_the_shape_of_each_surface():
     targets = Targets(PARAMS)
     for experiment in PARAMS["experiments"]:
@@ -178,16 +251,30 @@ def test_what_is_described_makes_the_shape_of_each_surface():
 
 def test_replicates_share_no_seed():
     targets = Targets({**PARAMS, "replicates": 3})
-    seeds = [seed for r in range(3) for seed in targets.seeds(EXPERIMENT, r)]
-    assert seeds == [0, 1, 2, 3, 100, 101, 102, 103, 200, 201, 202, 203]
+    runs = [run for r in range(3) for run in targets.runs(EXPERIMENT, r)]
+    seeds = [0, 1, 2, 3, 100, 101, 102, 103, 200, 201, 202, 203]
+    assert runs == [f"seed{seed}" for seed in seeds]
     assert targets.fit_seed(2) == 1002
+
+
+def test_a_job_reads_the_training_that_its_run_or_its_corners_name():
+    targets = Targets(PARAMS)
+    for of_job, epochs in (
+        ({"run": "seed7"}, 4),
+        ({"run": "long-seed7"}, 6),
+        ({"corners": "tuned"}, 6),
+        ({"corners": "independent"}, 4),
+    ):
+        read = targets.read("train_endpoint", "tiny-rivals", **of_job)
+        assert read["training"]["epochs"] == epochs
+    assert targets.fork_epoch("tiny-rivals", "tuned") == 2
 
 
 def test_corners_of_one_run_need_one_run():
     params = copy.deepcopy(PARAMS)
     params["experiments"]["tiny-vit"]["surfaces"] = ["listed"]
     targets = Targets(params)
-    assert targets.seeds("tiny-vit", 0) == [0]
+    assert targets.runs("tiny-vit", 0) == ["seed0"]
     assert targets.corner_files("tiny-vit", 0, "listed") == [
         "corners/listed.json",
         "trajectory/seed0.safetensors",

@@ -57,7 +57,7 @@ def test_every_table_has_its_columns_and_types(finished):
         assert json.loads(schema.metadata[b"fourfold"])["table"] == name
         assert len(pd.read_parquet(path)) > 0, path
         found.add(name)
-    assert found == set(SCHEMAS)
+    assert found == set(SCHEMAS) - {"plane", "plane_path"}  # of another experiment
 
 
 def test_two_runs_give_equal_tables(finished, tmp_path):
@@ -176,6 +176,7 @@ def test_what_a_surface_cost_counts_the_pick_of_a_point_on_val(finished):
 def test_every_job_states_its_cost(finished):
     cost = _rows(finished, "cost")
     elsewhere = {"train_fork", "import_corners", "plot_figures", "summarize"}
+    elsewhere |= {"measure_plane", "plot_plane", "align_corners", "randomize_corners"}
     assert set(cost["stage"]) == READS.keys() - elsewhere
     assert (cost["wall_s"] > 0).all()
     trained = cost["images_backward"] > 0

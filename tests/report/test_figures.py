@@ -8,12 +8,15 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from mpl_toolkits.mplot3d import Axes3D
 from report.test_claims import SURFACES
 
 from fourfold.errors import InputError
-from fourfold.files.table import make_table
+from fourfold.files.table import SCHEMAS, make_table
 from fourfold.report import figures as plot
+from fourfold.report.figures._labels import label_marks
 from fourfold.report.figures._lattice import along, around, diagonals
 from fourfold.report.figures._measure import ACCURACY, NLL
 from fourfold.report.figures._style import BLACK, BLUE, GREEN, VERMILLION, surface_style
@@ -156,6 +159,53 @@ def geometry_table():
     return table("geometry", rows)
 
 
+def barrier_table(heights=HEIGHTS, replicate=0):
+    rows = []
+    for (name, (inside, corner, _)), (split, factor) in product(heights.items(), SPLITS.items()):
+        for metric, at_most in (("nll", math.inf), ("error", 0.9)):
+            row = {"surface": name, "split": split, "metric": metric, "sample_at_max": "grid"}
+            row |= {"barrier": factor * (inside - corner), "max": min(at_most, factor * inside)}
+            row |= {"mean": factor * (inside + corner) / 2, "corner_mean_own": factor * corner}
+            rows.append(row | dict.fromkeys(("corner_mean", "min"), factor * corner))
+    columns = SCHEMAS["barrier"].names[2:]
+    return table("barrier", pd.DataFrame(rows).reindex(columns=columns), replicate=replicate)
+
+
+def cost_table(**images):
+    """What fits took: surface=images passed backward."""
+    stage = {"stage": "fit_bezier_surface", "device": "cpu"}
+    counts = dict.fromkeys(("wall_s", "images_forward", "flop", "peak_bytes"), 1)
+    images = images or {"bezier": 1000}
+    return table(
+        "cost",
+        [stage | counts | {"item": name, "images_backward": n} for name, n in images.items()],
+    )
+
+
+def rival_table(surfaces=SURFACES):
+    """Return methods of which the last ones are far off, or were trained elsewhere."""
+    rows = []
+    for k, (surface, of) in enumerate(surfaces.items()):
+        methods = [("network", 1), ("mean", 1), ("ensemble-4", 4)]
+        methods = [(f"{of['corners']}/{name}", size) for name, size in methods]
+        points = [("center", 1), ("best-point", 1), ("inner", 4), ("greedy-9", 9), ("all", 117)]
+        methods += [(f"{surface}/{name}", size) for name, size in points]
+        for place, (method, size) in enumerate(methods):
+            nll = 2.5 if place == 1 else 0.1 + 0.05 / size + 0.01 * k + 0.001 * place
+            costs = dict.fromkeys(("images_backward", "images_forward"), 10_000 * k)
+            row = {"method": method, "surface": surface, "corners": of["corners"]} | costs
+            row |= {"forward_passes": size, "disagreement": 0.1, "temperature": 1.2}
+            row |= {"equivalents": math.inf if size > 4 else size}
+            for one in on_splits(row, nll):
+                ends = {
+                    f"{metric}_{end}": one[metric] + change
+                    for metric in METRICS
+                    for end, change in (("low", -0.01), ("high", 0.02))
+                }
+                rows.append(one | ends | {"nll_scaled": 0.9 * one["nll"]})
+    return table("rival", rows)
+
+
 def summary_table(experiments=3, replicates=1):
     names = ("accuracy_min", "accuracy_mean", "accuracy_center", "accuracy_corner_mean_own")
     surfaces = {
@@ -181,12 +231,15 @@ def summary_table(experiments=3, replicates=1):
 TABLES = {
     "grid": grid_table, "merge": merge_table, "ensemble": ensemble_table,
     "difference": difference_table, "training": training_table, "geometry": geometry_table,
-    "summary": lambda: summary_table(4, 3),
+    "summary": lambda: summary_table(4, 3), "barrier": barrier_table, "cost": cost_table,
+    "rival": rival_table,
 }  # fmt: skip
 READ = {
     "surfaces": ("grid", "merge"), "surfaces_3d": ("grid",), "profiles": ("grid",),
     "ensembles": ("ensemble",), "merges": ("merge",), "differences": ("difference",),
     "training": ("training",), "geometry": ("geometry",), "summary": ("summary",),
+    "barriers": ("barrier", "grid"), "convergence": ("barrier", "cost"),
+    "careful": ("barrier", "geometry"), "rivals": ("rival",),
 }  # fmt: skip
 
 
@@ -230,7 +283,9 @@ def test_same_tables_give_the_same_bytes(name, tmp_path):
     assert len(list(tmp_path.rglob("*.*"))) == 4  # nothing unfinished is left
 
 
-@pytest.mark.parametrize("name", sorted(READ.keys() - {"training"}))
+@pytest.mark.parametrize(
+    "name", sorted(READ.keys() - {"training", "convergence", "careful", "rivals"})
+)
 @pytest.mark.parametrize("order", [1, -1])
 def test_surfaces_stand_in_their_order(name, order):
     """Of each text that names a surface the first one comes earlier than that of a later one."""
@@ -247,7 +302,12 @@ def test_one_surface_can_be_drawn(name, surface):
     tables = {}
     for one in READ[name]:
         frame = grid_table(3) if one == "grid" else TABLES[one]()
-        column = {"ensemble": "ensemble", "training": "item", "summary": "method"}.get(one)
+        column = {
+            "ensemble": "ensemble",
+            "training": "item",
+            "summary": "method",
+            "cost": "item",
+        }.get(one)
         tables[one] = frame[frame[column or "surface"].isin(of)]
     draw(name, {surface: SURFACES[surface]}, **tables).draw_without_rendering()
 
@@ -280,9 +340,14 @@ def test_networks_without_numbers_are_gaps():
     ):
         frame.loc[is_broken, columns] = float("nan")
     tables = {"grid": grid, "merge": merge, "ensemble": ensemble, "difference": difference}
+    tables["barrier"] = TABLES["barrier"]()
+    is_broken = tables["barrier"]["surface"] == "linear"
+    tables["barrier"].loc[is_broken, ["barrier", "max", "mean"]] = float("nan")
     for name in sorted(READ.keys() - {"training", "geometry", "summary"}):
         draw(name, **tables).draw_without_rendering()
     assert sum("NaN" in text for text in drawn_texts(draw("surfaces", **tables))) >= 2
+    assert "NaN: linear" in draw("careful", **tables).get_suptitle()
+    assert "NaN" in [text.get_text() for text in draw("barriers", **tables).axes[0].texts]
 
 
 @pytest.mark.parametrize("name", ["ensembles", "merges"])
@@ -503,6 +568,129 @@ def test_a_corner_with_itself_is_a_line_and_no_pair():
     without_batchnorm = geometry.assign(disagreement=geometry["disagreement"].mask(alone, 0.0))
     lines = draw("geometry", geometry=without_batchnorm).axes[0].get_lines()
     assert all(line.get_linestyle() == "None" for line in lines)
+
+
+# --- of all surfaces: barriers, convergence, careful selection ------------------------------------
+
+
+def described(corners, kind="seeds", fit=None, shape="square", **more):
+    sizes = {"square": {"degree": [1, 1], "count": 4}, "set": {"count": 4}}
+    return {"corners": corners, "kind": kind, "fit": fit, "shape": shape, **sizes[shape]} | more
+
+
+def test_bars_are_the_mean_barrier_of_each_surface_and_a_set_has_none():
+    replicates = [
+        barrier_table(dict.fromkeys(("a", "b", "deep"), (k + 1, 0.5, 0)), replicate=k)
+        for k in (0, 2)
+    ]
+    surfaces = {"b": described("x"), "deep": described("x", shape="set"), "a": described("y")}
+    grid = grid_table(3, dict.fromkeys("ab", HEIGHTS["bezier"]))
+    grid.loc[(grid["surface"] == "a") & (grid["statistics"] != "own"), "statistics"] = "repaired"
+    figure = draw("barriers", surfaces, barrier=pd.concat(replicates), grid=grid)
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == ["b", "a (repaired)"]
+    bars = [(bar.get_width(), round(bar.get_y())) for bar in figure.axes[0].patches]
+    expected = [(SPLITS[split] * 1.5, place) for split in ("train", "test") for place in (0, 1)]
+    np.testing.assert_allclose(sorted(bars), sorted(expected))
+    dots = [line.get_xdata() for line in figure.axes[0].get_lines() if line.get_marker() == "."]
+    assert sorted(set(np.concatenate(dots))) == [0.075, 0.375, 0.5, 2.5]
+    assert "replicates 0, 2" in figure.get_suptitle()
+
+
+def test_small_and_negative_barriers_stay_visible_beside_large_ones():
+    heights = {"linear": (3.0, 0.5, 0), "bezier": (0.52, 0.5, 0), "trajectory": (0.49, 0.5, 0)}
+    axes = draw("barriers", barrier=barrier_table(heights)).axes[0]
+    lengths = {
+        round(bar.get_width(), 6): np.ptp(axes.transData.transform(bar.get_bbox())[:, 0])
+        for bar in axes.patches
+    }
+    assert lengths[0.02] > 0.1 * lengths[2.5] and lengths[-0.01] > 0.1 * lengths[2.5]
+    rising = [lengths[barrier] for barrier in sorted(lengths) if barrier > 0]
+    assert rising == sorted(set(rising))
+
+
+@pytest.mark.parametrize(
+    ("excess", "text"),
+    [
+        ((0.3, 0.2, -0.2), "100k / 100k"),  # halfway between 10k and 1,000k in their logarithm
+        ((0.3, 0.0, -0.2), "10k / 10k"),
+        ((-0.1, -0.2, -0.3), "< 1k / < 1k"),
+        ((0.3, 0.2, 0.1), "> 1,000k / > 1,000k"),
+    ],
+)
+def test_convergence_says_at_how_many_images_a_family_reaches_its_corners(excess, text):
+    images = {"long": 1_000_000, "short": 1_000, "middle": 10_000, "other": 10_000}
+    names = ["short", "middle", "long"]
+    surfaces = {name: described("x", fit=name, fit_of="short") for name in names}
+    surfaces |= {"other": described("x", fit="other", fit_of="short")}
+    surfaces |= {"scratch": described("y", "untrained", fit="short")}
+    rows = barrier_table(dict.fromkeys(surfaces, (5.0, 1 / SPLITS["val"], 0)))  # corners on val: 1
+    loss = rows["surface"].map(dict(zip(names, 1.1 + np.array(excess), strict=True))).fillna(3.0)
+    rows = rows.assign(max=loss, mean=loss)
+    figure = draw("convergence", surfaces, barrier=rows, cost=cost_table(**images, scratch=1000))
+    legend = [label.get_text() for label in figure.legends[0].get_texts()]
+    assert legend[:2] == [
+        f"x, square, degree [1, 1], fit short: {text}",
+        "y, square, degree [1, 1], fit short: - / -",
+    ]
+    joined = figure.axes[0].get_lines()[0]
+    assert list(joined.get_xdata()) == [1_000, 10_000, 1_000_000]
+    np.testing.assert_allclose(joined.get_ydata(), 1.1 + np.array(excess))
+    assert sorted(text.get_text() for text in figure.axes[1].texts) == sorted(surfaces)
+
+
+def test_careful_marks_squares_without_a_fit_and_hollow_those_fitted_on_untrained_corners():
+    surfaces = {
+        "linear": described("independent"),
+        "bezier": described("independent", fit="standard"),
+        "trajectory": described("trajectory", "run"),
+    }
+    axes = draw("careful", surfaces).axes
+    barrier = barrier_table().query("split == 'val' and metric == 'nll'").set_index("surface")
+    pairs = geometry_table().query("a != b and surface != 'bezier'")
+    means = pairs.groupby("surface")[["relative_l2", "disagreement"]].mean()
+    for panel, column, factor in ((axes[0], "relative_l2", 1), (axes[1], "disagreement", 100)):
+        marks = [line for line in panel.get_lines() if line.get_linestyle() == "None"]
+        found = sorted((line.get_xdata()[0], line.get_ydata()[0]) for line in marks)
+        expected = zip(factor * means[column], barrier.loc[means.index, "barrier"], strict=True)
+        np.testing.assert_allclose(found, sorted(expected))
+        assert sorted(text.get_text() for text in panel.texts) == ["linear", "trajectory"]
+    surfaces["bezier"] |= {"kind": "untrained"}
+    marks = [line for line in draw("careful", surfaces).axes[0].get_lines() if line.get_marker()]
+    hollow = [line.get_label() for line in marks if line.get_markerfacecolor() == "white"]
+    assert hollow == ["untrained, fitted"]
+
+
+def test_names_of_marks_lie_inside_and_cover_neither_marks_nor_each_other():
+    random = np.random.default_rng(0)
+    near, far = random.normal(0.5, 0.02, (8, 2)), random.uniform(0, 1, (14, 2))
+    marks = pd.DataFrame(np.concatenate([near, far]), columns=["x", "y"])
+    marks["name"] = [f"surface-{k}" for k in range(len(marks))]
+    figure = Figure((5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(marks["x"], marks["y"], "o", markersize=4)
+    label_marks(figure, {axes: marks})
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert not any(
+        box.contains(*at) for box in boxes for at in axes.transData.transform(marks[["x", "y"]])
+    )
+    assert all(axes.bbox.contains(*corner) for box in boxes for corner in box.corners())
+
+
+@pytest.mark.parametrize(("line", "metric", "sign"), [(0, "nll", 1), (1, "accuracy", -1)])
+@pytest.mark.parametrize(("column", "cost"), [(0, "images_backward"), (1, "forward_passes")])
+def test_names_stand_at_the_methods_that_none_of_the_same_or_less_cost_matches(
+    line, metric, sign, column, cost
+):
+    rows = rival_table().query("split == 'test'")
+    is_beaten = [
+        ((rows[cost] <= row[cost]) & (sign * rows[metric] < sign * row[metric])).any()
+        for _, row in rows.iterrows()
+    ]
+    texts = [text.get_text() for text in draw("rivals").axes[2 * line + column].texts]
+    assert sorted(texts) == sorted(rows["method"][~np.array(is_beaten)])
 
 
 # --- scales and styles ----------------------------------------------------------------------------

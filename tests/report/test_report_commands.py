@@ -17,7 +17,7 @@ def summarize(tmp_path):
     given = []
     for name, frame in make_tables().items():
         write_table(name, frame, tmp_path / f"{name}.parquet", {"experiment": "e"})
-        given += [f"--{name}", str(tmp_path / f"{name}.parquet")]
+        given += [f"--{name.replace('_', '-')}", str(tmp_path / f"{name}.parquet")]
     output = tmp_path / "results"
     return lambda surfaces: main(
         ["summarize", *given, "--surfaces", surfaces, "--kept", "0.9", "--output", str(output)]
@@ -76,3 +76,7 @@ def test_plot_figures_draws_every_figure_with_the_surfaces_in_their_order(tmp_pa
     assert "corner seeds 3" in drawn["merges"].get_suptitle()
     titles = [axes.get_title() for axes in drawn["surfaces_3d"].axes[: len(surfaces)]]
     assert titles == list(surfaces)
+    drawn.clear()
+    assert main(["plot-figures", *arguments, "--figures", "careful", "merges"]) == 0
+    assert drawn.keys() == {"careful", "merges"}
+    assert main(["plot-figures", *arguments, "--figures", "carefull"]) == 1

@@ -9,16 +9,26 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
 from report.test_figures import READ as DRAWN
-from report.test_figures import SPLITS, N, contour_axes, contour_sets, marked, on_splits, table
+from report.test_figures import (
+    SPLITS,
+    N,
+    contour_axes,
+    contour_sets,
+    marked,
+    on_splits,
+    rival_table,
+    table,
+)
 from report.test_summary import cells, shown, value_of
 
 from fourfold.combination.baselines import corner_ensembles
+from fourfold.evaluation.certificate import measure_certificates
 from fourfold.evaluation.geometry import measure_barriers
 from fourfold.report import figures as plot
 from fourfold.report.claims import CLAIMS
-from fourfold.report.summary import render_markdown, summarize
+from fourfold.report.summary import render_markdown, render_metrics, summarize
 from fourfold.surfaces.points import rows_at, surface_rows
-from fourfold.surfaces.shapes import Box, Chain, Simplex, full_coordinates
+from fourfold.surfaces.shapes import Box, Chain, PointSet, Simplex, Star, full_coordinates
 
 SHAPES = {
     "curve": Box((3,)),
@@ -28,16 +38,21 @@ SHAPES = {
     "added": Simplex(2, added=1),
     "cube": Box((2, 2, 2)),
     "tetrahedron": Simplex(4),
+    "star": Star(3, added=1),
 }
+SETS = {"set": PointSet(3), "alone": PointSet(1)}
+ALL = SHAPES | SETS
 LINES = ("curve", "chain")
+PLANES = sorted(name for name, shape in SHAPES.items() if shape.dims > 1)
 MIXED = ("curve", "square", "triangle", "cube")
 RUN, CONTINUED, FIT = 1000, 750, 10  # images
 
 
 def described(*names, kind="seeds"):
-    """Return surfaces of these shapes, each fitted, on corners of their own."""
+    """Return surfaces of these shapes, each fitted but for sets, on corners of their own."""
     return {
-        name: {"corners": f"{name}-set", "kind": kind, "fit": "standard"} | SHAPES[name].described()
+        name: {"corners": f"{name}-set", "kind": kind, "fit": None if name in SETS else "standard"}
+        | ALL[name].described()
         for name in names
     }
 
@@ -58,7 +73,7 @@ def grid_table(names, points=5):
     """Return lattices, their corners as trained and re-estimated, edges, center, a worst point."""
     rows = []
     for name in names:
-        shape = SHAPES[name]
+        shape = ALL[name]
         lattice = shape.lattice(9 if shape.dims == 1 else points)
         samples = [("grid", at, "reestimated", loss(shape, at)) for at in lattice]
         samples += [("grid", at, "own", 0.9 * loss(shape, at)) for at in shape.corner_coordinates]
@@ -67,7 +82,8 @@ def grid_table(names, points=5):
             samples += [("edge", at, "reestimated", loss(shape, at)) for at in on_edges]
         if shape.center not in lattice:
             samples.append(("center", shape.center, "reestimated", loss(shape, shape.center)))
-        samples.append(("random", worst_point(shape), "reestimated", 3.0))
+        if not shape.is_discrete:
+            samples.append(("random", worst_point(shape), "reestimated", 3.0))
         for sample, at, statistics, nll in samples:
             columns = {axis: one for axis, (one,) in full_coordinates([at]).items()}
             of = {"surface": name, "sample": sample, "statistics": statistics}
@@ -86,18 +102,21 @@ def _tables(text):
     surfaces = json.loads(text)
     rows = {name: [] for name in ("merge", "geometry", "ensemble", "difference", "training")}
     for name, of in surfaces.items():
-        shape = SHAPES[name]
+        shape = ALL[name]
         of_corners = {"surface": name, "corners": of["corners"], "statistics": "own"}
         merges = [("best-point", shape.lattice(5)[1], "val"), ("center", shape.center, "none")]
+        if shape.is_discrete:
+            merges = [("uniform-soup", shape.center, "none")]
         merges += [
             ("greedy-soup", None, "val"),
-            ("best-corner", shape.corner_coordinates[1], "val"),
+            ("best-corner", shape.corner_coordinates[-1], "val"),
         ]
         for merge, at, selected_on in merges:
             place = {axis: one for axis, (one,) in full_coordinates([at or ()]).items()}
             of_merge = of_corners | place | {"merge": merge, "selected_on": selected_on}
             rows["merge"] += on_splits(of_merge, 0.12)
-        for a, b in combinations(shape.control_point_names, 2):
+        pairs = [*combinations(shape.control_point_names, 2)]
+        for a, b in pairs or [shape.control_point_names * 2]:
             known = {a, b} <= {*shape.corner_names}
             rows["geometry"].append(
                 {"surface": name, "a": a, "b": b, "l2": 1.0, "relative_l2": 0.5 + 0.01 * len(a)}
@@ -105,6 +124,7 @@ def _tables(text):
             )
         ensembles = [(name, "validation", size) for size in range(1, 9)]
         ensembles += [(name, selection, of["count"]) for selection in ("fixed", "oracle")]
+        ensembles = [] if shape.is_discrete else ensembles
         corners = corner_ensembles(surfaces)[of["corners"]]
         ensembles += [(corners, "subset", size) for size in range(1, of["count"])]
         ensembles += [(corners, "fixed", of["count"])]
@@ -116,6 +136,8 @@ def _tables(text):
             ("merge", "test"),
             ("ensemble", "test"),
         ]
+        if shape.is_discrete:
+            continue
         rows["difference"] += [
             {"comparison": comparison, "surface": name, "split": split, "n": N, "metric": metric}
             | {"value": 0.9, "reference": 0.88, "difference": 0.02, "low": 0.01, "high": 0.03}
@@ -131,8 +153,21 @@ def _tables(text):
         ]
     found = {name: table(name, of) for name, of in rows.items()}
     found["grid"] = grid_table(surfaces)
-    found["barrier"] = table("barrier", measure_barriers(found["grid"], SHAPES))
+    found["barrier"] = table("barrier", measure_barriers(found["grid"], ALL))
+    found["certificate"] = table("certificate", measure_certificates(found["grid"]))
     found["cost"] = cost_table(surfaces)
+    found["rival"] = rival_table(surfaces)
+    methods = found["rival"]["method"].unique()
+    found["rival_difference"] = table(
+        "rival_difference",
+        [
+            {"method": method, "against": methods[0], "split": "test", "metric": metric, "n": N}
+            | {"value": 0.9, "reference": 0.88, "difference": 0.02, "low": 0.01, "high": 0.03}
+            | {"draws": [0.01, 0.02, 0.03]}
+            for method in methods[1:]
+            for metric in ("accuracy", "nll", "nll_scaled")
+        ],
+    )
     return found
 
 
@@ -166,14 +201,14 @@ def experiment(surfaces):
 
 
 @pytest.mark.parametrize("name", sorted(DRAWN.keys() - {"summary"}))
-@pytest.mark.parametrize("surface", SHAPES)
-def test_a_surface_of_any_shape_can_be_drawn_alone(name, surface):
-    draw(name, described(surface)).draw_without_rendering()
+@pytest.mark.parametrize("surfaces", [*zip(SHAPES), *zip(SETS), ("set", "alone", "square")])
+def test_a_surface_of_any_shape_can_be_drawn_alone_and_beside_a_set(name, surfaces):
+    draw(name, described(*surfaces)).draw_without_rendering()
 
 
 @pytest.mark.parametrize("name", ["surfaces", "surfaces_3d"])
 def test_a_figure_of_planes_says_in_one_line_that_curves_have_none(name):
-    (text,) = draw(name, described(*LINES)).texts
+    (text,) = draw(name, described(*LINES, "star", *SETS)).texts
     assert text.get_text().startswith("digits-vgg16: no surface")
     assert "\n" not in text.get_text()
 
@@ -184,7 +219,7 @@ def test_nothing_trained_is_said_in_one_line():
     assert "nothing was trained" in text.get_text()
 
 
-@pytest.mark.parametrize("surface", sorted(SHAPES.keys() - set(LINES)))
+@pytest.mark.parametrize("surface", PLANES)
 def test_colours_are_those_of_the_table_and_nothing_is_drawn_off_the_shape(surface, monkeypatch):
     caught, original = [], Axes.contourf
 
@@ -218,7 +253,7 @@ def test_mixed_shapes_share_one_colour_scale():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("surface", sorted(SHAPES.keys() - set(LINES)))
+@pytest.mark.parametrize("surface", PLANES)
 def test_marks_stand_where_the_tables_say(surface):
     surfaces = described(surface)
     barrier, shape = tables(surfaces)["barrier"], SHAPES[surface]
@@ -257,10 +292,12 @@ def test_profiles_go_through_the_values_of_the_table_from_corner_to_corner():
         u, nll = axes[name].get_lines()[0].get_data()
         np.testing.assert_array_equal(u, rows["u"])
         np.testing.assert_array_equal(nll, rows["nll"])
-    for name, walk in {"triangle": "0120", "added": ("0", "1", "vertex_0", "0")}.items():
+    star = ("center", "0", "center", "1", "center", "2")
+    walks = {"triangle": "0120", "added": ("0", "1", "vertex_0", "0"), "star": star}
+    for name, walk in walks.items():
         labels = [label.get_text() for label in axes[name].get_xticklabels()]
         assert labels == [*walk]
-    for name in ("triangle", "added", "cube", "tetrahedron"):
+    for name in ("triangle", "added", "cube", "tetrahedron", "star"):
         shape = SHAPES[name]
         places, nll = axes[name].get_lines()[0].get_data()
         at = dict(zip(places, nll, strict=True))
@@ -274,6 +311,8 @@ def test_profiles_go_through_the_values_of_the_table_from_corner_to_corner():
         expected = {
             round(loss(shape, point), 9) for point in on_edges if is_on_an_edge(shape, point)
         }
+        if name == "star":  # on the way back is the worst point, which lies on a segment too
+            expected = {round(loss(shape, point), 9) for point in shape.lattice(9)} | {3.0}
         assert expected == {*nll[np.isfinite(nll)].round(9)}
 
 
@@ -394,6 +433,30 @@ def test_corners_cost_what_was_trained_for_them_here(kind, images):
     assert ("Nobody trained the corners" in text) == (kind == "free")
 
 
+def test_sets_stand_among_merges_and_ensembles_alone():
+    surfaces = described("set", "square", "alone")
+    summary, text = experiment(surfaces)
+    assert shown(text) == ["square", "four corners (square-set)"]
+    kinds = summary.groupby("kind")["method"].unique()
+    assert list(kinds["surface"]) == ["square"]
+    assert {"set", "alone"} < set(kinds["statistics"])
+    assert {"set/uniform-soup", "alone/best-corner"} < set(kinds["merge"])
+    assert {"corners/fixed", "alone-set-corners/fixed"} < set(kinds["ensemble"])
+    barrier = tables(surfaces)["barrier"].query("metric == 'nll'").groupby("surface")["barrier"]
+    for name, shape in SETS.items():
+        corners = [loss(shape, corner) for corner in shape.corner_coordinates]
+        at_mean = loss(shape, shape.center) - np.mean(corners)
+        assert barrier.get_group(name).tolist()[-1] == pytest.approx(at_mean)
+
+
+def test_an_experiment_of_sets_shows_their_ensembles():
+    summary, text = experiment(described(*SETS))
+    kinds = {"statistics", "merge", "ensemble", "rival", "rival_difference"}
+    assert set(summary["kind"]) == kinds
+    assert shown(text) == ["three corners", "one corners (alone-set)"]
+    plot.plot_summary(summary, SETS).draw_without_rendering()
+
+
 def test_a_cell_is_empty_where_no_ensemble_of_points_is_as_large_as_that_of_the_corners():
     surfaces = described("cube")
     made = tables(surfaces)
@@ -418,3 +481,24 @@ def test_no_claim_is_about_networks_that_no_run_of_their_own_made(kind):
     judged, text = experiment(described("square", kind=kind))
     assert "claim" not in set(judged["kind"])
     assert shown(text) == ["square", "four corners (square-set)"]
+
+
+def test_methods_at_equal_cost_are_shown_where_sets_of_networks_stand_beside_surfaces():
+    surfaces = described("square", "set")
+    summary, text = experiment(surfaces)
+    block = text.partition("## digits-vgg16: at equal cost")[2].partition("\n\nBy the images")[0]
+    rows = [line for line in block.splitlines() if "/" in line]
+    assert len(rows) == 16  # methods of both
+    images = [float(line.split("|")[2]) for line in rows]
+    assert images == sorted(images)
+    row = cells(block, "square/greedy-9")
+    assert row[1:3] == ["0", "9"] and row[7] == "inf"
+    assert row[8:] == ["+2.00 [+1.05, +2.95], yes", "+0.020 [+0.011, +0.029], yes"]
+    assert cells(block, "square-set/network")[7:] == ["1.00", "", ""]
+    assert "Differences to square-set/network" in text
+    assert value_of(summary, "rival", "set/all", "images_backward") == 10_000
+    metrics = json.dumps(render_metrics(summary), allow_nan=False)  # DVC reads JSON alone
+    assert "set greedy-9" in metrics
+    without, text = experiment(described("square"))
+    assert not without["kind"].str.startswith("rival").any()
+    assert "at equal cost" not in text

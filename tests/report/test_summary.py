@@ -58,11 +58,18 @@ def make_tables(
         scatter: disagreement of a corner with itself re-estimated; corners disagree on 0.1.
         surfaces: with their corners and fits.
     """
-    rows = {name: [] for name in ("grid", "ensemble", "merge", "geometry", "cost", "difference")}
+    names = ("grid", "certificate", "ensemble", "merge", "geometry", "cost", "difference")
+    rows = {name: [] for name in names}
     scores = SCORES | {"nll": NLL, "split": "test", "n": 100}
     for surface, of in surfaces.items():
         value, corners = inside.get(surface, 0.5), {"corners": of["corners"]}
         rows["grid"] += grid_rows(surface, value, shifted)
+        rows["certificate"] += [
+            {"surface": surface, "split": "val", "metric": metric, "value": value, "rank": rank}
+            | {"points": 500, "confidence": 0.95, "fraction": fraction}
+            for metric, bound in (("nll", 1.5), ("error", 0.3))
+            for rank, fraction, value in ((1, 0.006, 2 * bound), (2, 0.01, bound))
+        ]
         rows["geometry"] += [
             {"surface": surface, "a": a, "b": b, "l2": l2, "relative_l2": l2, "cosine": 0.0}
             | {"disagreement": disagreement}
@@ -115,6 +122,9 @@ def make_tables(
         )
     ]
     tables = {name: pd.DataFrame(of) for name, of in rows.items()}
+    # Without sets of networks nothing of these is shown.
+    for name in ("rival", "rival_difference"):
+        tables[name] = pd.DataFrame(columns=SCHEMAS[name].names)
     grids = tables["grid"].groupby("surface", sort=False)
     tables["barrier"] = pd.concat(measure_barriers(grid) for _, grid in grids)
     return {
@@ -301,10 +311,18 @@ def test_the_headline_shows_each_surface_and_the_four_corners():
     assert cells(text, "e", "bezier")[2:] == [
         "88.00",  # corners as trained
         "87.00 (0.00, 0.17; edge)", "88.50", "88.00", "88.00", "88.40",
-        "0.005 / 0.005", "0.700", "0 / 0",
+        "0.005 / 0.005", "≤ 1 % above 1.500 nats / 30.0 % error", "0.700", "0 / 0",
     ]  # fmt: skip
     assert cells(text, "e", "four corners")[7] == "95.00"
     assert "85 % of what the corners have above guessing" in text
+
+
+def test_a_surface_without_random_points_has_no_certificate():
+    tables = make_tables()
+    certificate = tables["certificate"]
+    tables["certificate"] = certificate[certificate["surface"] != "linear"]
+    text = render_headline(summarize(tables, {"e": SURFACES}), 0.9)
+    assert [bool(cells(text, "e", name)[9]) for name in SURFACES] == [False, True, True]
 
 
 def test_with_replicates_the_worst_point_has_an_interval_in_place_of_its_place():

@@ -103,10 +103,11 @@ def test_tied_tensors_are_stored_once_and_loaded_tied(save, tmp_path):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_networks_of_a_run_come_back_bit_for_bit(name, tmp_path):
-    networks = {epoch: make_network(name, seed=epoch).state_dict() for epoch in (3, 12, 7)}
+    keys = (3, 12, 7, "ema")
+    networks = {key: make_network(name, seed=seed).state_dict() for seed, key in enumerate(keys)}
     save_trajectory(networks, tmp_path / "run.safetensors", {"seed": 5})
     found = load_trajectory(tmp_path / "run.safetensors")
-    assert list(found) == [3, 12, 7]
+    assert list(found) == [3, 12, 7, "ema"]
     for epoch, state in networks.items():
         assert list(found[epoch]) == list(state)
         assert differing(found[epoch], state) == []

@@ -7,8 +7,19 @@ import torch
 from conftest import differing, logits_of, make_images, make_network
 from jaxtyping import TypeCheckError
 
+from fourfold.combination.merge import average_states
 from fourfold.errors import InputError
-from fourfold.surfaces.shapes import Box, Chain, Simplex, gram_matrix, make_shape, shape_of
+from fourfold.evaluation.grid import choose_points
+from fourfold.surfaces.shapes import (
+    Box,
+    Chain,
+    PointSet,
+    Simplex,
+    Star,
+    gram_matrix,
+    make_shape,
+    shape_of,
+)
 from fourfold.surfaces.surface import Surface
 from fourfold.training.fit import fit
 from fourfold.training.sampling import SAMPLERS, draw_edges
@@ -24,8 +35,13 @@ SHAPES = {
     "simplex": Simplex(4),
     "added vertices": Simplex(2, added=2),
     "one corner": Simplex(1, added=1),
+    "star": Star(7),
+    "star with a center": Star(3, added=1),
+    "set": PointSet(25),
+    "one network": PointSet(1),
 }
 of_every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+STARS = [shape for shape in SHAPES.values() if isinstance(shape, Star)]
 
 
 def points_of(shape, n=200, seed=0):
@@ -51,7 +67,9 @@ def test_control_points_that_start_as_mixtures_make_the_mixture_everywhere(shape
     np.testing.assert_allclose(started, shape.mixture(points), atol=1e-12)
 
 
-@of_every_shape
+@pytest.mark.parametrize(
+    "shape", [shape for shape in SHAPES.values() if shape not in STARS or shape == SHAPES["star"]]
+)
 def test_raising_the_degree_leaves_the_surface_where_it_is(shape):
     higher, matrix = shape.raised()
     points = points_of(shape)
@@ -61,23 +79,29 @@ def test_raising_the_degree_leaves_the_surface_where_it_is(shape):
 
 @of_every_shape
 def test_a_lattice_mean_is_exact_for_linear_functions(shape):
-    slope = np.arange(1, shape.dims + 1)
+    # Along the segments of a star the corners' shares are linear, half of one in the mean.
+    slope = np.arange(1, (shape.corners if shape in STARS else shape.dims) + 1)
+    whole = {Star: slope.mean() / 2, PointSet: slope.mean()}
     for points in (2, 4, 5):
         lattice = pd.DataFrame(shape.lattice(points), columns=shape.axes).sample(frac=1)
-        mean = shape.mean(lattice, lattice.to_numpy() @ slope)
-        np.testing.assert_allclose(mean, np.asarray(shape.center) @ slope, atol=1e-12)
+        values = shape.straightened(lattice.to_numpy()) @ slope
+        expected = whole.get(type(shape), np.asarray(shape.center) @ slope[: shape.dims])
+        np.testing.assert_allclose(shape.mean(lattice, values), expected, atol=1e-12)
     with pytest.raises(InputError, match="no lattice"):
-        shape.mean(lattice[1:], lattice.to_numpy()[1:] @ slope)
+        shape.mean(lattice[1:], values[1:])
 
 
 @of_every_shape
 def test_edges_join_corners_or_vertices_and_their_points_lie_on_the_shape(shape):
     ends = {end for edge in shape.edges for end in edge}
-    assert set(shape.corner_coordinates) <= ends
-    along = np.asarray(shape.edge_points(7))
+    along = shape.edge_points(7)
     assert len(along) == 5 * len(shape.edges)
-    assert shape.contains(along).all()
     inner = shape.inner_points
+    if shape.is_discrete:
+        assert (ends, inner) == (set(), ())
+        return
+    assert set(shape.corner_coordinates) <= ends
+    assert shape.contains(np.asarray(along)).all()
     assert len(set(inner)) == len(shape.corner_rows)
     assert not set(inner) & set(shape.corner_coordinates)
 
@@ -93,11 +117,13 @@ def test_points_are_drawn_uniformly(shape, sampler):
     # Of a uniform point: barycentric shares of k vertices are Dirichlet, coordinates of a box even.
     k = shares.shape[1]
     mean, square = (1 / k, 2 / (k * (k + 1))) if isinstance(shape, Simplex) else (1 / 2, 1 / 3)
+    if shape.is_discrete:  # each corner as often as another
+        square -= 1 / (12 * shape.corners**2)
     np.testing.assert_allclose(shares.mean(axis=0), mean, atol=0.011)
     np.testing.assert_allclose((shares**2).mean(axis=0), square, atol=0.011)
 
 
-@of_every_shape
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES.values() if not shape.is_discrete])
 def test_points_on_edges_are_spread_over_all_of_them(shape):
     drawn = draw_edges(shape, 40 * len(shape.edges), torch.Generator().manual_seed(0))
     hits = []
@@ -133,6 +159,54 @@ def test_faces_of_a_tetrahedron_are_triangles_and_edges_of_a_triangle_are_curves
     t = np.linspace(0, 1, 9)[:, None]
     edge = Simplex(3, degree=3).weights(np.concatenate([t, 0 * t], axis=1))
     np.testing.assert_allclose(edge[:, edge.any(axis=0)], Box((3,)).weights(t), atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [Star(1, added=1), Star(4), Star(25, added=1)], ids=repr)
+def test_a_star_joins_each_corner_to_its_center_and_a_tour_runs_there_and_back(shape):
+    n, t = shape.corners, np.linspace(0, 1, 9)
+    center = [0.0] * n + [1.0] if shape.added else [1 / n] * n
+    u = np.linspace(0, 1, 200 * n + 1)[:, None]
+    for k, (at,) in enumerate(shape.corner_coordinates):
+        assert at == (k + 0.5) / n
+        way_out = shape.weights((k + t[:, None] / 2) / n)
+        expected = np.outer(t, np.eye(len(center))[k]) + np.outer(1 - t, center)
+        np.testing.assert_allclose(way_out, expected, atol=1e-11)
+        way_back = shape.weights((k + 1 - t[:, None] / 2) / n)
+        np.testing.assert_allclose(way_back, expected, atol=1e-11)
+    assert np.abs(np.diff(shape.weights(u), axis=0)).max() < 0.0101  # no jump, one speed
+    lattice = shape.lattice(6)
+    assert len(lattice) == len(set(lattice)) == 5 * n + 1
+    assert {shape.center, *shape.corner_coordinates} <= set(lattice)
+    assert len(np.unique(shape.weights(np.asarray(lattice)).round(9), axis=0)) == len(lattice)
+
+
+def test_a_set_has_its_networks_and_their_mean_and_nothing_else():
+    corners = [make_network("batchnorm", seed).state_dict() for seed in range(3)]
+    surface = Surface.from_corners(corners, shape="set")
+    chosen = choose_points(surface.shape, 11, 51, 30)
+    assert chosen.pop("grid") == [(0.0,), (0.5 / 3,), (1.5 / 3,), (2.5 / 3,)]
+    assert not any(chosen.values())
+    mean = average_states(corners)
+    at_mean = surface.state_dict(0.0)
+    torch.testing.assert_close(at_mean, {k: mean[k] for k in at_mean}, rtol=1e-6, atol=1e-7)
+    with pytest.raises(InputError, match="none between"):
+        surface.point(0.25)
+    with pytest.raises(InputError, match="no free control points"):
+        fit(surface, make_network("batchnorm"), *make_images(16), epochs=1, lr=0.1, seed=0)
+    moved = Surface.from_corners(corners, shape="set", train_corners=True)
+    with pytest.raises(InputError, match="nothing between"):
+        fit(moved, make_network("batchnorm"), *make_images(16), epochs=1, lr=0.1, seed=0)
+
+
+def test_a_star_is_raised_by_a_center_of_its_own_and_no_further():
+    corners = [make_network("layernorm", seed).state_dict() for seed in range(3)]
+    star = Surface.from_corners(corners, shape="star")
+    higher = star.raised()
+    assert higher.control_point_names[-1] == "center"
+    torch.testing.assert_close(higher.point(0.4), star.point(0.4))
+    for last in (higher, Surface.from_corners(corners, shape="set")):
+        with pytest.raises(InputError, match="no next degree"):
+            last.raised()
 
 
 @pytest.mark.parametrize("degree", [(1,), (2, 2), (2, 1), (3, 1, 2)])
@@ -198,6 +272,8 @@ def test_corners_that_are_trained_move_too():
         ({"shape": "chain", "bends": 1, "degree": 2}, "a chain has bends"),
         ({"shape": "chain", "bends": -1}, "bends is -1"),
         ({"shape": "simplex", "added": 3}, "2 to 4 vertices"),
+        ({"shape": "star", "added": 2}, "added is 0 or 1"),
+        ({"shape": "set", "degree": [1]}, "a set has no settings"),
         ({"shape": "triangle"}, "needs 3 corners, got 4"),
         ({"shape": "cube"}, "needs 8 corners, got 4"),
         ({"shape": Box((1, 1)), "degree": 2}, "leave degree out"),

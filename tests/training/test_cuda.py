@@ -84,9 +84,22 @@ def test_no_step_waits_for_the_device(optimizer, precision, cuda_graph):
     try:
         network, labels = make_network("batchnorm").to(DEVICE), labels.to(DEVICE)
         train(network, images, labels, **settings)
-        fit(make_surface("batchnorm"), network, images, labels, **settings)
+        options = {"cosine": 0.1, "decay": "control-points", "repeats": 2}
+        fit(make_surface("batchnorm"), network, images, labels, **settings, **options)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_phase_of_more_points_is_launched_at_once_as_well():
+    surfaces, curves = [], [["corner_00", "P_01", "corner_01"], ["corner_10", "P_21", "corner_11"]]
+    for cuda_graph in (False, True):
+        surfaces.append(make_surface("layernorm"))
+        fit(
+            surfaces[-1], make_network("layernorm"), *images_on(DEVICE), epochs=1, cosine=0.1,
+            points_per_step=1, phases=[{"epochs": 1, "curves": curves}], cuda_graph=cuda_graph,
+            **COMMON,
+        )  # fmt: skip
+    torch.testing.assert_close(*(s.control_points for s in surfaces), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])

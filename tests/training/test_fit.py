@@ -28,7 +28,7 @@ from fourfold.evaluation.batchnorm import batchnorm_layers
 from fourfold.evaluation.grid import evaluate_grid
 from fourfold.surfaces.shapes import SQUARE
 from fourfold.surfaces.surface import Surface
-from fourfold.training import fit as fitting
+from fourfold.training import descent
 from fourfold.training.fit import fit
 from fourfold.training.sampling import SAMPLERS, draw_edges
 from fourfold.training.train import train
@@ -139,7 +139,7 @@ def test_steps_are_those_of_autograd_on_a_dictionary_of_control_points(
     started = copy.deepcopy(surface)
     recorder = Recorder(sampler)
     monkeypatch.setitem(SAMPLERS, "recorded", recorder.draw)
-    monkeypatch.setattr(fitting, "_BLOCK", {"cpu": 37})  # several blocks, the last one shorter
+    monkeypatch.setattr(descent, "_BLOCK", {"cpu": 37})  # several blocks, the last one shorter
     settings = {
         "optimizer": optimizer, "lr": 0.2 if optimizer == "sgd" else 1e-3, "momentum": 0.9,
         "betas": (0.9, 0.98), "weight_decay": 0.1,

@@ -18,6 +18,8 @@ IMAGES, LABELS = make_images(24)
 AUGMENT = RandomShiftFlip(1, True)
 TRAINING = {"epochs": 4, "lr": 0.05, "seed": 3, "batch_size": 8, "augment": AUGMENT}
 STEPS = 12
+CURVES = [["corner_00", "P_01", "corner_01"], ["corner_10", "P_21", "corner_11"]]
+PHASES = [{"epochs": 1, "curves": CURVES, "rows": None}]
 
 
 class KilledError(Exception):
@@ -39,9 +41,12 @@ def snapshots(folder, **key):
 
 def run_training(name, settings, store=None, dies_at=None):
     network = make_network(name)
-    rows = train(network, IMAGES, LABELS, **TRAINING | settings, snapshots=store,
+    averaged = make_network(name, seed=1) if "ema" in settings else None
+    rows = train(network, IMAGES, LABELS, **TRAINING | settings, averaged=averaged, snapshots=store,
                  on_step=killer(dies_at))  # fmt: skip
-    return network.state_dict(), pd.DataFrame(rows).drop(columns="wall_s")
+    of_average = {} if averaged is None else averaged.state_dict()
+    state = network.state_dict() | {f"average/{k}": tensor for k, tensor in of_average.items()}
+    return state, pd.DataFrame(rows).drop(columns="wall_s")
 
 
 def run_fit(name, settings, store=None, dies_at=None):
@@ -55,13 +60,14 @@ def run_fit(name, settings, store=None, dies_at=None):
 
 CASES = [
     (run_training, "dropout", {"optimizer": "sgd"}),
-    (run_training, "batchnorm", {"optimizer": "sgd"}),
+    (run_training, "batchnorm", {"optimizer": "sgd", "ema": 0.8}),
     (run_training, "vit", {"optimizer": "adamw", "clip_norm": 1.0}),
     (run_training, "dropout", {"batch_size": 24, "epochs": STEPS}),  # one step per epoch
     (run_training, "no-norm", {"momentum": 0.0}),  # an optimizer that has nothing to keep
     (run_fit, "dropout", {"optimizer": "sgd"}),
     (run_fit, "batchnorm", {"optimizer": "sgd", "sampler": "uniform"}),
     (run_fit, "vit", {"optimizer": "adamw", "clip_norm": 1.0}),
+    (run_fit, "dropout", {"repeats": 2, "cosine": 0.1, "epochs": 1, "phases": PHASES}),
 ]
 
 

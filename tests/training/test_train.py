@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,11 +12,16 @@ from torch import nn
 
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.errors import DivergenceError, InputError
+from fourfold.evaluation.batchnorm import reestimate_batchnorm
 from fourfold.seeds import derive_seed, make_generator
+from fourfold.surfaces.modules import load_state
 from fourfold.training.schedule import learning_rate
 from fourfold.training.train import train
 
 IMAGES, LABELS = make_images(24)
+RESTARTS = {"name": "restarts", "cycles": 4}
+SWA = {"name": "swa", "start": 0.75, "lr": 0.5}
+FGE = {"name": "fge", "start": 0.8, "cycles": 5, "low": 0.1, "high": 0.5}
 SETTINGS = {"epochs": 2, "lr": 0.05, "seed": 0, "batch_size": 8}
 
 
@@ -148,6 +154,23 @@ def test_divergence_is_an_error_that_names_epoch_rate_and_cure():
         ({"clip_norm": -1}, "clip_norm is -1"),
         ({"warmup": -0.1}, "warmup is -0.1"),
         ({"schedule": "step"}, "schedule is 'step'.*cosine, constant"),
+        ({"schedule": {"cycles": 2}}, "schedule is None.*restarts, swa, fge"),
+        ({"schedule": "swa"}, "swa takes start, lr; give {name: swa, start: ..., lr: ...}"),
+        ({"schedule": {"name": "cosine", "lr": 0.5}}, "cosine takes no settings"),
+        ({"schedule": RESTARTS | {"start": 0.5}}, "restarts takes cycles"),
+        ({"schedule": RESTARTS | {"cycles": 1.5}}, r"schedule\.cycles is 1\.5.*integer from 1"),
+        ({"schedule": SWA | {"start": 1.0}}, r"schedule\.start is 1\.0.*in \(0, 1\)"),
+        ({"schedule": SWA | {"lr": 0}}, r"schedule\.lr is 0;.*fraction of the peak"),
+        ({"schedule": FGE | {"low": 0.7}}, r"schedule\.low is 0\.7, above schedule\.high, 0\.5"),
+        ({"schedule": RESTARTS, "warmup": 0.25}, r"warmup is 0\.25.*restarts.*first 0\.25"),
+        ({"schedule": SWA, "warmup": 0.8}, r"warmup is 0\.8.*swa.*first 0\.75"),
+        ({"ema": 0.9}, "ema is 0.9, and averaged no other module"),
+        ({"averaged": make_network("no-norm")}, "ema is None, and averaged a module"),
+        ({"ema": 1.0, "averaged": make_network("no-norm")}, r"ema is 1\.0; it must be in \(0, 1\)"),
+        (
+            {"ema": 0.9, "averaged": make_network("layernorm")},
+            "averaged differs.*architecture.*deepc",
+        ),
         ({"optimizer": "lion"}, "optimizer is 'lion'.*sgd or adamw"),
         ({"data": (IMAGES[:0], LABELS[:0])}, "no training images"),
         ({"data": (IMAGES, LABELS[:5])}, "5 labels"),
@@ -156,6 +179,39 @@ def test_divergence_is_an_error_that_names_epoch_rate_and_cure():
 def test_wrong_settings_are_refused_with_the_value_and_what_is_allowed(settings, said):
     with pytest.raises(InputError, match=said):
         trained(**settings)
+
+
+# --- moving average -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["batchnorm", "dropout", "tied", "frozen", "buffers"])
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "adamw", "precision": "bfloat16"}])
+def test_the_average_weighs_the_networks_after_each_step_and_changes_no_training(name, settings):
+    network, averaged = make_network(name), make_network(name, seed=1)
+    latest = dict(network.named_parameters())
+    networks, augment = [], RandomShiftFlip(1, True)
+    train(
+        network, IMAGES, LABELS, **SETTINGS, **settings, augment=augment, ema=0.7,
+        averaged=averaged, on_step=lambda *_: networks.append(snapshot(latest)),
+    )  # fmt: skip
+    alone, _ = trained(name, **settings, augment=augment)
+    assert differing(network.state_dict(), alone) == []
+    weights = torch.tensor([0.7**k for k in reversed(range(len(networks)))], dtype=torch.float64)
+    for key, found in averaged.named_parameters():
+        along = torch.stack([one[key].double() for one in networks])
+        expected = torch.tensordot(weights / weights.sum(), along, dims=1)
+        torch.testing.assert_close(found.detach().double(), expected, rtol=1e-5, atol=1e-6)
+    # Its statistics are its own, of all images as in training; other buffers are the network's.
+    reference = make_network(name)
+    load_state(reference, snapshot(averaged.state_dict()))
+    of = {"batch_size": 8, "augment": augment, "precision": settings.get("precision", "float32")}
+    reestimate_batchnorm(reference, IMAGES, **of)
+    wrong = differing(averaged.state_dict(), reference.state_dict())
+    assert [key for key in wrong if "num_batches" not in key] == []
+    if name == "batchnorm":
+        assert not torch.equal(averaged[1].running_mean, network[1].running_mean)
+    if name == "buffers":
+        assert differing(dict(averaged.named_buffers()), dict(network.named_buffers())) == []
 
 
 # --- schedule and seeds ---------------------------------------------------------------------------
@@ -177,6 +233,58 @@ def test_the_rate_rises_to_its_peak_and_then_falls_or_stays(schedule, warmup, st
         assert rates[-1] < 0.002
         middle = (top + steps) // 2
         assert rates[middle] == pytest.approx(0.2, rel=0.1)
+
+
+@pytest.mark.parametrize("steps", [100, 101, 137])
+@pytest.mark.parametrize("warmup", [0, 0.1])
+def test_a_schedule_with_restarts_is_a_cosine_in_each_cycle(warmup, steps):
+    rates = [learning_rate(step, steps, 0.4, warmup, RESTARTS) for step in range(steps)]
+    starts = [math.ceil(cycle * steps / 4) for cycle in range(4)]
+    assert all(0 < rate <= 0.4 for rate in rates)
+    for start, end in pairwise([round(warmup * steps), *starts[1:], steps]):
+        assert rates[start] == pytest.approx(0.4, rel=0.005)
+        assert rates[start:end] == sorted(rates[start:end], reverse=True)
+        assert rates[(start + end) // 2] == pytest.approx(0.2, rel=0.15)
+        assert rates[end - 1] < 0.008
+    if steps == 100:
+        of_cycle = [learning_rate(step, 25, 0.4, 0, "cosine") for step in range(25)]
+        assert rates[25:] == pytest.approx(of_cycle * 3, abs=1e-12)
+    one = RESTARTS | {"cycles": 1}
+    for step in range(steps):
+        whole = learning_rate(step, steps, 0.4, warmup, "cosine")
+        assert learning_rate(step, steps, 0.4, warmup, one) == whole
+
+
+@pytest.mark.parametrize("schedule", [{"name": "swa", "start": 0.75, "lr": 0.1}, "fge"])
+def test_before_networks_are_averaged_the_rate_is_held_then_falls_in_a_straight_line(schedule):
+    """At a share t of the way: 1 to t = 0.5, r from t = 0.9, a line between (their `train.py`)."""
+    schedule = {**FGE, "start": 0.75, "low": 0.1} if schedule == "fge" else schedule
+    for step in range(300):
+        t = step / 300
+        expected = 1 if t <= 0.5 else 0.1 if t > 0.9 else 1 - 0.9 * (t - 0.5) / 0.4
+        assert learning_rate(step, 400, 2.0, 0, schedule) == pytest.approx(2 * expected)
+    warm = [learning_rate(step, 400, 2.0, 0.2, schedule) for step in range(300)]
+    assert warm[:80] == sorted(warm[:80])
+    assert warm[80:] == sorted(warm[80:], reverse=True)
+    assert warm[80] == 2
+    assert warm[-1] == pytest.approx(0.2)
+    if schedule["name"] == "swa":
+        rest = [learning_rate(step, 400, 2.0, 0, schedule) for step in range(300, 400)]
+        assert rest == pytest.approx([0.2] * 100)
+
+
+def test_the_cycles_of_fast_geometric_ensembling_end_at_their_lowest_rate():
+    """They are those of the paper, moved by half a cycle."""
+    rates = [learning_rate(step, 1000, 2.0, 0.05, FGE) for step in range(800, 1000)]
+    for step, rate in enumerate(rates):
+        t = (step / 40 + 0.5) % 1
+        expected = (1 - 2 * t) * 0.5 + 2 * t * 0.1 if t < 0.5 else (2 - 2 * t) * 0.1
+        expected += 0 if t < 0.5 else (2 * t - 1) * 0.5
+        assert rate == pytest.approx(2 * expected)
+    assert [step for step, rate in enumerate(rates) if rate == pytest.approx(0.2)] == [
+        0, 40, 80, 120, 160,
+    ]  # fmt: skip
+    assert rates[-1] == pytest.approx(0.2, rel=0.3)
 
 
 def test_streams_of_one_seed_and_seeds_of_one_stream_are_different():

@@ -10,7 +10,7 @@ from pathlib import Path
 from fourfold.pipeline.code import code_hash
 from fourfold.pipeline.devices import count_gpus
 from fourfold.pipeline.reads import BESIDE
-from fourfold.pipeline.targets import FIGURES, SPLITS, Targets
+from fourfold.pipeline.targets import FIGURES, SPLITS, Targets, split_run
 
 TARGETS = Targets(config)
 
@@ -37,7 +37,7 @@ wildcard_constraints:
     experiment=one_of(EXPERIMENTS),
     dataset=one_of(config["datasets"]),
     replicate=r"\d+",
-    seed=r"\d+",
+    run=r"(.+-)?seed\d+",
     position=r"\d+",
     surface=one_of(config["surfaces"]),
     corners=one_of(config["corners"]),
@@ -77,7 +77,23 @@ corner_files = of_replicate(
 
 
 first_run = of_replicate(
-    lambda wildcards: [TARGETS.first_run(wildcards.experiment, wildcards.replicate)]
+    lambda wildcards: [
+        TARGETS.first_run(wildcards.experiment, wildcards.replicate, wildcards.corners)
+    ]
+)
+
+
+plane_runs = of_replicate(
+    lambda wildcards: TARGETS.plane_runs(wildcards.experiment, wildcards.replicate)
+)
+
+
+made_from = of_replicate(
+    lambda wildcards: TARGETS.networks(
+        wildcards.experiment,
+        wildcards.replicate,
+        EXPERIMENTS[wildcards.experiment]["corners"][wildcards.corners]["to"],
+    )
 )
 
 
@@ -113,7 +129,7 @@ def prepared_data(wildcards):
 
 def read(rule, wildcards):
     """Return what a job reads of its experiment, see `targets.READS`."""
-    of_job = {key: wildcards[key] for key in ("surface", "corners") if key in wildcards.keys()}
+    of_job = {key: wildcards[key] for key in ("surface", "corners", "run") if key in wildcards.keys()}
     return TARGETS.read(rule, wildcards.experiment, **of_job)
 
 
@@ -138,12 +154,20 @@ def shape(rule):
 
 
 def start(wildcards, input):
-    """Return the argument with the corners of a fit: their files, or seeds of free ones."""
+    """Return the argument with the corners of a fit: their files, or seeds of initial networks."""
     if input.corners:
         return f"--corners {' '.join(map(shlex.quote, input.corners))}"
     corners = EXPERIMENTS[wildcards.experiment]["surfaces"][wildcards.surface]["corners"]
     seeds = TARGETS.corner_seeds(wildcards.experiment, wildcards.replicate, corners)
-    return f"--free {' '.join(map(str, seeds))}"
+    kind = EXPERIMENTS[wildcards.experiment]["corners"][corners]["kind"]
+    return f"--{kind} {' '.join(map(str, seeds))}"
+
+
+def fork_start(wildcards):
+    """Return the arguments that say where the networks of a set part, and what follows."""
+    epoch = TARGETS.fork_epoch(wildcards.experiment, wildcards.corners)
+    corners = EXPERIMENTS[wildcards.experiment]["corners"][wildcards.corners]
+    return f"--epoch {epoch}{' --anew' * (corners.get('then') is not None)}"
 
 
 def surfaces_as_json(rule):

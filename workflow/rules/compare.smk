@@ -2,12 +2,22 @@
 
 
 rule compare_ensembles:
-    """Evaluate ensembles of corners and of points of the surfaces, from cached logits alone."""
+    """Evaluate ensembles, rivals at equal cost, and picks, from cached logits alone."""
     input:
         logits=per_surface("logits/{surface}.safetensors"),
+        grids=per_surface("tables/grid-{surface}.parquet"),
+        costs=of_replicate(
+            lambda wildcards: TARGETS.trained_costs(wildcards.experiment, wildcards.replicate)
+        ),
     output:
         table=f"{REPLICATE}/tables/ensemble.parquet",
         csv=table_as_csv("ensemble"),
+        rival=f"{REPLICATE}/tables/rival.parquet",
+        rival_csv=table_as_csv("rival"),
+        rival_difference=f"{REPLICATE}/tables/rival_difference.parquet",
+        rival_difference_csv=table_as_csv("rival_difference"),
+        pick=f"{REPLICATE}/tables/pick.parquet",
+        pick_csv=table_as_csv("pick"),
         cost=f"{REPLICATE}/jobs/cost-ensembles.parquet",
     log:
         f"{REPLICATE}/log/compare_ensembles.log",
@@ -21,7 +31,9 @@ rule compare_ensembles:
         code=code("compare_ensembles"),
     shell:
         "python -m fourfold compare-ensembles {params.job} --settings {params.settings:q}"
-        " --surfaces {params.surfaces:q} --logits {input.logits} --output {output.table}"
+        " --surfaces {params.surfaces:q} --logits {input.logits} --grids {input.grids}"
+        " --costs {input.costs} --ensemble {output.table} --rival {output.rival}"
+        " --rival-difference {output.rival_difference} --pick {output.pick}"
         " --cost {output.cost} > {log} 2>&1"
 
 
@@ -54,7 +66,7 @@ rule compare_merges:
 
 
 rule measure_geometry:
-    """Measure distances between control points, and the barriers of the surfaces."""
+    """Measure distances between control points, and barriers and certificates of the surfaces."""
     input:
         surfaces=per_surface("surfaces/{surface}.safetensors"),
         logits=per_surface("logits/{surface}.safetensors"),
@@ -64,6 +76,8 @@ rule measure_geometry:
         geometry_csv=table_as_csv("geometry"),
         barrier=f"{REPLICATE}/tables/barrier.parquet",
         barrier_csv=table_as_csv("barrier"),
+        certificate=f"{REPLICATE}/tables/certificate.parquet",
+        certificate_csv=table_as_csv("certificate"),
         cost=f"{REPLICATE}/jobs/cost-geometry.parquet",
     log:
         f"{REPLICATE}/log/measure_geometry.log",
@@ -76,7 +90,8 @@ rule measure_geometry:
     shell:
         "python -m fourfold measure-geometry {params.job} --surfaces {input.surfaces}"
         " --logits {input.logits} --grids {input.grids} --geometry {output.geometry}"
-        " --barrier {output.barrier} --cost {output.cost} > {log} 2>&1"
+        " --barrier {output.barrier} --certificate {output.certificate} --cost {output.cost}"
+        " > {log} 2>&1"
 
 
 rule measure_differences:

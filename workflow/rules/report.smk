@@ -27,27 +27,35 @@ rule collect_tables:
         " --cost {input.cost} --output {params.tables} > {log} 2>&1"
 
 
+def drawn(*figures):
+    """Return the outputs of a rule that draws figures of a replicate, each as PNG and as SVG."""
+    png = {
+        figure: report(
+            f"{REPLICATE}/figures/{figure}.png",
+            caption=f"../report/{figure}.rst",
+            category="{experiment}",
+            subcategory="figures, replicate {replicate}",
+            labels={"figure": figure},
+        )
+        for figure in figures
+    }
+    return {**png, "svg": [f"{REPLICATE}/figures/{figure}.svg" for figure in figures]}
+
+
 rule plot_figures:
-    """Draw all figures of one replicate; one job, since starting seaborn costs more than a figure."""
+    """Draw the figures that each replicate has; one job, since starting seaborn costs more than a figure."""
     input:
         grids=per_surface("tables/grid-{surface}.parquet"),
         tables=expand(
             f"{REPLICATE}/tables/{{table}}.parquet",
-            table=["merge", "ensemble", "difference", "geometry", "training", "endpoints"],
+            table=[
+                *("merge", "ensemble", "difference", "rival", "geometry", "training", "endpoints"),
+                *("barrier", "cost"),
+            ],
             allow_missing=True,
         ),
     output:
-        **{
-            figure: report(
-                f"{REPLICATE}/figures/{figure}.png",
-                caption=f"../report/{figure}.rst",
-                category="{experiment}",
-                subcategory="figures, replicate {replicate}",
-                labels={"figure": figure},
-            )
-            for figure in FIGURES
-        },
-        svg=expand(f"{REPLICATE}/figures/{{figure}}.svg", figure=FIGURES, allow_missing=True),
+        **drawn(*FIGURES),
     log:
         f"{REPLICATE}/log/plot_figures.log",
     resources:
@@ -57,10 +65,56 @@ rule plot_figures:
         code=code("plot_figures"),
         tables=lambda wildcards, input: str(Path(input.tables[0]).parent),
         figures=lambda wildcards, output: str(Path(output.svg[0]).parent),
+        names=lambda wildcards, output: [Path(figure).stem for figure in output.svg],
         surfaces=surfaces_as_json("plot_figures"),
     shell:
         "python -m fourfold plot-figures --tables {params.tables} --surfaces {params.surfaces:q}"
-        " --output {params.figures} > {log} 2>&1"
+        " --figures {params.names} --output {params.figures} > {log} 2>&1"
+
+
+# Figures that only some experiments have, see `Targets.figures`.
+
+
+use rule plot_figures as plot_convergence with:
+    output:
+        **drawn("convergence"),
+    log:
+        f"{REPLICATE}/log/plot_convergence.log",
+
+
+use rule plot_figures as plot_careful with:
+    output:
+        **drawn("careful"),
+    log:
+        f"{REPLICATE}/log/plot_careful.log",
+
+
+rule plot_plane:
+    """Draw the loss on the plane through three networks; not every experiment has one."""
+    input:
+        plane=f"{REPLICATE}/tables/plane.parquet",
+        path=f"{REPLICATE}/tables/plane_path.parquet",
+    output:
+        png=report(
+            f"{REPLICATE}/figures/plane.png",
+            caption="../report/plane.rst",
+            category="{experiment}",
+            subcategory="figures, replicate {replicate}",
+            labels={"figure": "plane"},
+        ),
+        svg=f"{REPLICATE}/figures/plane.svg",
+    log:
+        f"{REPLICATE}/log/plot_plane.log",
+    resources:
+        mem_mb=plain_memory,
+        runtime=plain_runtime,
+    params:
+        code=code("plot_plane"),
+        figures=lambda wildcards, output: str(Path(output.svg).parent),
+        surfaces=surfaces_as_json("plot_plane"),
+    shell:
+        "python -m fourfold plot-plane --plane {input.plane} --path {input.path}"
+        " --surfaces {params.surfaces:q} --output {params.figures} > {log} 2>&1"
 
 
 rule summarize:
@@ -72,11 +126,14 @@ rule summarize:
             for surface in TARGETS.surfaces(experiment)
         ],
         barrier=TARGETS.per_replicate("tables/barrier.parquet"),
+        certificate=TARGETS.per_replicate("tables/certificate.parquet"),
         ensemble=TARGETS.per_replicate("tables/ensemble.parquet"),
         merge=TARGETS.per_replicate("tables/merge.parquet"),
         geometry=TARGETS.per_replicate("tables/geometry.parquet"),
         cost=TARGETS.per_replicate("tables/cost.parquet"),
         difference=TARGETS.per_replicate("tables/difference.parquet"),
+        rival=TARGETS.per_replicate("tables/rival.parquet"),
+        rival_difference=TARGETS.per_replicate("tables/rival_difference.parquet"),
     output:
         table="results/summary.parquet",
         text="results/summary.md",
@@ -97,8 +154,10 @@ rule summarize:
         code=code("summarize"),
     shell:
         "python -m fourfold summarize --grid {input.grid} --barrier {input.barrier}"
+        " --certificate {input.certificate}"
         " --ensemble {input.ensemble} --merge {input.merge}"
         " --geometry {input.geometry} --cost {input.cost} --difference {input.difference}"
+        " --rival {input.rival} --rival-difference {input.rival_difference}"
         " --surfaces {params.surfaces:q} --kept {params.kept} --output results > {log} 2>&1"
 
 

@@ -6,6 +6,7 @@ import math
 from fourfold.pipeline.devices import count_gpus
 from fourfold.pipeline.targets import corner_count
 from fourfold.surfaces.shapes import shape_of
+from fourfold.training.phases import fit_passes
 
 BASE_MB = 2000  # Python with torch, and 8x8 images; a job with digits took 0.5 GB
 IMAGES_MB = 4000  # copies of a larger data set, and a batch's activations where there is no GPU
@@ -81,7 +82,9 @@ def shapes(experiment):
         name: shape_of(
             {
                 **surface,
-                "count": corner_count(experiment["corners"][surface["corners"]]),
+                "count": corner_count(
+                    experiment["corners"][surface["corners"]], experiment["corners"]
+                ),
             }
         )
         for name, surface in experiment["surfaces"].items()
@@ -115,6 +118,11 @@ def evaluation_vectors(experiment):
     return 2 * control_point_count(experiment) + 2
 
 
+def plane_vectors(experiment):
+    """Return those, the plane in float64 with what it is made from, and what runs have kept."""
+    return evaluation_vectors(experiment) + 20 + len(experiment["training"]["keep"])
+
+
 def fitting_vectors(experiment):
     """Return what docs/scaling.md counts for a fit, and control points and moments once more."""
     control_points = control_point_count(experiment)
@@ -141,11 +149,12 @@ def network_runtime(epochs):
 
 
 def training_epochs(experiment):
-    return experiment["training"]["epochs"]
+    trainings = [experiment["training"], *experiment["trainings"].values()]
+    return max(training["epochs"] for training in trainings)
 
 
 def fitting_epochs(experiment):
-    return max(fit["boundary_epochs"] + fit["epochs"] for fit in experiment["fits"].values())
+    return max(map(fit_passes, experiment["fits"].values()))
 
 
 def grid_epochs(experiment):
@@ -153,13 +162,18 @@ def grid_epochs(experiment):
 
     def points(shape):
         if shape.dims == 1:
-            return grid["edge_points"]  # its lattice
+            return len(shape.lattice(grid["edge_points"] or grid["points"]))
         further = len(shape.edges) * grid["edge_points"] + grid["random_points"]
         if grid["search_images"] is not None:
             further *= SEARCHED_SHARE
         return len(shape.lattice(grid["points"])) + further
 
     return EPOCHS_PER_GRID_POINT * max(map(points, shapes(experiment).values()))
+
+
+def plane_epochs(experiment):
+    share = 1 if experiment["grid"]["search_images"] is None else SEARCHED_SHARE
+    return EPOCHS_PER_GRID_POINT * share * experiment["grid"]["plane_points"] ** 2
 
 
 def comparison_epochs(experiment):

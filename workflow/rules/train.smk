@@ -7,13 +7,13 @@ rule train_endpoint:
     input:
         data=prepared_data,
     output:
-        checkpoint=f"{REPLICATE}/endpoints/seed{{seed}}.safetensors",
-        trajectory=f"{REPLICATE}/trajectory/seed{{seed}}.safetensors",
-        training=f"{REPLICATE}/jobs/training-seed{{seed}}.parquet",
-        endpoints=f"{REPLICATE}/jobs/endpoints-seed{{seed}}.parquet",
-        cost=f"{REPLICATE}/jobs/cost-seed{{seed}}.parquet",
+        checkpoint=f"{REPLICATE}/endpoints/{{run}}.safetensors",
+        trajectory=f"{REPLICATE}/trajectory/{{run}}.safetensors",
+        training=f"{REPLICATE}/jobs/training-{{run}}.parquet",
+        endpoints=f"{REPLICATE}/jobs/endpoints-{{run}}.parquet",
+        cost=f"{REPLICATE}/jobs/cost-{{run}}.parquet",
     log:
-        f"{REPLICATE}/log/train_endpoint-seed{{seed}}.log",
+        f"{REPLICATE}/log/train_endpoint-{{run}}.log",
     priority: 30
     threads: experiment_threads
     resources:
@@ -23,11 +23,12 @@ rule train_endpoint:
     params:
         job=network_job,
         settings=settings("train_endpoint"),
+        seed=lambda wildcards: split_run(wildcards.run)[1],
         code=code("train_endpoint", builds_network=True),
-        state=f"{REPLICATE}/unfinished-seed{{seed}}",
+        state=f"{REPLICATE}/unfinished-{{run}}",
     shell:
         "python -m fourfold train-endpoint {params.job} --threads {threads}"
-        " --seed {wildcards.seed} --settings {params.settings:q}"
+        " --name {wildcards.run} --seed {params.seed} --settings {params.settings:q}"
         " --checkpoint {output.checkpoint} --trajectory {output.trajectory}"
         " --training {output.training} --endpoints {output.endpoints} --cost {output.cost}"
         " --state {params.state} > {log} 2>&1"
@@ -59,11 +60,12 @@ rule train_fork:
         seed=lambda wildcards: TARGETS.corner_seeds(
             wildcards.experiment, wildcards.replicate, wildcards.corners
         )[int(wildcards.position)],
+        start=fork_start,
         code=code("train_fork", builds_network=True),
         state=f"{REPLICATE}/unfinished-{{corners}}-{{position}}",
     shell:
         "python -m fourfold train-fork {params.job} --threads {threads}"
-        " --name {wildcards.corners}-{wildcards.position} --seed {params.seed}"
+        " --name {wildcards.corners}-{wildcards.position} --seed {params.seed} {params.start}"
         " --settings {params.settings:q} --trajectory {input.trajectory}"
         " --checkpoint {output.checkpoint} --training {output.training}"
         " --endpoints {output.endpoints} --cost {output.cost} --state {params.state} > {log} 2>&1"
@@ -129,3 +131,60 @@ rule select_trajectory_corners:
         " --settings {params.settings:q} --name {wildcards.corners}"
         " --trajectory {input.trajectory} --output {output.corners}"
         " --selection {output.selection} --cost {output.cost} > {log} 2>&1"
+
+
+rule align_corners:
+    """Permute the hidden units of networks so that they lie close to one another."""
+    input:
+        data=prepared_data,
+        networks=made_from,
+    output:
+        networks=f"{REPLICATE}/corners/{{corners}}.safetensors",
+        cost=f"{REPLICATE}/jobs/cost-{{corners}}-corners.parquet",
+    log:
+        f"{REPLICATE}/log/align_corners-{{corners}}.log",
+    wildcard_constraints:
+        corners=corner_sets("aligned"),
+    priority: 20
+    threads: experiment_threads
+    resources:
+        gpu=gpus,
+        mem_mb=network_memory(evaluation_vectors),
+        runtime=network_runtime(comparison_epochs),
+    params:
+        job=network_job,
+        settings=settings("align_corners"),
+        code=code("align_corners", builds_network=True),
+    shell:
+        "python -m fourfold align-corners {params.job} --threads {threads}"
+        " --settings {params.settings:q} --name {wildcards.corners} --corners {input.networks}"
+        " --output {output.networks} --cost {output.cost} > {log} 2>&1"
+
+
+rule randomize_corners:
+    """Turn the differences between networks into random directions: a null model of them."""
+    input:
+        data=prepared_data,
+        networks=made_from,
+    output:
+        networks=f"{REPLICATE}/corners/{{corners}}.safetensors",
+        cost=f"{REPLICATE}/jobs/cost-{{corners}}-corners.parquet",
+    log:
+        f"{REPLICATE}/log/randomize_corners-{{corners}}.log",
+    wildcard_constraints:
+        corners=corner_sets("random"),
+    priority: 20
+    threads: experiment_threads
+    resources:
+        gpu=gpus,
+        mem_mb=network_memory(evaluation_vectors),
+        runtime=network_runtime(comparison_epochs),
+    params:
+        job=network_job,
+        settings=settings("randomize_corners"),
+        seed=lambda wildcards: TARGETS.fit_seed(wildcards.replicate),
+        code=code("randomize_corners", builds_network=True),
+    shell:
+        "python -m fourfold randomize-corners {params.job} --threads {threads} --seed {params.seed}"
+        " --settings {params.settings:q} --name {wildcards.corners} --corners {input.networks}"
+        " --output {output.networks} --cost {output.cost} > {log} 2>&1"

@@ -16,11 +16,21 @@ class Described(TypedDict):
         corners: name of the corner set.
         kind: how that came about. `seeds`: each network by a run of its own; `run`: all along one;
             `fork`: by runs that part from one; `files`: elsewhere; `free`: nobody trained them
-            alone, the fit of a surface does.
+            alone, the fit of a surface does; `untrained`: nor does that; `aligned` (permuted) and
+            `random` (a null model): from those of another set.
         fit: name of the surface's fit, or None.
         shape: a kind of shape, with the settings `degree`, `bends` or `added`.
         count: number of corners.
+        batchnorm: how its points get their statistics, if not as the experiment's other networks.
         at: of a `fork`, the fraction of a run after which its networks part.
+        training: name of the corners' training, of a `fork` of its ancestor's, if it isn't the
+            recipe's `training`.
+        then: of a `fork`, name of the training that follows, if it isn't the run's rest.
+        to: the set that an `aligned` or `random` one is made from.
+        origin, origin_kind: the set at the end of `to`, and how that came about; `at`, `training`
+            and `then` are its.
+        method: of an `aligned` one.
+        fit_of: the fit that `fit` states differences from, in the end, if it does.
     """
 
     corners: str
@@ -31,7 +41,15 @@ class Described(TypedDict):
     degree: NotRequired[list[int]]
     bends: NotRequired[int]
     added: NotRequired[int]
+    batchnorm: NotRequired[str | None]
     at: NotRequired[float]
+    training: NotRequired[str]
+    then: NotRequired[str]
+    to: NotRequired[str]
+    origin: NotRequired[str]
+    origin_kind: NotRequired[str]
+    method: NotRequired[str]
+    fit_of: NotRequired[str]
 
 
 Surfaces = Mapping[str, Described]
@@ -40,15 +58,20 @@ Surfaces = Mapping[str, Described]
 def reference_surfaces(surfaces: Surfaces) -> dict[str, str]:
     """Return corner set -> the surface whose evaluation its baselines are taken from.
 
-    That is its first surface without a fit, where the center is the mean of the corners, else its
-    first one. The corner sets are in the order of their first use.
+    That is the first one of which `is_plain` holds, else its first one. The corner sets are in the
+    order of their first use.
     """
     found: dict[str, str] = {}
     for name, surface in surfaces.items():
         known = found.setdefault(surface["corners"], name)
-        if surface["fit"] is None and surfaces[known]["fit"] is not None:
+        if is_plain(surface) and not is_plain(surfaces[known]):
             found[surface["corners"]] = name
     return found
+
+
+def is_plain(surface: Described) -> bool:
+    """Return whether a surface's center is the mean of its corners, evaluated as any network."""
+    return surface["fit"] is None and surface.get("batchnorm") is None
 
 
 def corner_ensembles(surfaces: Surfaces) -> dict[str, str]:

@@ -23,6 +23,8 @@ from fourfold.evaluation.metrics import (
     mean_disagreement,
 )
 
+FEW = 8  # networks, of which all choices are evaluated; of more there are too many
+
 
 def compare_ensembles(
     logits: Mapping[str, SurfaceLogits], surfaces: Surfaces, max_members: int
@@ -51,19 +53,21 @@ def compare_ensembles(
 
 
 def _corner_rows(surface: SurfaceLogits, of: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield the ensembles of corners: all of them, and every choice of fewer."""
-    count = len(surface.corners)
+    """Yield the ensembles of corners: all of them, and every choice of fewer, of many the first."""
+    count = len(surface.own["val"])
     for size in range(1, count + 1):
         selection = "fixed" if size == count else "subset"
-        for members in combinations(range(count), size):
+        for members in combinations(range(count), size) if count <= FEW else [range(size)]:
             yield from _rows(surface, of | {"selection": selection}, members, is_own=True)
 
 
 def _point_rows(
     surface: SurfaceLogits, of: dict[str, str], max_members: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the ensembles of a surface's points."""
+    """Yield the ensembles of a surface's points, of which a set has none."""
     candidates = surface.candidates
+    if not candidates:
+        return
 
     def greedy(split: str, members: int) -> list[int]:
         logits, labels = surface.logits[split][candidates], surface.labels[split]

@@ -12,6 +12,7 @@ from fourfold.combination.baselines import (
     Described,
     Surfaces,
     check_surfaces,
+    is_plain,
     reference_surfaces,
 )
 from fourfold.errors import InputError
@@ -33,7 +34,7 @@ def compare_merges(
 
     For each set of corners: the best one (as trained), their uniform and their greedy soup. On each
     surface: the center (chosen in advance), the best point on val, and (marked `oracle`) the best
-    point on test; corners are no candidates for these.
+    point on test; corners are no candidates for these. A set has no points of its own.
 
     Args:
         grid: rows of the `grid` tables of these surfaces.
@@ -63,9 +64,9 @@ def compare_merges(
             rows += _rows({"merge": merge, **of, **place, "selected_on": selected_on}, found)
     for corners, name in references.items():
         of_soup = {"surface": name, "corners": corners, "u": None, "v": None, "w": None}
-        shape, is_fitted = shape_of(surfaces[name]), surfaces[name]["fit"] is not None
+        shape, uniform = shape_of(surfaces[name]), not is_plain(surfaces[name])
         for merge, selected_on, found in _soups(
-            corners_of(name), parts[name], shape, evaluate, uniform=is_fitted
+            corners_of(name), parts[name], shape, evaluate, uniform=uniform
         ):
             rows += _rows({"merge": merge, **of_soup, "selected_on": selected_on}, found)
     return rows
@@ -82,8 +83,10 @@ def _points(
     points = points[points["sample"].isin(["grid", "center"])]
     if is_reference:
         yield "best-corner", corners, "val", _best(corners[corners["split"] == "val"], shape)
-    if is_reference and surface["fit"] is None:
+    if is_reference and is_plain(surface):
         yield "uniform-soup", points, "none", shape.center
+    if shape.is_discrete:
+        return
     yield "center", points, "none", shape.center
     yield "best-point", points, "val", best_point(grid, "val", shape)
     yield "oracle", points, "test", best_point(grid, "test", shape)
@@ -140,10 +143,7 @@ def average_states(
     if not states:
         raise InputError("an average needs at least one network, got none.")
     layout, others = separate(states, [f"network {i}" for i in range(len(states))], buffers)
-    rows = torch.empty(len(states), layout.dimension, dtype=layout.dtype)
-    for state, row in zip(states, rows, strict=True):
-        layout.flatten(state, out=row)
-    mean = rows.mean(dim=0)
+    mean = layout.rows(states).mean(dim=0)
     shares = torch.full((len(states),), 1 / len(states), dtype=torch.float64)
     return layout.state_dict(mean, others.at(shares, layout.views(mean)))
 

@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from math import fsum
+from math import fsum, isnan, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from fourfold.combination.merge import average_states
 from fourfold.data.batches import is_loader
 from fourfold.errors import InputError
-from fourfold.evaluation.grid import evaluate_networks
+from fourfold.evaluation.geometry import pair_rows
+from fourfold.evaluation.grid import Evaluation, evaluate_networks
 from fourfold.surfaces.layout import StateDict
 from fourfold.surfaces.shapes import SQUARE, Shape
+from fourfold.surfaces.surface import separate
+
+_METRICS = ("nll", "accuracy")
 
 # Four networks can be placed on the corners of a square in three ways up to its symmetries: only
 # which pairs share an edge and which lie across a diagonal matters. Positions are corner 00, 01,
@@ -39,8 +43,12 @@ def select_corners(
     A candidate is judged by points of its linear surface: the corners, the midpoints of the edges
     and the center; of a square the nine with u and v in {0, 1/2, 1}. These are the checkpoints, the
     means of two and the mean of all, so that all candidates together need few evaluations: for a
-    square 6 checkpoints make 45 candidates and 36 networks. The candidate with the lowest mean nll
-    over its points is selected.
+    square 6 checkpoints make 45 candidates and 36 networks.
+
+    The candidate with the highest gain is selected: the nll of the best of all checkpoints less the
+    mean nll over the points that are no corners. The mean over all points would prefer corners that
+    nearly coincide with the best checkpoint, which gain nothing; a gain over the candidate's own
+    corners would prefer bad ones, to which an average helps most.
 
     Args:
         checkpoints: epoch -> state dict of one run, at least as many as the shape has corners.
@@ -56,9 +64,10 @@ def select_corners(
             has BatchNorm), `augment`, `seed`, `batch_size`, `precision`, `preprocess`, `device`.
 
     Returns:
-        One row per candidate, best first: candidate, corners (epochs joined by `;`, in corner
-        order), split `val`, n, nll_mean, nll_max, accuracy_mean, accuracy_min, selected (true for
-        the first).
+        One row per candidate, best first, among equal gains the lower mean nll: candidate, corners
+        (epochs joined by `;`, in corner order), split `val`, n, gain, nll_mean, nll_max,
+        accuracy_mean, accuracy_min, of the corners' pairs the mean distance (`relative_l2` of
+        `measure_distances`) and disagreement, selected (true for the first).
 
     Raises:
         InputError: if there are too few checkpoints, a candidate names one that is missing or
@@ -89,36 +98,69 @@ def select_corners(
                 f"the corners' epochs are {list(candidate)}; the saved checkpoints are "
                 f"{sorted(checkpoints)}."
             )
-    judged_by = [_networks(candidate, shape) for candidate in candidates]
-    subsets = sorted({network for networks in judged_by for network in networks})
-    table = evaluate_networks(
-        model,
-        (average_states([checkpoints[epoch] for epoch in subset]) for subset in subsets),
-        {"val": images if labels is None and is_loader(images) else (images, labels)},
-        keep_logits=(),
-        on_network=None if on_network is None else lambda done: on_network(done, len(subsets)),
-        **settings,
-    ).table
-    if "nll" not in table:
+    between = [_between(candidate, shape) for candidate in candidates]
+    alone = [(epoch,) for epoch in sorted({epoch for one in candidates for epoch in one})]
+    means = sorted({subset for subsets in between for subset in subsets} - {*alone})
+    val = {"val": images if labels is None and is_loader(images) else (images, labels)}
+
+    def measure(subsets: Sequence[tuple[int, ...]], done: int, keep: Sequence[str]) -> Evaluation:
+        return evaluate_networks(
+            model,
+            (average_states([checkpoints[epoch] for epoch in subset]) for subset in subsets),
+            val,
+            keep_logits=keep,
+            on_network=None
+            if on_network is None
+            else lambda more: on_network(done + more, len(alone) + len(means)),
+            **settings,
+        )
+
+    networks = measure(alone, 0, ["val"])
+    if "nll" not in networks.table:
         raise InputError("corners are ranked by nll, but the val split has no class labels.")
-    measured = dict(zip(subsets, zip(table["nll"], table["accuracy"], strict=True), strict=True))
+    tables = [networks.table, *([measure(means, len(alone), ()).table] if means else [])]
+    table = pd.concat(tables, ignore_index=True)
+    nll, accuracy = (dict(zip([*alone, *means], table[k], strict=True)) for k in _METRICS)
+    best = min((nll[one] for one in alone if not isnan(nll[one])), default=nan)
+    gaps = _gaps([epoch for (epoch,) in alone], checkpoints, networks.logits["val"])
     rows = []
-    for candidate, networks in zip(candidates, judged_by, strict=True):
-        nll, accuracy = zip(*(measured[network] for network in networks), strict=True)
+    for candidate, inner in zip(candidates, between, strict=True):
+        points = dict.fromkeys([*((epoch,) for epoch in candidate), *inner])
+        losses, hits = [nll[point] for point in points], [accuracy[point] for point in points]
+        pairs = [gaps[frozenset(pair)] for pair in combinations(candidate, 2)]
         rows.append(
             {"corners": ";".join(map(str, candidate)), "split": "val", "n": int(table["n"].iloc[0])}
-            | {"nll_mean": fsum(nll) / len(nll), "nll_max": float(np.max(nll))}
-            | {"accuracy_mean": fsum(accuracy) / len(accuracy)}
-            | {"accuracy_min": float(np.min(accuracy))}
+            | {"gain": best - _mean([nll[point] for point in inner])}
+            | {"nll_mean": _mean(losses), "nll_max": float(np.max(losses))}
+            | {"accuracy_mean": _mean(hits), "accuracy_min": float(np.min(hits))}
+            | {"distance": _mean([gap for gap, _ in pairs])}
+            | {"disagreement": _mean([gap for _, gap in pairs])}
         )
-    ranked = pd.DataFrame(rows).sort_values("nll_mean", kind="stable", ignore_index=True)
+    ranked = pd.DataFrame(rows).sort_values(
+        ["gain", "nll_mean"], ascending=[False, True], kind="stable", ignore_index=True
+    )
     ranked.insert(0, "candidate", range(1, len(ranked) + 1))
     return ranked.assign(selected=ranked["candidate"] == 1)
 
 
-def _networks(candidate: Sequence[int], shape: Shape) -> list[tuple[int, ...]]:
-    """Return the checkpoints whose means are the networks that judge a candidate."""
+def _between(candidate: Sequence[int], shape: Shape) -> list[tuple[int, ...]]:
+    """Return the checkpoints whose means are the points of a candidate that are no corners."""
     at = dict(zip(shape.corner_coordinates, candidate, strict=True))
     edges = [(at[start], at[end]) for start, end in shape.edges]
-    means = dict.fromkeys(tuple(sorted(members)) for members in (*edges, candidate))
-    return [*((epoch,) for epoch in candidate), *means]
+    return list(dict.fromkeys(tuple(sorted(members)) for members in (*edges, candidate)))
+
+
+def _gaps(
+    epochs: Sequence[int], checkpoints: Mapping[int, StateDict], logits: Tensor
+) -> dict[frozenset[int], tuple[float, float]]:
+    """Return pair of checkpoints -> their distance and the disagreement of their predictions."""
+    states = [checkpoints[epoch] for epoch in epochs]
+    layout, _ = separate(states, [f"epoch {epoch}" for epoch in epochs])
+    return {
+        frozenset((row["a"], row["b"])): (row["relative_l2"], row["disagreement"])
+        for row in pair_rows(layout.rows(states), epochs, dict(zip(epochs, logits, strict=True)))
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fsum(values) / len(values) if values else nan

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,6 +102,29 @@ class Dataset:
         """Return one hash over the three splits."""
         hashes = [self.splits[name].sha256 for name in SPLITS]
         return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+    def of_classes(self, split: str, classes: Sequence[int] | float) -> Split:
+        """Return the images of some classes of a split, with the labels that they have.
+
+        Args:
+            split: `train`, `val` or `test`.
+            classes: their numbers, or the fraction in (0, 1) of all classes that the first ones
+                are, rounded.
+        """
+        count = len(self.classes)
+        if isinstance(classes, float):
+            chosen = list(range(round(classes * count)))
+        else:
+            chosen = list(classes)
+        if not chosen or not set(chosen) <= set(range(count)):
+            raise InputError(
+                f"classes is {classes}, but {self.name!r} has {count}; give some of the numbers "
+                f"from 0 to {count - 1}, or a fraction that makes at least one class."
+            )
+        whole = self.splits[split]
+        kept = torch.isin(whole.labels, torch.tensor(chosen, device=whole.labels.device))
+        index = whole.index[kept.to(whole.index.device)]
+        return Split(whole.images[kept], whole.labels[kept], index)
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the data set with images and labels on `device`."""

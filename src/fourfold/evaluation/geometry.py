@@ -1,7 +1,7 @@
 """Barriers of a surface and distances between its control points."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -27,6 +27,7 @@ def measure_barriers(grid: pd.DataFrame, shapes: Mapping[str, Shape] | None = No
     Worst point and barrier are over all points that were evaluated on the whole split: grid, edges
     and random ones. The mean is over the shape, from the grid alone by the trapezoid rule. A point
     whose network gives no numbers is the worst there is: maximum, mean and barrier are then NaN.
+    The one point of a set beside its corners is their mean; of a single network the barrier is 0.
 
     Args:
         grid: rows of `grid` tables.
@@ -52,8 +53,8 @@ def measure_barriers(grid: pd.DataFrame, shapes: Mapping[str, Shape] | None = No
                 "barrier needs at least one."
             )
         shares = shape.mixture(between[axes].to_numpy(float))
-        for metric in _metrics(grid):
-            loss, own_loss = _loss(points, metric), _loss(own, metric)
+        for metric in loss_metrics(grid):
+            loss, own_loss = loss_of(points, metric), loss_of(own, metric)
             corners = [_value_at(points, loss, shape, at) for at in shape.corner_coordinates]
             excess = loss[between.index] - shares @ corners
             worst, highest = loss.fillna(math.inf).idxmax(), excess.fillna(math.inf).idxmax()
@@ -78,11 +79,13 @@ def measure_barriers(grid: pd.DataFrame, shapes: Mapping[str, Shape] | None = No
     return table.reindex(columns=[*table, *(name for name in columns if name not in table)])
 
 
-def _loss(rows: pd.DataFrame, metric: str) -> pd.Series:
+def loss_of(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """Return a loss at each row: nll, error = 1 - accuracy, or loss."""
     return 1 - rows["accuracy"] if metric == "error" else rows[metric]
 
 
-def _metrics(grid: pd.DataFrame) -> tuple[str, ...]:
+def loss_metrics(grid: pd.DataFrame) -> tuple[str, ...]:
+    """Return the losses of a `grid` table: nll and error, of what is no classifier loss."""
     if "nll" in grid:
         return ("nll", "error")
     if "loss" in grid:
@@ -109,33 +112,40 @@ def measure_distances(
         b, cosine of the angle between a and b, disagreement (missing where there are no logits).
     """
     logits = corner_logits or {}
-    # float64: the distance of near-identical checkpoints is a small difference of large squares.
-    points = surface.control_points.double()
-    gram = points @ points.T
-    norms = gram.diagonal().sqrt()
-    rows: list[dict[str, Any]] = []
-    for (i, a), (j, b) in combinations(enumerate(surface.control_point_names), 2):
-        l2 = (points[i] - points[j]).norm()
-        # Corners that share everything have no coordinates: they are one point.
-        size, product = norms[i] + norms[j], norms[i] * norms[j]
-        known = a in logits and b in logits
-        rows.append(
-            {
-                "surface": surface.name,
-                "a": a,
-                "b": b,
-                "l2": l2.item(),
-                "relative_l2": (2 * l2 / size).item() if size else 0.0,
-                "cosine": (gram[i, j] / product).item() if product else 1.0,
-                "disagreement": disagreement(logits[a], logits[b]) if known else None,
-            }
-        )
+    pairs = pair_rows(surface.control_points, surface.control_point_names, logits)
+    rows = [{"surface": surface.name} | row for row in pairs]
     for name, again in (reestimated_logits or {}).items():
         rows.append(
             {"surface": surface.name, "a": name, "b": name, "l2": 0.0, "relative_l2": 0.0}
             | {"cosine": 1.0, "disagreement": disagreement(logits[name], again)}
         )
-    return pd.DataFrame(rows).astype({"disagreement": "float64"})
+    columns = ["surface", "a", "b", "l2", "relative_l2", "cosine", "disagreement"]
+    return pd.DataFrame(rows, columns=columns).astype({"disagreement": "float64"})
+
+
+def pair_rows(
+    points: Float[Tensor, "networks parameters"],
+    names: Sequence[Any],
+    logits: Mapping[Any, Float[Tensor, "images classes"]],
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `measure_distances` for all pairs of networks with these names."""
+    # float64: the distance of near-identical checkpoints is a small difference of large squares.
+    points = points.double()
+    gram = points @ points.T
+    norms = gram.diagonal().sqrt()
+    for (i, a), (j, b) in combinations(enumerate(names), 2):
+        l2 = (points[i] - points[j]).norm()
+        # Corners that share everything have no coordinates: they are one point.
+        size, product = norms[i] + norms[j], norms[i] * norms[j]
+        known = a in logits and b in logits
+        yield {
+            "a": a,
+            "b": b,
+            "l2": l2.item(),
+            "relative_l2": (2 * l2 / size).item() if size else 0.0,
+            "cosine": (gram[i, j] / product).item() if product else 1.0,
+            "disagreement": disagreement(logits[a], logits[b]) if known else None,
+        }
 
 
 def _value_at(points: pd.DataFrame, values: pd.Series, shape: Shape, at: Point) -> float:

@@ -45,6 +45,7 @@ from fourfold.evaluation.metrics import (
     per_image,
 )
 from fourfold.evaluation.precision import check_precision, compute_precision
+from fourfold.evaluation.repair import Mixtures, Repair
 from fourfold.seeds import make_generator
 from fourfold.surfaces.layout import StateDict
 from fourfold.surfaces.modules import (
@@ -59,7 +60,7 @@ from fourfold.surfaces.modules import (
 from fourfold.surfaces.shapes import Point, Shape, full_coordinates
 from fourfold.surfaces.surface import Surface
 
-BATCHNORM_MODES = ("reestimated", "interpolated", "own", "none")
+BATCHNORM_MODES = ("reestimated", "interpolated", "own", "none", "repaired")
 
 Images = Any  # of a split: (images, labels), or batches; see `evaluate_networks`
 
@@ -94,9 +95,10 @@ def choose_points(
     Args:
         shape: the surface's.
         points: of the sample `grid`, along each axis. A curve has `edges` of them, if that is not
-            0: it is its own edge.
+            0: it is its own edge; and so is each segment of a star.
         edges: along each edge, both ends counted, of the sample `edge`.
-        random: independent uniform points, of the sample `random`.
+        random: independent uniform points, of the sample `random`; a set, between whose networks
+            nothing lies, has none.
         seed: of those.
     """
     if random < 0:
@@ -104,7 +106,8 @@ def choose_points(
     lattice = shape.lattice(edges or points if shape.dims == 1 else points)
     along = shape.edge_points(edges) if edges and shape.dims > 1 else []
     generator = make_generator(seed, "random-points")
-    cube = torch.rand(random, shape.dims, generator=generator, dtype=torch.float64)
+    count = 0 if shape.is_discrete else random
+    cube = torch.rand(count, shape.dims, generator=generator, dtype=torch.float64)
     known = set(lattice)
     return {
         "grid": lattice,
@@ -179,8 +182,10 @@ def evaluate_points(
         points: coordinates of each.
         sample: what the table's column `sample` says of these points.
         batchnorm: `reestimated`; `interpolated` takes the blended statistics of the corners (the
-            wrong thing to do, to be shown as such); `none` for a model that has no BatchNorm. The
-            default is what the model asks for, `reestimated` or `none`.
+            wrong thing to do, to be shown as such); `none` for a model that has no BatchNorm;
+            `repaired`, for such a model, resets the statistics of its layers to mixtures of the
+            corners' (see `Repair`). The default is what the model asks for, `reestimated` or
+            `none`.
         on_point: progress report, called with (points done, points).
         **settings: as for `evaluate_networks`: `augment`, the augmentation of the corners' training
             (left out, it costs the networks points of accuracy), `seed`, `batchnorm_images`,
@@ -202,8 +207,12 @@ def evaluate_points(
                 on_point(done, len(points))
 
         networks = (surface.state_dict(*point) for point in points)
+        further = dict(settings)
+        if mode == "repaired":
+            corners = (surface.corner(k) for k in range(len(surface.shape.corner_rows)))
+            further["mixtures"] = Mixtures(corners, surface.mixture(points))
         evaluation = evaluate_networks(
-            model, networks, splits, batchnorm=mode, on_network=on_network, **settings
+            model, networks, splits, batchnorm=mode, on_network=on_network, **further
         )
         table = evaluation.table
         columns: dict[str, Any] = {"surface": surface.name, "sample": sample}
@@ -217,8 +226,9 @@ def evaluate_points(
     if not corners or surface.train_corners or evaluation.table["statistics"].iloc[0] == "none":
         return evaluation
     own = evaluate(corners, "own", report=False)
+    as_trained = own.table.assign(statistics="own")  # of a model without any it says `none`
     return replace(
-        evaluation, table=pd.concat([evaluation.table, own.table], ignore_index=True), own=own
+        evaluation, table=pd.concat([evaluation.table, as_trained], ignore_index=True), own=own
     )
 
 
@@ -228,6 +238,7 @@ def evaluate_networks(
     splits: Mapping[str, Images],
     *,
     batchnorm: str | None = None,
+    mixtures: Mixtures | None = None,
     batchnorm_images: Any = None,
     augment: Augment | None = None,
     seed: int = 0,
@@ -248,6 +259,7 @@ def evaluate_networks(
         splits: name -> (images, labels), or name -> batches as in `train`, which must be the same
             examples in the same order each time.
         batchnorm: as for `evaluate_points`, or `own`: the statistics in the state dicts.
+        mixtures: the corners that the networks lie between, for `repaired` alone.
         batchnorm_images: images, or batches, for the re-estimation, by default the split `train`.
         augment: the augmentation of the networks' training, for the re-estimation; see
             `reestimate_batchnorm`.
@@ -286,7 +298,8 @@ def evaluate_networks(
     check_batch_size(
         batch_size, *splits.values(), *(() if batchnorm_images is None else (batchnorm_images,))
     )
-    if mode == "reestimated":
+    measured = mode in ("reestimated", "repaired")
+    if measured:
         if batchnorm_images is not None:
             given = input_batches(
                 batchnorm_images, network, batch_size, what="batchnorm_images", device=first_device
@@ -295,10 +308,17 @@ def evaluate_networks(
             given = data["train"]
         else:
             raise InputError(
-                "the model has BatchNorm, whose statistics are re-estimated on training images: "
+                f"the statistics of the model's layers are {mode} on training images: "
                 f"give batchnorm_images, or a split 'train' (splits are {list(splits)})."
             )
         seen = StatisticsImages(given, augment, seed)
+    if mode == "repaired":
+        if mixtures is None:
+            raise InputError(
+                "batchnorm is 'repaired', which is for points between corners; evaluate them with "
+                "evaluate_points."
+            )
+        repair = Repair(network, mixtures.corners, seen, preprocess)
     settings: dict[str, Any] = {"precision": precision, "preprocess": preprocess}
     kept = set(splits if keep_logits is None else keep_logits)
     rows: list[dict[str, Any]] = []
@@ -312,6 +332,9 @@ def evaluate_networks(
         load_state(network, state)
         if mode == "reestimated":
             set_statistics(network, seen, **settings)
+        elif mode == "repaired":
+            assert mixtures is not None
+            repair(mixtures.shares[position])
         for name, batches in data.items():
             passed = _Pass(network, batches, seed, keep, loss=loss, **settings)
             row = {"network": position, "split": name, "n": passed.n}
@@ -333,7 +356,7 @@ def evaluate_networks(
             row |= {} if loss is None else {"loss": passed.loss}
             row |= apply_metrics(metrics, passed.outputs, passed.targets, name)
             row |= {"statistics": mode}
-            rows.append(row | {"statistics_images": seen.count if mode == "reestimated" else 0})
+            rows.append(row | {"statistics_images": seen.count if measured else 0})
         if on_network is not None:
             on_network(position + 1)
     return Evaluation(pd.DataFrame(rows), _stack(logits), _stack(nll), _stack(correct))
@@ -455,6 +478,13 @@ def batchnorm_mode(model: nn.Module, asked: str | None = None) -> str:
         raise InputError(f"batchnorm is {asked!r}; choose one of {', '.join(BATCHNORM_MODES)}.")
     if asked not in ("interpolated", "own"):
         check_found(model)
+    if asked == "repaired":
+        if batchnorm_layers(model):
+            raise InputError(
+                "batchnorm is 'repaired', which is for models without BatchNorm, but this one has "
+                "it; choose 'reestimated'."
+            )
+        return asked
     if not batchnorm_layers(model):
         return asked if asked is not None and other_statistics(model) else "none"
     if asked == "none":

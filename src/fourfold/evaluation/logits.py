@@ -33,7 +33,8 @@ class SurfaceLogits:
     Attributes:
         surface: name of the surface.
         shape: its shape.
-        statistics: BatchNorm statistics of the points: `reestimated`, `interpolated` or `none`.
+        statistics: BatchNorm statistics of the points: `reestimated`, `interpolated` or `none`; or
+            `repaired`, see `fourfold.evaluation.repair`.
         points: coordinates of each network.
         logits: of each split.
         own: of each split: the corners as trained, in corner order, with their own BatchNorm
@@ -57,7 +58,12 @@ class SurfaceLogits:
 
     @property
     def candidates(self) -> list[int]:
-        """Positions of all points but the corners: what a merge or an ensemble is chosen from."""
+        """Positions of all points but the corners: what a merge or an ensemble is chosen from.
+
+        A set, whose other point is the mean of its corners, has none.
+        """
+        if self.shape.is_discrete:
+            return []
         corners = set(self.shape.corner_coordinates)
         return [i for i, point in enumerate(self.points) if point not in corners]
 

@@ -23,14 +23,23 @@ _COLUMNS = {
     "training": "stage item epoch step split nll accuracy learning_rate images_seen wall_s",
     "endpoints": f"seed epoch split n {_METRICS} checkpoint sha256",
     "grid": f"surface sample u v w split n {_METRICS} statistics statistics_images",
-    "selection": "candidate corners split n nll_mean nll_max accuracy_mean accuracy_min selected",
+    "selection": "candidate corners split n gain nll_mean nll_max accuracy_mean "
+    "accuracy_min distance disagreement selected",
     "barrier": "surface split metric corner_mean_own corner_mean min mean max u_at_max v_at_max "
     "w_at_max sample_at_max barrier u_at_barrier v_at_barrier w_at_barrier",
+    "certificate": "surface split metric points confidence fraction rank value",
     "geometry": "surface a b l2 relative_l2 cosine disagreement",
+    "plane": f"surface sample x y split n {_METRICS} statistics statistics_images",
+    "plane_path": "kind surface name order x y distance",
     "ensemble": f"ensemble corners selection members statistics split n {_METRICS} disagreement "
     "forward_passes",
     "merge": f"merge surface corners u v w selected_on statistics split n {_METRICS}",
     "difference": "comparison surface split n metric value reference difference low high draws",
+    "rival": "method surface corners images_backward images_forward forward_passes split n "
+    f"{_METRICS} disagreement temperature nll_scaled equivalents nll_low nll_high accuracy_low "
+    "accuracy_high",
+    "rival_difference": "method against split n metric value reference difference low high draws",
+    "pick": "surface pick split n metric value oracle gap repicked distinct",
     "cost": "stage item device wall_s images_forward images_backward flop peak_bytes",
     "summary": "kind method metric n replicates mean low high text",
 }
@@ -38,12 +47,12 @@ _COLUMNS = {
 _TYPES = {
     name: kind
     for kind, names in {
-        pa.string(): "a b checkpoint comparison corners device ensemble experiment item kind "
-        "members merge method metric sample sample_at_max selected_on selection sha256 split stage "
-        "statistics surface text",
-        pa.int64(): "candidate epoch forward_passes "
-        "images_backward images_forward images_seen n peak_bytes replicates seed statistics_images "
-        "step",
+        pa.string(): "a against b checkpoint comparison corners device ensemble experiment item "
+        "kind members merge method metric name pick sample sample_at_max selected_on selection "
+        "sha256 split stage statistics surface text",
+        pa.int64(): "candidate distinct epoch forward_passes "
+        "images_backward images_forward images_seen n order peak_bytes points rank replicates seed "
+        "statistics_images step",
         pa.int32(): "replicate",
         pa.bool_(): "selected",
         pa.list_(pa.float64()): "draws",
@@ -73,7 +82,9 @@ def make_table(
     Raises:
         InputError: if a column is missing or unknown.
     """
-    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if not isinstance(rows, pd.DataFrame):
+        rows = list(rows)
+    frame = pd.DataFrame(rows, columns=None if len(rows) else SCHEMAS[name].names)
     frame = frame.assign(experiment=experiment, replicate=replicate)
     return _conform(name, frame)
 

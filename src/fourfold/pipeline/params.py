@@ -3,7 +3,9 @@
 A later layer is laid over an earlier one: a recipe over the one that it names, the keys of an
 experiment over its recipe. Mappings are merged key by key; lists and scalars are replaced, and so
 is a whole mapping by one that has `name` or `kind`: after a change from sgd to adamw no momentum is
-left. A key that the layers below don't have is refused, but for new names below `fits`.
+left. A key that the layers below don't have is refused, but for new names below `fits` and
+`trainings`. Those below `trainings` state what differs from `training`, and a fit that names
+another one as its `fit` what differs from that.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,9 +18,9 @@ from fourfold.errors import InputError
 from fourfold.files.reading import shortened
 from fourfold.pipeline.yaml_file import check_yaml
 
-RECIPE = ("threads", "augment", "training", "fits", "grid", "ensembles")
+RECIPE = ("threads", "augment", "training", "trainings", "fits", "grid", "ensembles")
 _PARTS = ("dataset", "network", "recipe", "surfaces")  # of an experiment, by name
-_OPEN = ("fits",)  # the path below which names are the user's
+_OPEN = ("trainings", "fits")  # sections whose names are the user's
 
 
 class Stated(NamedTuple):
@@ -42,13 +44,15 @@ def resolve(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return each experiment with all its values, the recipe's included.
 
     Returns:
-        name -> {dataset, expected_accuracy, network, threads, augment, training, fits, grid,
-        ensembles, corners, surfaces}. `corners` has those of the surfaces, in order of first use;
-        `surfaces` is in the experiment's order.
+        name -> {dataset, expected_accuracy, network, threads, augment, training, trainings, fits,
+        grid, ensembles, corners, surfaces}. `corners` has those of the surfaces, in order of first
+        use, after those that they are made from; `surfaces` is in the experiment's order, each with
+        `fit_of`, the fit that its own states differences from in the end, where it does.
 
     Raises:
-        InputError: for a name that nothing has, a key that a recipe's parent lacks, a recipe made
-            of itself, an experiment without surfaces, a surface with a fit that the recipe lacks.
+        InputError: for a name that nothing has, a key that a recipe's parent lacks, a recipe, fit
+            or corner set made of itself, an experiment without surfaces, a surface or corner set
+            with a fit or training that the recipe lacks.
     """
     for recipe in _mapping(params, "recipes"):
         _recipe(params, recipe)
@@ -95,21 +99,24 @@ def _experiment(params: Mapping[str, Any], name: str) -> Tree:
     is_expected = "expected_accuracy" in own
     accuracy = Stated(own.pop("expected_accuracy", None), where if is_expected else "not stated")
     settings = _lay_over(
-        _recipe(params, recipe), own, where, besides=(*_PARTS, "expected_accuracy")
+        _recipe(params, recipe), _stated(own, where), where, (*_PARTS, "expected_accuracy")
     )
-    corners, surfaces = {}, {}
+    roots = _derive(settings, where)
+    corners: Tree = {}
+    surfaces = {}
     for surface in chosen:
         check_name(params, "surfaces", surface, f"{where}.surfaces")
         stated = _surface(params, surface)
-        of_surface, fit = stated["corners"], stated.get("fit")
-        fits = settings["fits"] if isinstance(settings["fits"], dict) else {}
-        if fit is not None and (not isinstance(fit, str) or fit not in fits):
+        fit = stated.get("fit")
+        if fit is not None and (not isinstance(fit, str) or fit not in roots):
             raise InputError(
                 f"surfaces.{surface}.fit names {shortened(fit)}, which `fits` of {where} (recipe "
-                f"{recipe}) doesn't define; choose from {', '.join([*fits, 'null'])}."
+                f"{recipe}) doesn't define; choose from {', '.join([*roots, 'null'])}."
             )
         surfaces[surface] = _stated(stated, f"surfaces.{surface}")
-        corners[of_surface] = _stated(params["corners"][of_surface], f"corners.{of_surface}")
+        if fit is not None and roots[fit].value != fit:
+            surfaces[surface]["fit_of"] = roots[fit]
+        corners |= _corners(params, stated["corners"], settings["trainings"], where)
     return {
         "dataset": Stated(dataset, where),
         "expected_accuracy": accuracy,
@@ -132,7 +139,66 @@ def _recipe(params: Mapping[str, Any], name: str, above: tuple[str, ...] = ()) -
     else:
         check_name(params, "recipes", parent, f"{where}.recipe")
         below = _recipe(params, parent, (*above, name))
-    return _lay_over(below, own, where, besides=("recipe",))
+    return _lay_over(below, _stated(own, where), where, ("recipe",))
+
+
+def _derive(settings: Tree, where: str) -> dict[str, Stated]:
+    """Complete trainings and fits that state differences; return fit -> its root."""
+    trainings, fits = settings["trainings"], settings["fits"]
+    if isinstance(trainings, dict) and isinstance(settings["training"], dict):
+        for name, own in trainings.items():
+            if isinstance(own, dict):
+                path = (f"trainings.{name}",)
+                trainings[name] = _lay_over(settings["training"], own, where, path=path)
+    roots: dict[str, Stated] = {}
+
+    def derive(name: str, above: tuple[str, ...]) -> None:
+        own = fits[name]
+        if name in above:
+            raise InputError(f"{where}: a fit is made of itself: {' -> '.join((*above, name))}.")
+        if name in roots:
+            return
+        roots[name] = Stated(name, where)
+        if not isinstance(own, dict) or "fit" not in own:
+            return
+        own = dict(own)
+        parent = own.pop("fit")
+        named = None if isinstance(parent, dict) else parent.value
+        if not isinstance(named, str) or not isinstance(fits.get(named), dict):
+            raise InputError(
+                f"fits.{name}.fit of {where} names {shortened(named)}, which is no fit there; "
+                f"choose from {', '.join(fits)}."
+            )
+        derive(named, (*above, name))
+        fits[name] = _lay_over(fits[named], own, where, path=(f"fits.{name}",))
+        roots[name] = Stated(roots[named].value, parent.where)
+
+    if isinstance(fits, dict):
+        for name in fits:
+            derive(name, ())
+    return roots
+
+
+def _corners(
+    params: Mapping[str, Any], name: str, trainings: Tree, of: str, above: tuple[str, ...] = ()
+) -> Tree:
+    """Return a corner set, after those that it is made from."""
+    where = f"corners.{name}"
+    if name in above:
+        raise InputError(f"{where} is made of itself: {' -> '.join((*above, name))}.")
+    stated = _mapping(_mapping(params, "corners"), name, where)
+    for key in ("training", "then"):
+        training = stated.get(key)
+        if training is not None and (not isinstance(training, str) or training not in trainings):
+            raise InputError(
+                f"{where}.{key} names {shortened(training)}, which `trainings` of {of} don't "
+                f"have; choose from {', '.join([*trainings, 'null'])}."
+            )
+    before: Tree = {}
+    if "to" in stated:
+        check_name(params, "corners", stated["to"], f"{where}.to")
+        before = _corners(params, stated["to"], trainings, of, (*above, name))
+    return before | {name: _stated(stated, where)}
 
 
 def _surface(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -144,31 +210,36 @@ def _surface(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _lay_over(
     below: Tree,
-    changes: Mapping[str, Any],
+    changes: Tree,
     where: str,
     besides: Collection[str] = (),
     path: tuple[str, ...] = (),
+    *,
+    is_part: bool = False,
 ) -> Tree:
-    """Return `below`, which has the place `path`, with the changes that `where` states.
+    """Return `below`, which has the place `path`, with changes.
 
-    Only its own keys may be changed; `besides` are further ones, for the message.
+    Only its own keys may be changed; `besides` are further ones, for the message. Where it is part
+    of a training or fit that states differences, what keys there are is known to `_derive` only.
     """
     tree = dict(below)
+    is_part |= len(path) == 2 and path[0] in _OPEN and ("trainings" in path or "fit" in below)
     for key, value in changes.items():
-        if key not in below and path != _OPEN:
+        if key not in below and not is_part and path not in [(name,) for name in _OPEN]:
             raise InputError(
                 f"{where}: {'.'.join((*path, key))} is no setting; allowed here: "
                 f"{', '.join((*besides, *below))}."
             )
         before = below.get(key)
         # A mapping with a name or kind is a thing with settings of its own.
-        is_part = isinstance(value, dict) and not any(
-            isinstance(value.get(naming), str) for naming in ("name", "kind")
+        is_whole = not isinstance(value, dict) or any(
+            isinstance(named := value.get(naming), Stated) and isinstance(named.value, str)
+            for naming in ("name", "kind")
         )
-        if isinstance(before, dict) and is_part:
-            tree[key] = _lay_over(before, value, where, path=(*path, key))
+        if isinstance(before, dict) and not is_whole:
+            tree[key] = _lay_over(before, value, where, path=(*path, key), is_part=is_part)
         else:
-            tree[key] = _stated(value, where)
+            tree[key] = value
     return tree
 
 

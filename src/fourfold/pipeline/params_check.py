@@ -9,12 +9,13 @@ from jsonschema import ValidationError
 from fourfold.errors import InputError
 from fourfold.pipeline.params import RECIPE, check_name, origins, resolve
 from fourfold.pipeline.schema import dotted, find_errors, read_schema, refuse, said
-from fourfold.pipeline.targets import NUMBERED, corner_count
+from fourfold.pipeline.targets import NUMBERED, SEEDED, Targets, corner_count
 from fourfold.surfaces.shapes import shape_of
-from fourfold.training.schedule import kept_epochs
+from fourfold.training.phases import PLANNED, plan_phases
+from fourfold.training.schedule import check_schedule, kept_epochs
 
 # Files of a surface have its name, beside those of networks, grids, corner sets and comparisons.
-_TAKEN = re.compile(r"seed\d+|ensembles|merges|geometry|differences|.*-(grid|corners)")
+_TAKEN = re.compile(r"(.*-)?seed\d+|ensembles|merges|geometry|differences|.*-(grid|corners)")
 
 
 def check_params(
@@ -50,21 +51,26 @@ def check_params(
             )
     for name, surface in params["surfaces"].items():
         _check_surface(name, surface, params["corners"])
+    targets = Targets(params)
     for name, experiment in experiments.items():
-        _check_experiment(name, experiment, origins(params, name))
+        _check_experiment(name, experiment, origins(params, name), targets)
     return experiments
 
 
 def _check_values(
     params: Mapping[str, Any], experiments: Mapping[str, Any], as_text: Collection[str]
 ) -> None:
-    lines: dict[tuple[str, str, str], list[str]] = {}  # a recipe's error is told once
+    # A recipe's error is told once, and that of a training or fit for those that differ from it.
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    told: dict[tuple[str, str, str], tuple[str, str, str]] = {}
     for name, experiment in experiments.items():
         stated, values = origins(params, name), {key: experiment[key] for key in RECIPE}
         for error in find_errors(values, {"$ref": "#/$defs/resolved"}):
             origin = _origin(stated, error)
             text = said(error, origin.split(".")[0] in as_text)
-            lines.setdefault((dotted(error), origin, text), []).append(name)
+            key = re.sub(r"^(training|fit)s\.[^.]+", r"\1", dotted(error))
+            first = told.setdefault((key, origin, text), (dotted(error), origin, text))
+            lines.setdefault(first, []).append(name)
     refuse(
         "params.yaml",
         (
@@ -110,19 +116,23 @@ def _check_surface(
     if _TAKEN.fullmatch(name) or re.fullmatch(rf"({numbered})-\d+", name):
         raise InputError(f"{key} has a name that other files have; choose another.")
     try:
-        shape = shape_of({**surface, "count": corner_count(corners)})
+        shape = shape_of({**surface, "count": corner_count(corners, sets)})
     except InputError as error:
         raise InputError(f"{key}, on corners.{surface['corners']}: {error}") from error
-    is_free = corners["kind"] == "free"
-    if surface["fit"] is not None and not shape.free_rows and not is_free:
+    is_seeded, is_free = corners["kind"] in SEEDED, corners["kind"] == "free"
+    is_movable = bool(shape.free_rows) or (is_free and not shape.is_discrete)
+    if surface["fit"] is not None and not is_movable:
         settings = ", ".join(f"{k}: {v}" for k, v in shape.settings().items())
         raise InputError(
-            f"{key} is a {shape.kind} with {settings}, as its corners span it, which has nothing "
-            "to fit; choose a higher degree or more bends, or fit: null."
+            f"{key} is a {shape.kind}{settings and f' with {settings}'}, as its corners span it, "
+            "which has nothing to fit; choose a higher degree, more bends or an added center, or "
+            "fit: null."
         )
-    if surface["fit"] is None and (is_free or surface.get("added")):
+    if surface["fit"] is None and (is_seeded or surface.get("added")):
         untrained = (
-            f"the corners {surface['corners']}, which are free" if is_free else "added vertices"
+            f"the corners {surface['corners']}, which are {corners['kind']}"
+            if is_seeded
+            else "added vertices"
         )
         raise InputError(
             f"{key}.fit is null, but it has {untrained}: nothing would train them. Name one of the "
@@ -130,43 +140,42 @@ def _check_surface(
         )
 
 
-def _check_experiment(name: str, experiment: Mapping[str, Any], stated: Mapping[str, str]) -> None:
+def _check_experiment(
+    name: str, experiment: Mapping[str, Any], stated: Mapping[str, str], targets: Targets
+) -> None:
     def described(key: str) -> str:
         return f"experiments.{name}.{key}{_from(stated[key], name)}"
 
+    if experiment["grid"]["batchnorm"] == "repaired":
+        raise InputError(
+            f"{described('grid.batchnorm')} is 'repaired', which needs corners: it is for points of "
+            "a surface; state it there, surfaces.NAME.batchnorm."
+        )
     for fit, settings in experiment["fits"].items():
         if settings["batch_size"] % settings["points_per_step"]:
             raise InputError(
                 f"{described(f'fits.{fit}.batch_size')} is {settings['batch_size']}, no multiple "
                 f"of points_per_step, {settings['points_per_step']}; change one of them."
             )
-    keep, key = experiment["training"]["keep"], described("training.keep")
-    epochs = experiment["training"]["epochs"]
-    try:
-        kept_epochs(epochs, keep)
-    except InputError as error:
-        raise InputError(f"{key}: {error}") from error
+    trainings = {"training": experiment["training"]}
+    trainings |= {f"trainings.{one}": of for one, of in experiment["trainings"].items()}
+    for key, training in trainings.items():
+        try:
+            kept_epochs(training["epochs"], training["keep"])
+        except InputError as error:
+            raise InputError(f"{described(f'{key}.keep')}: {error}") from error
+    fits = {f"fits.{one}": of for one, of in experiment["fits"].items()}
+    for key, settings in (trainings | fits).items():
+        try:
+            check_schedule(settings["schedule"], settings["warmup"])
+        except InputError as error:
+            raise InputError(f"experiments.{name}.{key}: {error}") from error
+    for name_of_set, corners in experiment["corners"].items():
+        of = corners.get("training")
+        key = "training" if of is None else f"trainings.{of}"
+        _check_kept(f"corners.{name_of_set}", corners, trainings[key], described(f"{key}.keep"))
     for surface, stands in experiment["surfaces"].items():
-        corners, fit = experiment["corners"][stands["corners"]], stands["fit"]
-        choice = f"corners.{stands['corners']}"
-        needed = corner_count(corners)
-        if corners["kind"] == "run" and len(keep) < needed:
-            raise InputError(
-                f"{key} is {keep}, but {choice} chooses {needed} networks of a run; list "
-                f"{needed} fractions or more."
-            )
-        chosen = corners.get("at", corners.get("choose", []))
-        chosen = [chosen] if isinstance(chosen, float) else chosen
-        if isinstance(chosen, list) and (absent := [x for x in chosen if x not in keep]):
-            raise InputError(
-                f"{choice}.{'at' if 'at' in corners else 'choose'} has {absent}, which {key}, "
-                f"{keep}, doesn't keep; add them there or choose others."
-            )
-        if "at" in corners and kept_epochs(epochs, [corners["at"]])[0] == epochs:
-            raise InputError(
-                f"{choice}.at is {corners['at']}, which {key} rounds to the last of {epochs} "
-                "epochs; choose an earlier one."
-            )
+        fit, needed = stands["fit"], targets.count(name, stands["corners"])
         if fit is not None and shape_of({**stands, "count": needed}).dims == 1:
             boundary = f"fits.{fit}.boundary_epochs"
             if experiment["fits"][fit]["boundary_epochs"]:
@@ -175,3 +184,49 @@ def _check_experiment(name: str, experiment: Mapping[str, Any], stated: Mapping[
                     f"but {described(boundary)} is {experiment['fits'][fit]['boundary_epochs']}; "
                     "give it a fit with boundary_epochs: 0."
                 )
+        if fit is not None:
+            _check_phases(f"surfaces.{surface}", stands, needed, experiment)
+
+
+def _check_phases(
+    key: str, stands: Mapping[str, Any], count: int, experiment: Mapping[str, Any]
+) -> None:
+    """Refuse phases of a surface's fit that name control points which it doesn't have."""
+    shape, fit = shape_of({**stands, "count": count}), stands["fit"]
+    is_free = experiment["corners"][stands["corners"]]["kind"] == "free"
+    free = range(len(shape.control_point_names)) if is_free else shape.free_rows
+    try:
+        plan_phases(shape, free, **{k: experiment["fits"][fit][k] for k in PLANNED})
+    except InputError as error:
+        raise InputError(f"{key} has the fit {fit}: {error}") from error
+
+
+def _check_kept(
+    choice: str, corners: Mapping[str, Any], training: Mapping[str, Any], key: str
+) -> None:
+    """Refuse a corner set that takes networks along a run which `key` doesn't keep."""
+    keep, epochs = training["keep"], training["epochs"]
+    if corners["kind"] == "run" and len(keep) < (needed := corner_count(corners, {})):
+        raise InputError(
+            f"{key} is {keep}, but {choice} chooses {needed} networks of a run; list "
+            f"{needed} fractions or more."
+        )
+    chosen = corners.get("at", corners.get("choose", []))
+    chosen = [chosen] if isinstance(chosen, float) else chosen
+    if "ema" in chosen and training["ema"] is None:
+        raise InputError(
+            f"{choice}.choose has 'ema', but {key.replace('.keep', '.ema')} is null: the run has "
+            "no average; give it a decay, such as 0.99."
+        )
+    kept = [*keep, "ema"]
+    if isinstance(chosen, list) and (absent := [x for x in chosen if x not in kept]):
+        raise InputError(
+            f"{choice}.{'at' if 'at' in corners else 'choose'} has {absent}, which {key}, "
+            f"{keep}, doesn't keep; add them there or choose others."
+        )
+    is_last = "at" in corners and kept_epochs(epochs, [corners["at"]])[0] == epochs
+    if is_last and corners.get("then") is None:
+        raise InputError(
+            f"{choice}.at is {corners['at']}, which {key} rounds to the last of {epochs} "
+            "epochs; choose an earlier one, or name with `then` the training that follows."
+        )

@@ -6,24 +6,44 @@ from typing import Any
 from fourfold.pipeline.params import resolve
 from fourfold.pipeline.reads import READS
 from fourfold.surfaces.shapes import SQUARE, Shape, shape_of
+from fourfold.training.schedule import kept_epochs
 
 SPLITS = ("train", "val", "test")
 FIGURES: tuple[str, ...] = ("surfaces", "surfaces_3d", "profiles", "ensembles", "merges")
-FIGURES += ("differences", "training", "geometry")
+FIGURES += ("differences", "rivals", "training", "geometry", "barriers")
 # Tables of one replicate, beside those of each surface and of each corner set that is chosen.
-TABLES = ("barrier", "ensemble", "merge", "geometry", "difference", "endpoints", "training", "cost")
+TABLES: tuple[str, ...] = ("barrier", "certificate", "ensemble", "merge", "geometry", "difference")
+TABLES += ("rival", "rival_difference", "pick", "endpoints", "training", "cost")
+# What tables can't tell of a corner set, where it says it.
+_OF_CORNERS = ("at", "training", "then", "to", "method")
 SUMMARY = (
     *(f"results/summary.{kind}" for kind in ("parquet", "csv", "md")),
     "results/metrics.json",
     *(f"results/figures/summary.{kind}" for kind in ("png", "svg")),
 )
 
-# Kinds of corner sets whose networks have files of their own, by name and position.
+# Kinds of corner sets whose networks have files of their own, by name and position; kinds that are
+# made from another set, each in one file; and kinds that a fit starts from seeds alone.
 NUMBERED = ("fork", "files")
+DERIVED = ("aligned", "random")
+SEEDED = ("free", "untrained")
 
 
-def corner_count(corners: Mapping[str, Any]) -> int:
-    """Return how many networks a corner set of params.yaml has."""
+def run_name(training: str | None, seed: int) -> str:
+    """Return what files and tables call a training run from the start."""
+    return f"seed{seed}" if training is None else f"{training}-seed{seed}"
+
+
+def split_run(run: str) -> tuple[str | None, int]:
+    """Return the training and the seed of a run's name."""
+    training, _, seed = run.rpartition("seed")
+    return training.removesuffix("-") or None, int(seed)
+
+
+def corner_count(corners: Mapping[str, Any], sets: Mapping[str, Any]) -> int:
+    """Return how many networks a corner set of params.yaml has; `sets` are all of them."""
+    if "to" in corners:
+        return corner_count(sets[corners["to"]], sets)
     listed = corners.get("files", corners.get("choose"))
     if isinstance(listed, list):
         return len(listed)
@@ -63,65 +83,126 @@ class Targets:
     ) -> list[str]:
         """Return the names of a replicate's networks: trained, continued, or imported."""
         return [
-            *(f"seed{seed}" for seed in self.seeds(experiment, replicate)),
+            *self.runs(experiment, replicate),
             *(
                 f"{name}-{position}"
                 for name, one in self.corner_sets(experiment, *numbered).items()
-                for position in range(corner_count(one))
+                for position in range(self.count(experiment, name))
             ),
         ]
 
-    def seeds(self, experiment: str, replicate: int | str) -> list[int]:
-        """Return the seeds of a replicate's training runs from the start: as many as it needs.
+    def count(self, experiment: str, corners: str) -> int:
+        """Return how many networks a corner set has."""
+        sets = self.experiments[experiment]["corners"]
+        return corner_count(sets[corners], sets)
+
+    def runs(self, experiment: str, replicate: int | str) -> list[str]:
+        """Return the names of a replicate's training runs from the start: as many as it needs.
 
         Replicates are a stride apart, so that more corners don't shift the seeds of the next one.
         """
-        counts = [corner_count(one) for one in self.corner_sets(experiment, "seeds").values()]
-        counts += [1 for _ in self.corner_sets(experiment, "run", "fork")]
+        counts: dict[str | None, int] = {}
+        for name, one in self.corner_sets(experiment, "seeds", "run", "fork").items():
+            training = one.get("training")
+            needed = self.count(experiment, name) if one["kind"] == "seeds" else 1
+            counts[training] = max(needed, counts.get(training, 0))
         start = self._first_seed(replicate)
-        return list(range(start, start + max(counts, default=0)))
+        return [
+            run_name(training, start + k)
+            for training, count in counts.items()
+            for k in range(count)
+        ]
 
     def corner_seeds(self, experiment: str, replicate: int | str, corners: str) -> list[int]:
         """Return a seed for each network of a corner set."""
-        count = corner_count(self.experiments[experiment]["corners"][corners])
-        return list(range(self._first_seed(replicate), self._first_seed(replicate) + count))
+        start = self._first_seed(replicate)
+        return list(range(start, start + self.count(experiment, corners)))
 
     def _first_seed(self, replicate: int | str) -> int:
         seeds: dict[str, int] = self.params["seeds"]
         return seeds["corner"] + seeds["stride"] * int(replicate)
+
+    def training(self, experiment: str, name: str | None) -> dict[str, Any]:
+        """Return a training of an experiment: one of its `trainings`, or `training`."""
+        of = self.experiments[experiment]
+        found: dict[str, Any] = of["training"] if name is None else of["trainings"][name]
+        return found
+
+    def fork_epoch(self, experiment: str, corners: str) -> int:
+        """Return the epoch of the ancestor's run after which the networks of a set part."""
+        of = self.experiments[experiment]["corners"][corners]
+        epochs = self.training(experiment, of.get("training"))["epochs"]
+        return kept_epochs(epochs, [of["at"]])[0]
 
     def fit_seed(self, replicate: int | str) -> int:
         """Return the seed of a replicate's fits, the same for all of them."""
         first: int = self.params["seeds"]["fit"]
         return first + int(replicate)
 
+    def plane(self, experiment: str) -> str | None:
+        """Return the surface whose first three corners span the plane that is shown, if one does.
+
+        The first with networks of independent runs, else the first with networks that were trained.
+        """
+        of = self.experiments[experiment]
+        kinds = {
+            name: of["corners"][surface["corners"]]["kind"]
+            for name, surface in of["surfaces"].items()
+            if self.count(experiment, surface["corners"]) >= 3
+        }
+        trained = [name for name, kind in kinds.items() if kind not in (*SEEDED, "random")]
+        if not of["grid"].get("plane_points"):
+            return None
+        return min(trained, key=lambda name: kinds[name] != "seeds", default=None)
+
+    def plane_runs(self, experiment: str, replicate: int | str) -> list[str]:
+        """Return the files of what the runs behind the networks of the plane have kept."""
+        of = self.experiments[experiment]
+        corners = of["surfaces"][self.plane(experiment)]["corners"]
+        if of["corners"][corners]["kind"] in ("run", "fork"):
+            return [self.first_run(experiment, replicate, corners)]
+        files = self.networks(experiment, replicate, corners)[:3]
+        runs = [file.replace("endpoints/", "trajectory/") for file in files]
+        return runs if of["corners"][corners]["kind"] == "seeds" else []
+
     def tables(self, experiment: str) -> list[str]:
         """Return the names of a replicate's tables."""
         return [
             *(f"grid-{surface}" for surface in self.surfaces(experiment)),
             *(f"selection-{corners}" for corners in self.corner_sets(experiment, "run")),
+            *(["plane", "plane_path"] if self.plane(experiment) else []),
             *TABLES,
         ]
 
     def corner_files(self, experiment: str, replicate: int | str, surface: str) -> list[str]:
         """Return the files that hold the corners of a surface; of chosen ones their list first.
 
-        There are none of free corners, which the surface's fit starts from seeds.
+        There are none of free and of untrained ones, which the surface's fit starts from seeds.
         """
         name = self.experiments[experiment]["surfaces"][surface]["corners"]
-        corners = self.experiments[experiment]["corners"][name]
-        if corners["kind"] == "free":
+        return self.networks(experiment, replicate, name)
+
+    def networks(self, experiment: str, replicate: int | str, corners: str) -> list[str]:
+        """Return the files that hold the networks of a corner set, see `corner_files`."""
+        of = self.experiments[experiment]["corners"][corners]
+        if of["kind"] in SEEDED:
             return []
-        if corners["kind"] == "run":
-            return [f"corners/{name}.json", self.first_run(experiment, replicate)]
-        names = [f"seed{seed}" for seed in self.corner_seeds(experiment, replicate, name)]
-        if corners["kind"] in NUMBERED:
-            names = [f"{name}-{position}" for position in range(corner_count(corners))]
+        if of["kind"] == "run":
+            return [f"corners/{corners}.json", self.first_run(experiment, replicate, corners)]
+        if of["kind"] in DERIVED:
+            return [f"corners/{corners}.safetensors"]
+        if of["kind"] in NUMBERED:
+            names = [f"{corners}-{k}" for k in range(self.count(experiment, corners))]
+        else:
+            seeds = self.corner_seeds(experiment, replicate, corners)
+            names = [run_name(of.get("training"), seed) for seed in seeds]
         return [f"endpoints/{network}.safetensors" for network in names]
 
-    def first_run(self, experiment: str, replicate: int | str) -> str:
-        """Return the file of the networks that a replicate's first training run kept."""
-        return f"trajectory/seed{self.seeds(experiment, replicate)[0]}.safetensors"
+    def first_run(self, experiment: str, replicate: int | str, corners: str) -> str:
+        """Return the file of the networks that the first run of a set's training kept."""
+        training = self.experiments[experiment]["corners"][corners].get("training")
+        run = run_name(training, self._first_seed(replicate))
+        return f"trajectory/{run}.safetensors"
 
     def job_parts(self, experiment: str, replicate: int | str, part: str) -> list[str]:
         """Return the tables of single jobs that `training`, `endpoints` or `cost` is made of."""
@@ -132,14 +213,39 @@ class Targets:
             names += [name for name, surface in surfaces.items() if surface["fit"] is not None]
         if part == "cost":
             names += [*surfaces, *(f"{surface}-grid" for surface in surfaces)]
-            names += [f"{corners}-corners" for corners in self.corner_sets(experiment, "run")]
+            chosen = self.corner_sets(experiment, "run", *DERIVED)
+            names += [f"{corners}-corners" for corners in chosen]
             names += ["ensembles", "merges", "geometry", "differences"]
+            names += ["plane"] if self.plane(experiment) else []
         return [f"jobs/{part}-{name}.parquet" for name in names]
+
+    def trained_costs(self, experiment: str, replicate: int | str) -> list[str]:
+        """Return the costs of all corners and surfaces, without those of evaluating them."""
+        chosen = [f"{corners}-corners" for corners in self.corner_sets(experiment, "run")]
+        names = [*self.endpoints(experiment, replicate), *self.surfaces(experiment), *chosen]
+        return [f"jobs/cost-{name}.parquet" for name in names]
+
+    def figures(self, experiment: str) -> list[str]:
+        """Return the names of a replicate's figures; some are there if they have enough to show."""
+        surfaces = self.experiments[experiment]["surfaces"].values()
+        fitted = [surface["shape"] for surface in surfaces if surface["fit"] is not None]
+        unfitted = [surface["shape"] for surface in surfaces if surface["fit"] is None]
+        of_some = {
+            "plane": self.plane(experiment) is not None,
+            "convergence": len(set(fitted)) < len(fitted),  # two have one shape
+            "careful": unfitted.count("square") > 2,
+        }
+        return [*FIGURES, *(name for name, is_there in of_some.items() if is_there)]
 
     # --- what a job reads ---
 
     def read(
-        self, rule: str, experiment: str, surface: str | None = None, corners: str | None = None
+        self,
+        rule: str,
+        experiment: str,
+        surface: str | None = None,
+        corners: str | None = None,
+        run: str | None = None,
     ) -> dict[str, Any]:
         """Return what a job reads of its experiment, see `READS`.
 
@@ -148,12 +254,15 @@ class Targets:
             experiment: name.
             surface: the job's, where it has one.
             corners: the job's corner set, where it has one.
+            run: the job's training run, where it is one.
         """
         of, read = self.experiments[experiment], {}
         for part in READS[rule]:
             if isinstance(part, dict):
                 for section, keys in part.items():
                     read[section] = {key: of[section][key] for key in keys}
+            elif part == "training":
+                read[part] = self.training(experiment, self._training_of(experiment, corners, run))
             elif part == "fit":
                 read[part] = of["fits"][of["surfaces"][surface]["fit"]]
             elif part == "shape":
@@ -163,15 +272,31 @@ class Targets:
                 read[part] = self.described(experiment)
             else:
                 read[part] = of[part][corners] if part == "corners" else of[part]
+        if rule == "evaluate_grid" and (own := of["surfaces"][surface].get("batchnorm")):
+            read["grid"]["batchnorm"] = own
         return read
+
+    def _training_of(self, experiment: str, corners: str | None, run: str | None) -> str | None:
+        """Return the name of a job's training: of a run, or of a fork's networks after it."""
+        if run is not None:
+            return split_run(run)[0]
+        of = self.experiments[experiment]["corners"].get(corners, {})
+        name: str | None = of.get("then") or of.get("training")
+        return name
 
     def described(self, experiment: str) -> dict[str, dict[str, Any]]:
         """Return surface -> what tables can't tell of it, see `baselines.Described`."""
         of, found = self.experiments[experiment], {}
         for name, surface in of["surfaces"].items():
-            corners = of["corners"][surface["corners"]]
-            at = {"at": corners["at"]} if corners["kind"] == "fork" else {}
-            found[name] = {"kind": corners["kind"], "count": corner_count(corners)} | at | surface
+            corners, origin = of["corners"][surface["corners"]], surface["corners"]
+            while "to" in of["corners"][origin]:
+                origin = of["corners"][origin]["to"]
+            known = of["corners"][origin] | corners
+            further = {key: known[key] for key in _OF_CORNERS if known.get(key) is not None}
+            if "to" in corners:
+                further |= {"origin": origin, "origin_kind": of["corners"][origin]["kind"]}
+            count = self.count(experiment, surface["corners"])
+            found[name] = {"kind": corners["kind"], "count": count} | further | surface
         return found
 
     # --- all of it ---
@@ -186,16 +311,24 @@ class Targets:
             ),
             *(f"tables/{table}.parquet" for table in self.tables(experiment)),
             *(f"tables/csv/{table}.csv" for table in self.tables(experiment)),
-            *(f"figures/{figure}.{kind}" for figure in FIGURES for kind in ("png", "svg")),
+            *(
+                f"figures/{figure}.{kind}"
+                for figure in self.figures(experiment)
+                for kind in ("png", "svg")
+            ),
         ]
 
     def steps(self, experiment: str, replicate: int | str) -> list[str]:
         """Return what is built on the way there."""
-        seeds = self.seeds(experiment, replicate)
+        runs = self.runs(experiment, replicate)
         return [
             *(f"endpoints/{name}.safetensors" for name in self.endpoints(experiment, replicate)),
-            *(f"trajectory/seed{seed}.safetensors" for seed in seeds),
+            *(f"trajectory/{run}.safetensors" for run in runs),
             *(f"corners/{corners}.json" for corners in self.corner_sets(experiment, "run")),
+            *(
+                f"corners/{corners}.safetensors"
+                for corners in self.corner_sets(experiment, *DERIVED)
+            ),
             *(
                 file
                 for part in ("training", "endpoints", "cost")

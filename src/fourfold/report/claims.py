@@ -110,10 +110,17 @@ class Verdict:
     decided_by: Comparison  # the one that is least in favour of the surface
 
 
-def compare(differences: pd.DataFrame) -> dict[tuple[str, str], list[Comparison]]:
-    """Return (surface, comparison) -> differences over all replicates of one experiment."""
+def compare(
+    differences: pd.DataFrame, of: tuple[str, str] = ("surface", "comparison")
+) -> dict[tuple[str, str], list[Comparison]]:
+    """Return (surface, comparison) -> differences over all replicates of one experiment.
+
+    Args:
+        differences: rows of the `difference` table, or of another one like it.
+        of: the two columns that say what is compared.
+    """
     found: dict[tuple[str, str], list[Comparison]] = {}
-    keys = ["surface", "comparison", "split", "metric"]
+    keys = [*of, "split", "metric"]
     for (surface, comparison, split, metric), rows in differences.groupby(keys, sort=False):
         low, high = interval_over_replicates(rows["difference"].tolist(), rows["draws"].tolist())
         one = Comparison(split, metric, float(rows["difference"].mean()), low, high)

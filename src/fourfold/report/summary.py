@@ -3,13 +3,15 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from fourfold.combination import costs
 from fourfold.combination.baselines import Described, Surfaces, check_surfaces, corner_ensembles
 from fourfold.evaluation.bootstrap import student_interval
 from fourfold.report.claims import NAMED, YES, Comparison, compare, in_claim_order, judge
 from fourfold.report.wording import equal_corners, equal_points, listed, number, numbers
-from fourfold.surfaces.points import lattice_rows, own_corner_rows, rows_at, surface_rows
+from fourfold.surfaces.points import own_corner_rows, rows_at, surface_rows
 from fourfold.surfaces.shapes import AXES, Shape, shape_of
 
 ALL_REPLICATES = -1  # what the column `replicate` says in rows over all replicates
@@ -24,18 +26,24 @@ COINCIDENT_DISTANCE = 0.05
 _ORACLE, _AT_WORST = "/oracle", "_at_accuracy_min"  # ends of a method and of a metric
 _KEYS = ["kind", "method", "metric"]
 _SCORES = ("accuracy", "nll", "ece", "brier")
+_OF_RIVALS = (
+    *("images_backward", "images_forward", "forward_passes"),
+    *("accuracy", "nll", "nll_scaled", "ece", "equivalents"),
+)
 
 
 def summarize(tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surfaces]) -> pd.DataFrame:
     """Return the `summary` table: headline figures on test, over the replicates.
+
+    Sets, whose networks are only held against others, have no rows of kind `surface`.
 
     With two replicates or more, low and high are the ends of the 95 % confidence interval of the
     mean by Student's t; with one they are missing. Those of differences and claims are of the
     paired bootstrap over images and replicates.
 
     Args:
-        tables: `grid`, `barrier`, `ensemble`, `merge`, `geometry`, `cost` and `difference` of all
-            experiments and replicates, by name.
+        tables: `grid`, `barrier`, `certificate`, `ensemble`, `merge`, `geometry`, `cost` and
+            `difference` of all experiments and replicates, by name.
         surfaces: experiment -> its surfaces, in the order of the rows.
 
     Raises:
@@ -54,14 +62,19 @@ def summarize(tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surface
         common = {"experiment": experiment, "replicate": ALL_REPLICATES}
         common |= {"n": _on_test(first)["n"].max(), "replicates": facts["replicate"].nunique()}
         for key, group in facts.groupby(_KEYS, sort=False):
-            low, high = (None, None) if len(group) < 2 else student_interval(group["value"])
+            values = group["value"]
+            has_spread = len(values) > 1 and np.isfinite(values).all()  # equivalents may be endless
+            low, high = student_interval(values) if has_spread else (None, None)
             text = group["text"].iloc[0] if len(group) == 1 else None
-            figures = {"mean": group["value"].mean(), "low": low, "high": high, "text": text}
+            figures = {"mean": values.mean(), "low": low, "high": high, "text": text}
             rows.append(
                 common | dict(zip(_KEYS, key, strict=True)) | {"replicates": len(group)} | figures
             )
         compared = compare(of["difference"])
         rows += [common | row for row in _compared(compared, _coincident(facts), described)]
+        if _has_rivals(described):
+            differences = compare(of["rival_difference"], ("method", "against"))
+            rows += [common | row for row in _held_against(differences)]
     return pd.DataFrame(rows)
 
 
@@ -108,16 +121,18 @@ def _facts(tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -> Iterator[F
     """Yield the headline figures of one replicate of one experiment."""
     for surface, described in surfaces.items():
         shape = shape_of(described)
-        grid, barrier, geometry = (
+        grid, barrier, certificate, geometry = (
             tables[name][tables[name]["surface"] == surface]
-            for name in ("grid", "barrier", "geometry")
+            for name in ("grid", "barrier", "certificate", "geometry")
         )
         by_loss = barrier.set_index(["split", "metric"])
-        for metric, value, text in _losses(_on_test(grid), by_loss, shape):
-            yield "surface", surface, metric, value, text
-        further = _corner_gaps(geometry) | _cost(tables["cost"], grid, surface, described, shape)
-        for metric, value in further.items():
-            yield "surface", surface, metric, value, None
+        if not shape.is_discrete:
+            for metric, value, text in _losses(_on_test(grid), by_loss, shape):
+                yield "surface", surface, metric, value, text
+            cost = _cost(tables["cost"], grid, surface, described, shape)
+            further = _certified(certificate) | corner_gaps(geometry) | cost
+            for metric, value in further.items():
+                yield "surface", surface, metric, value, None
         if described["kind"] == "free":
             continue  # nobody trained them alone
         # What re-estimated BatchNorm statistics change in the corners, in the mean.
@@ -136,6 +151,29 @@ def _facts(tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -> Iterator[F
     for row in _on_test(tables["merge"]).to_dict("records"):
         for metric in _SCORES:
             yield "merge", f"{row['surface']}/{row['merge']}", metric, row[metric], None
+    if _has_rivals(surfaces):
+        for row in _on_test(tables["rival"]).to_dict("records"):
+            for metric in _OF_RIVALS:
+                if pd.notna(row[metric]):
+                    yield "rival", row["method"], metric, row[metric], None
+
+
+def _has_rivals(surfaces: Surfaces) -> bool:
+    """Return whether methods are shown at equal cost: where sets of networks stand among them."""
+    return any(shape_of(surface).is_discrete for surface in surfaces.values())
+
+
+def _held_against(
+    differences: Mapping[tuple[str, str], list[Comparison]],
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all differences between a method and the one they are held against."""
+    for (method, against), comparisons in differences.items():
+        for one in comparisons:
+            yield {
+                **{"kind": "rival_difference", "method": f"{method} against {against}"},
+                **{"metric": f"{one.split}_{one.metric}", "mean": one.difference},
+                **{"low": one.low, "high": one.high, "text": one.verdict},
+            }
 
 
 def _losses(
@@ -159,8 +197,20 @@ def _losses(
         yield f"barrier_{loss}_{split}", row["barrier"], None
 
 
-def _corner_gaps(geometry: pd.DataFrame) -> dict[str, float]:
-    """Return how far apart the corners are, in weights and in predictions."""
+def _certified(certificate: pd.DataFrame) -> dict[str, float]:
+    """Return what at most a fraction of a surface is worse than on val, if random points say it.
+
+    The fraction is the round one of the table, if there were points enough, else what the worst
+    point certifies.
+    """
+    val = certificate[certificate["split"] == "val"]
+    last = val.groupby("metric", sort=False).tail(1)
+    found = {f"certificate_{row.metric}": row.value for row in last.itertuples()}
+    return found | {"certificate_fraction": row.fraction for row in last.itertuples()}
+
+
+def corner_gaps(geometry: pd.DataFrame) -> dict[str, float]:
+    """Return how far apart the corners of a surface are, in weights and in predictions."""
     rows = geometry[geometry["a"].str.startswith("corner") & geometry["b"].str.startswith("corner")]
     pairs, alone = rows[rows["a"] != rows["b"]], rows[rows["a"] == rows["b"]]
     gaps = {
@@ -179,26 +229,9 @@ def _cost(
     Trained are the corners, as far as that was done here, and the surface's own fit. What choosing
     takes are the selection of its corners and the pick of a point of the grid.
     """
-
-    def images(stage: str, items: list[str], column: str) -> int:
-        return int(cost.loc[(cost["stage"] == stage) & cost["item"].isin(items), column].sum())
-
-    runs = cost.loc[cost["stage"] == "train_endpoint", "images_backward"]
-    kind, corners, count = described["kind"], described["corners"], described["count"]
-    trained = float(images("fit_bezier_surface", [surface], "images_backward"))
-    if kind == "seeds":
-        trained += runs.iloc[:count].sum()
-    elif kind == "run":
-        trained += runs.iloc[0]
-    elif kind == "fork":
-        # Before they part and the first one's way on are as much as the first run.
-        others = [f"{corners}-{k}" for k in range(1, count)]
-        trained += runs.iloc[0] + images("train_fork", others, "images_backward")
-    val = lattice_rows(grid[grid["split"] == "val"])
-    val = val[~shape.is_corner(val)]
-    chosen = (val["n"] + val["statistics_images"]).sum()
-    chosen += images("select_trajectory_corners", [corners], "images_forward")
-    return {"images_backward": trained, "images_forward": float(trained + chosen)}
+    trained = costs.corner_images(cost, described) + costs.fit_images(cost, surface)
+    chosen = costs.selection_images(cost, described) + costs.picking_images(grid, shape)
+    return {"images_backward": float(trained), "images_forward": float(trained + chosen)}
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -214,9 +247,11 @@ def _how_to_read(counts: Collection[int], places: Collection[str]) -> str:
         f"grid, edges and random points; in brackets {brackets} and which of the three found it. "
         f"Mean: over {area}. Best point: one merged network, picked on val. {points}: picked on "
         f"val, predictions averaged; beside them {corners}, which are no candidates for either. "
-        "Barrier: largest excess of the loss over a mixture of the corners' losses. Corners' "
-        "distance: mean over pairs of |a - b| / mean norm. Images: thousands passed backward "
-        "(training) / forward (training and choosing on val)."
+        "Barrier: largest excess of the loss over a mixture of the corners' losses. Certificate: "
+        "with 95 % confidence at most this part of the surface has a higher loss on val, as "
+        "independent random points say; nll and error each. Corners' distance: mean over pairs of "
+        "|a - b| / mean norm. Images: thousands passed backward (training) / forward (training and "
+        "choosing on val)."
     )
 
 
@@ -237,6 +272,7 @@ def render_markdown(
             f"## {experiment}: merges and ensembles\n\n{_method_table(rows)}"
             for experiment, rows in of_experiment.items()
         ),
+        *_rival_blocks(of_experiment),
         "Rows marked *oracle* were chosen on test and show how much that flatters; everything else "
         "was chosen on val or in advance. Subsets of the corners: mean over all choices.",
     ]
@@ -251,9 +287,10 @@ def render_headline(
     Args:
         summary: table `summary`.
         kept: `summary.kept` of params.yaml.
-        surfaces: experiment -> its surfaces. With them the ensembles of all sets of corners that
-            aren't from one run are shown, or of all sets if there are none; without them that of
-            the first set of independent corners alone.
+        surfaces: experiment -> its surfaces. With them the ensembles of all corner sets that
+            aren't from one run are shown, or of all if there are none, but of those that no surface
+            goes through only if there is no other; without them that of the first set of
+            independent corners alone.
     """
     of_experiment = dict(list(summary.groupby("experiment", sort=False)))
     replicates = summary["replicates"].max()
@@ -265,18 +302,19 @@ def render_headline(
         f"({', '.join(_axes(of_surface['metric']))})"
         for _, of_surface in summary[summary["kind"] == "surface"].groupby(["experiment", "method"])
     }
-    head += [equal_points(counts), "barrier train / test (nats)", "corners' distance", "images (k)"]
+    head += [equal_points(counts), "barrier train / test (nats)", "certificate (val)"]
+    head += ["corners' distance", "images (k)"]
     body = [
         [experiment, *cells]
         for experiment, rows in of_experiment.items()
         for cells in _headline_rows(rows, (surfaces or {}).get(experiment))
     ]
     blocks = [
-        f"Test accuracy in percent{spread}, n = {sizes} images, {replicates} replicate{plural} of "
-        f"{numbers(counts)} corners.",
+        f"Test accuracy in percent{spread}, n = {sizes} images, {replicates} replicate{plural}"
+        + (f" of {numbers(counts)} corners." if counts else "."),
         *_warnings(of_experiment),
         markdown_table(head, body),
-        _how_to_read(counts, places),
+        *([_how_to_read(counts, places)] if places else []),
         *_untrained(of_experiment),
         *_claim_blocks(of_experiment, kept, replicates),
     ]
@@ -315,6 +353,7 @@ def _headline_rows(rows: pd.DataFrame, surfaces: Surfaces | None) -> Iterator[li
             cell("merge", f"{surface}/best-point", "accuracy"),
             cell(*points) if points in value.index else "",  # `max_members` may be less
             f"{mean['barrier_nll_train']:.3f} / {mean['barrier_nll_test']:.3f}",
+            _certificate(mean),
             f"{mean['corner_distance']:.3f}",
             f"{mean['images_backward'] / 1000:.0f} / {mean['images_forward'] / 1000:.0f}",
         ]
@@ -323,18 +362,28 @@ def _headline_rows(rows: pd.DataFrame, surfaces: Surfaces | None) -> Iterator[li
         if (*key, "accuracy") in value.index:
             label = f"{number(int(value.loc[(*key, 'forward_passes'), 'mean']))} corners"
             label += f" ({corners})" if corners else ""
-            yield [label, *[""] * 5, cell(*key, "accuracy"), "", "", ""]
+            yield [label, *[""] * 5, cell(*key, "accuracy"), *[""] * 4]
+
+
+def _certificate(mean: pd.Series) -> str:
+    """Return the cell of the certificate, empty where there is none."""
+    if "certificate_fraction" not in mean:
+        return ""
+    fraction, error = 100 * mean["certificate_fraction"], 100 * mean["certificate_error"]
+    return f"≤ {fraction:.3g} % above {mean['certificate_nll']:.3f} nats / {error:.1f} % error"
 
 
 def _shown_corners(surfaces: Surfaces | None) -> dict[str, str]:
     """Return the ensembles of corners in the headline table -> the set's name, if it is needed."""
     if surfaces is None:
         return {"corners": ""}
-    apart = {one["corners"] for one in surfaces.values() if one["kind"] != "run"}
+    spanning = [one for one in surfaces.values() if not shape_of(one).is_discrete]
+    shown = spanning or [*surfaces.values()]
+    shown = [one for one in shown if one["kind"] != "run"] or shown
     return {
         name: "" if name == "corners" else corners
         for corners, name in corner_ensembles(surfaces).items()
-        if corners in apart or not apart
+        if corners in {one["corners"] for one in shown}
     }
 
 
@@ -379,7 +428,7 @@ def _untrained(of_experiment: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     for experiment, rows in of_experiment.items():
         of_kind = rows.groupby("kind")["method"].unique()
         known = set(of_kind.get("statistics", []))
-        if free := [name for name in of_kind["surface"] if name not in known]:
+        if free := [name for name in of_kind.get("surface", []) if name not in known]:
             yield (
                 f"Nobody trained the corners of {experiment}, {' and '.join(free)}, alone: they "
                 "are the surface's points there."
@@ -420,7 +469,8 @@ def render_metrics(summary: pd.DataFrame) -> dict[str, Any]:
     for _, row in summary.iterrows():
         place = metrics.setdefault(row["experiment"], {}).setdefault(row["kind"], {})
         method = place.setdefault(row["method"].replace("/", " "), {})
-        method[row["metric"]] = round(row["mean"], 6)
+        if np.isfinite(row["mean"]):  # what is not is no JSON
+            method[row["metric"]] = round(row["mean"], 6)
     return metrics
 
 
@@ -447,6 +497,48 @@ def _method_table(rows: pd.DataFrame) -> str:
             nll = f"{by_metric.loc['nll', 'mean']:.4f}"
             body.append([kind, label, f"{passes:g}", _percent(by_metric.loc["accuracy"]), nll])
     return markdown_table(["", "method", "forward passes", "accuracy", "nll (nats)"], body)
+
+
+def _rival_blocks(of_experiment: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """Yield the table of methods at equal cost of each experiment that has one."""
+    for experiment, rows in of_experiment.items():
+        if not len(rivals := rows[rows["kind"] == "rival"]):
+            continue
+        against = rows[rows["kind"] == "rival_difference"]
+        pairs = against["method"].str.split(" against ", expand=True)
+        reference = pairs[1].iloc[0] if len(pairs) else None
+        differences = against.assign(method=pairs[0] if len(pairs) else None)
+        yield (
+            f"## {experiment}: at equal cost\n\n{_rival_table(rivals, differences)}\n\n"
+            "By the images that training took, then by nll. Scaled nll: at the temperature that "
+            "was fitted on val. Equivalents: as many independent networks, averaged, have this "
+            "scaled nll; 1 for what is no better than one, inf for what is better than all. "
+            f"Differences to {reference}, one network: positive where the method is better."
+        )
+
+
+def _rival_table(rivals: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """One row per method: what it costs, what it gives, and that against one network."""
+    of = rivals.pivot_table("mean", "method", "metric").sort_values(["images_backward", "nll"])
+    rows, against = rivals.set_index(["method", "metric"]), differences.set_index(_KEYS[1:])
+    body = []
+    for method, mean in of.iterrows():
+        cells = [f"{mean['images_backward'] / 1000:.0f}", f"{mean['forward_passes']:g}"]
+        cells.append(_percent(rows.loc[(method, "accuracy")]))
+        cells += [f"{mean[metric]:.4f}" for metric in ("nll", "nll_scaled", "ece")]
+        cells.append(f"{mean['equivalents']:.2f}" if "equivalents" in mean.dropna() else "")
+        for metric in ("test_accuracy", "test_nll_scaled"):
+            found = against[against.index == (method, metric)]
+            cells += [_against(metric, row) for _, row in found.iterrows()] or [""]
+        body.append([str(method), *cells])
+    head = ["method", "images (k)", "forward passes", "accuracy", "nll (nats)", "scaled nll", "ece"]
+    head += ["equivalents", "accuracy against one network", "scaled nll against one network"]
+    return markdown_table(head, body)
+
+
+def _against(metric: str, row: pd.Series) -> str:
+    mean, *ends = (_difference(metric, row[key]) for key in ("mean", "low", "high"))
+    return f"{mean} [{', '.join(ends)}], {row['text']}"
 
 
 def _claim_table(of_experiment: Mapping[str, pd.DataFrame], texts: list[str]) -> str:

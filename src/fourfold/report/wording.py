@@ -12,7 +12,7 @@ def number(count: int) -> str:
 
 def listed(words: Sequence[str], before_last: str) -> str:
     """Return `a`, or `a, b and c`."""
-    return f" {before_last} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return f" {before_last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def numbers(counts: Collection[int]) -> str:

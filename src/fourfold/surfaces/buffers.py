@@ -60,15 +60,15 @@ class Buffers:
             mixture: weights of the networks, summing to 1. A single network keeps what it has.
             parameters: of the point, for what is computed from them.
         """
-        nearest = int(mixture.argmax())
+        nearest, is_network = int(mixture.argmax()), int(mixture.count_nonzero()) == 1
         values = {}
         for name, every in self.varying.items():
-            policy = "nearest" if mixture[nearest] == 1 else self.policies[name]
+            policy = "nearest" if is_network else self.policies[name]
             if policy == "interpolate":
                 values[name] = torch.tensordot(mixture.to(every), every, dims=1)
             else:
                 values[name] = every[0 if policy == "first" else nearest]
-        if mixture[nearest] < 1:
+        if not is_network:
             everything = {**self.shared, **parameters, **values}
             for u, policy in self.policies.items():
                 if policy == RENEWED and u.endswith("_u"):

@@ -138,12 +138,15 @@ def _select(
 
 
 def save_trajectory(
-    networks: Mapping[int, StateDict], path: str | Path, metadata: Mapping[str, Any] | None = None
+    networks: Mapping[int, StateDict] | Mapping[int | str, StateDict],
+    path: str | Path,
+    metadata: Mapping[str, Any] | None = None,
 ) -> None:
     """Save the networks of one run in one file, completely or not at all.
 
     Args:
-        networks: epoch -> state dict, all of one architecture.
+        networks: epoch, or name of a network that is of none (`ema`) -> state dict, all of one
+            architecture.
         path: of a safetensors file.
         metadata: JSON values.
     """
@@ -158,8 +161,8 @@ def save_trajectory(
     save_tensors(tensors, path, {**(metadata or {}), **header})
 
 
-def load_trajectory(path: str | Path) -> dict[int, dict[str, Tensor]]:
-    """Return epoch -> state dict of a file that `save_trajectory` wrote.
+def load_trajectory(path: str | Path) -> dict[int | str, dict[str, Tensor]]:
+    """Return epoch or name -> state dict of a file that `save_trajectory` wrote, in its order.
 
     Raises:
         InputError: if the file is missing, damaged, or of another kind.
@@ -167,5 +170,5 @@ def load_trajectory(path: str | Path) -> dict[int, dict[str, Tensor]]:
     tensors, header = load_tensors(path)
     if header.get("format") != _TRAJECTORY:
         raise InputError(f"{path} holds no networks of a run; give a file of train-endpoint.")
-    check_fields(header, {**_NAMES, "epochs": list[int]}, f"{path}: the header")
+    check_fields(header, {**_NAMES, "epochs": list[int | str]}, f"{path}: the header")
     return {epoch: _select(tensors, header, path, f"{epoch}/") for epoch in header["epochs"]}

@@ -104,6 +104,13 @@ class ParameterLayout:
         for name, piece in zip(self.names, out.split(self.sizes), strict=True):
             piece.copy_(state[name].detach().reshape(-1))
 
+    def rows(self, states: Sequence[StateDict]) -> Float[Tensor, "networks parameters"]:
+        """Return the coordinates of some networks."""
+        rows = torch.empty(len(states), self.dimension, dtype=self.dtype)
+        for state, row in zip(states, rows, strict=True):
+            self.flatten(state, out=row)
+        return rows
+
     def views(self, vector: Float[Tensor, " parameters"]) -> dict[str, Tensor]:
         """Return name -> view of the vector in the tensor's shape, without tied names."""
         pieces = vector.split(self.sizes)

@@ -8,7 +8,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations, combinations_with_replacement, permutations, product
 from typing import Any, ClassVar
@@ -124,6 +124,11 @@ class Shape(ABC):
         return AXES[: self.dims]
 
     @property
+    def is_discrete(self) -> bool:
+        """Whether nothing lies between its networks: no edge, nothing to fit or to choose from."""
+        return not self.edges
+
+    @property
     def corner_names(self) -> tuple[str, ...]:
         """The names of the corners, in their order."""
         return tuple(self.control_point_names[row] for row in self.corner_rows)
@@ -152,7 +157,7 @@ class Shape(ABC):
             points: coordinate columns, each point of the lattice once, in any order.
             values: one for each row.
         """
-        along_axis = points[self.axes[0]].nunique()
+        along_axis = self._points_along(points)
         lattice = self.lattice(along_axis) if along_axis > 1 else []
         found = pd.Series(
             np.asarray(values, float),
@@ -165,10 +170,19 @@ class Shape(ABC):
             or not index.isin(found.index).all()
         ):
             raise InputError(
-                f"{len(points)} points with {along_axis} values of {self.axes[0]} are no lattice "
-                f"over the {self.kind}; a mean over it needs each of its points once."
+                f"{len(points)} points with {points[self.axes[0]].nunique()} values of "
+                f"{self.axes[0]} are no lattice over the {self.kind}; a mean over it needs each of "
+                "its points once."
             )
         return float(self.lattice_weights(along_axis) @ found.loc[index].to_numpy())
+
+    def _points_along(self, points: pd.DataFrame) -> int:
+        """Return for which number of points along each axis some points may be the lattice."""
+        return points[self.axes[0]].nunique()
+
+    def straightened(self, points: Coordinates) -> Float[np.ndarray, "points _"]:
+        """Return points in a space where edges are straight and each network is one point."""
+        return points
 
     def is_corner(self, points: pd.DataFrame) -> pd.Series:
         """Return for each row of a table whether it is at a corner."""
@@ -182,8 +196,11 @@ class Shape(ABC):
         """As many points as there are corners, none of them one: an ensemble fixed in advance.
 
         The middles of the edges, if there are as many; else halfway from the corners to the center.
+        A shape that is discrete has none.
         """
         ends: Sequence[Edge] = self.edges
+        if self.is_discrete:
+            return ()
         if len(ends) != len(self.corner_rows):
             ends = [(corner, self.center) for corner in self.corner_coordinates]
         return tuple(sorted(along(edge, [0.5])[0] for edge in ends))
@@ -637,6 +654,161 @@ class Simplex(Shape):
         return "none may be negative, and their sum must be at most 1"
 
 
+# --- stars ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Star(Shape):
+    """Any number of corners, each joined to one center by a straight segment.
+
+    The coordinate u in [0, 1] is a tour that runs along each segment from the center to a corner
+    and back, so that a uniform u is a uniform point of the star. With t = n u - k in [0, 1] on the
+    segment of corner k of n, theta = (1 - |2 t - 1|) P_k + |2 t - 1| C: corner k lies at
+    u = (k + 1/2) / n, and the center C at every k / n, of which u = 0 stands for all.
+
+    Attributes:
+        corners: how many.
+        added: 1 if the center is a control point of its own, which starts as the mean of the
+            corners and is trained; 0 if it is that mean.
+
+    Reference: Sonthalia, Rubinstein, Abbasnejad, Oh, "Do Deep Neural Network Solutions Form a Star
+    Domain?", ICLR 2025.
+    """
+
+    corners: int
+    added: int = 0
+    kind: ClassVar[str] = "star"
+    center: ClassVar[Point] = (0.0,)
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        if self.corners < 1 or self.added not in (0, 1):
+            raise InputError(
+                f"a {self.kind} of {self.corners} corners with added: {self.added}; it has at "
+                "least one corner, and added is 0 or 1: one center."
+            )
+
+    @cached_property
+    def corner_coordinates(self) -> tuple[Point, ...]:
+        """Where the tour turns round."""
+        return tuple(self._at(k, 1) for k in range(self.corners))
+
+    @property
+    def control_point_names(self) -> tuple[str, ...]:
+        """The corners, and `center` if it is none of their mixtures."""
+        return (*(f"corner_{k}" for k in range(self.corners)), *["center"] * self.added)
+
+    @property
+    def corner_rows(self) -> tuple[int, ...]:
+        """The first ones."""
+        return tuple(range(self.corners))
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """The way out along each segment, from the center."""
+        return tuple((self._at(k, 0), corner) for k, corner in enumerate(self.corner_coordinates))
+
+    def _at(self, corner: int, share: float) -> Point:
+        """Return the point at a share of the segment, on the way out to the corner."""
+        return ((corner + share / 2) / self.corners,)
+
+    def straightened(self, points: Coordinates) -> Float[np.ndarray, "points corners"]:
+        """Return the shares of the corners: the center is the origin, the segments are the axes."""
+        # Rounded, so that u = (k + 1/2) / n is the corner k itself, whatever n is.
+        tour = np.round(points[:, :1] * self.corners, 12)
+        return np.clip(1 - np.abs(2 * (tour - np.arange(self.corners)) - 1), 0, 1)
+
+    def weights(self, points: Coordinates) -> Weights:
+        """Return the corners' shares, and the rest for the center."""
+        if not self.added:
+            return self.mixture(points)
+        shares = self.straightened(points)
+        return np.concatenate([shares, 1 - shares.sum(axis=1, keepdims=True)], axis=1)
+
+    def mixture(self, points: Coordinates) -> Float[np.ndarray, "points corners"]:
+        """Return the weights of the star around the mean of the corners."""
+        shares = self.straightened(points)
+        return shares + (1 - shares.sum(axis=1, keepdims=True)) / self.corners
+
+    @property
+    def nodes(self) -> Coordinates:
+        """The corners, and the center."""
+        return np.asarray([*self.corner_coordinates, *[self.center] * self.added])
+
+    def contains(self, points: Coordinates) -> Array:
+        """Return whether u lies in [0, 1]."""
+        return np.all((points >= 0) & (points <= 1), axis=1)
+
+    def from_cube(self, points: Coordinates) -> Coordinates:
+        """Return the points."""
+        return points
+
+    def lattice(self, points: int) -> list[Point]:
+        """Return the center, and `points` equidistant ones along each segment, this one counted."""
+        shares = _axis(points)[1:]
+        return [self.center, *(self._at(k, x) for k in range(self.corners) for x in shares)]
+
+    def lattice_weights(self, points: int) -> Array:
+        """Return the trapezoid weights of the segments; the center has that of all its ends."""
+        segment = Box((1,)).lattice_weights(points)
+        return np.concatenate([segment[:1], np.tile(segment[1:] / self.corners, self.corners)])
+
+    def _points_along(self, points: pd.DataFrame) -> int:
+        return (super()._points_along(points) - 1) // self.corners + 1
+
+    def raised(self) -> tuple["Star", Array]:
+        """Make the center a control point of its own.
+
+        Raises:
+            InputError: if it is one: a star has no higher degree.
+        """
+        if self.added or self.is_discrete:
+            raise InputError(f"{self} has no next degree; raise another shape.")
+        higher = Star(self.corners, added=1)
+        return higher, self.weights(higher.nodes)
+
+    def settings(self) -> dict[str, Any]:
+        """Return whether the center is added."""
+        return {"added": self.added}
+
+
+@dataclass(frozen=True)
+class PointSet(Star):
+    """A star without its segments: nothing but the corners, and their mean at u = 0.
+
+    For networks that are only held against others: ensembles, and means of what a run kept. The
+    mean over it is that of the corners alone.
+    """
+
+    added: int = field(default=0, init=False, repr=False)
+    kind: ClassVar[str] = "set"
+    edges: ClassVar[tuple[Edge, ...]] = ()
+
+    def contains(self, points: Coordinates) -> Array:
+        """Return whether a point is a corner or the mean."""
+        return np.isin(points[:, 0], self.lattice(2))
+
+    def from_cube(self, points: Coordinates) -> Coordinates:
+        """Return the corner of the segment that a point lies on."""
+        corner = np.minimum(points * self.corners, self.corners - 1).astype(int)
+        return np.asarray(self.corner_coordinates)[corner[:, 0]]
+
+    def lattice(self, points: int) -> list[Point]:
+        """Return the mean and the corners, however many points are asked for."""
+        return super().lattice(2)
+
+    def lattice_weights(self, points: int) -> Array:
+        """Return equal weights of the corners, and none for the mean."""
+        return np.array([0, *[1 / self.corners] * self.corners])
+
+    def settings(self) -> dict[str, Any]:
+        """Return nothing: its corners are all there is."""
+        return {}
+
+    def _bounds(self) -> str:
+        return "a set has points at its corners and, at 0, their mean, and none between"
+
+
 # --- by name --------------------------------------------------------------------------------------
 
 
@@ -660,8 +832,11 @@ _MAKERS: dict[str, Callable[..., Shape]] = {
     "simplex": lambda corners, added=0, degree=(1,): Simplex(
         4 - added if corners is None else corners, added, _degree("simplex", degree)[0]
     ),
+    "star": lambda corners, added=0: Star(4 if corners is None else corners, added),
+    "set": lambda corners: PointSet(4 if corners is None else corners),
 }
 KINDS = tuple(_MAKERS)
+ANY_COUNT = ("simplex", "star", "set")  # kinds that take as many corners as there are networks
 # What a caller of the library means who says nothing.
 USUAL: dict[str, dict[str, Any]] = {
     "curve": {"degree": [2]},
@@ -670,6 +845,8 @@ USUAL: dict[str, dict[str, Any]] = {
     "chain": {"bends": 1},
     "triangle": {"degree": [2]},
     "simplex": {},
+    "star": {},
+    "set": {},
 }
 SQUARE = Box((1, 1))
 
@@ -680,8 +857,9 @@ def make_shape(kind: str, corners: int | None = None, **settings: Any) -> Shape:
     Args:
         kind: one of `KINDS`.
         corners: how many networks there are; what a shape needs if None, for a simplex 4 less
-            its added vertices.
-        settings: `degree` (a list), `bends` of a chain, `added` vertices of a simplex.
+            its added vertices, for a star or a set 4.
+        settings: `degree` (a list), `bends` of a chain, `added` vertices of a simplex, or 1 for
+            the center of a star.
 
     Raises:
         InputError: if settings don't belong to the shape, or the corners are too many or too few.
@@ -693,7 +871,8 @@ def make_shape(kind: str, corners: int | None = None, **settings: Any) -> Shape:
     needed = {name for name, one in given.items() if one.default is inspect.Parameter.empty}
     if not needed <= settings.keys() <= given.keys():
         raise InputError(
-            f"a {kind} has {' and '.join(given)}, but {sorted(settings) or 'nothing'} is given."
+            f"a {kind} has {' and '.join(given) or 'no settings'}, but "
+            f"{sorted(settings) or 'nothing'} is given."
         )
     shape = _MAKERS[kind](corners, **settings)
     if corners is not None and corners != len(shape.corner_rows):

@@ -31,7 +31,7 @@ from fourfold.surfaces.layout import (
     is_equal,
 )
 from fourfold.surfaces.modules import copy_module, load_state, module_of
-from fourfold.surfaces.shapes import USUAL, Shape, make_shape, shape_of
+from fourfold.surfaces.shapes import ANY_COUNT, USUAL, Shape, make_shape, shape_of
 
 _FORMAT = "fourfold-surface-3"
 _SHARED_FORMAT = "fourfold-shared-1"  # of a file of what corners share, beside the surface's
@@ -104,9 +104,11 @@ class Surface:
             degree: polynomial degree along each axis, at least 1; by default 2, of a simplex 1.
             name: what tables call the surface; by default `linear` or `bezier` for a square, else
                 its shape.
-            shape: `square`, `curve`, `chain`, `triangle`, `simplex` or `cube`, or a `Shape`.
+            shape: `square`, `curve`, `chain`, `triangle`, `simplex`, `cube`, `star` or `set`, or a
+                `Shape`.
             bends: of a chain; by default 1.
-            added: vertices of a simplex that are no corners, and are trained; by default 0.
+            added: vertices of a simplex that are no corners, and are trained, or 1 for such a
+                center of a star; by default 0.
             model: a module of their architecture. The corners are then what it makes of them, with
                 its names and dtypes, and what it declares as a buffer is none of the coordinates.
                 State dicts alone don't tell a buffer from a parameter; without a module only those
@@ -142,7 +144,8 @@ class Surface:
         if model is not None:
             corners, parameters = _read_through(model, corners, labels)
         layout, others = separate(corners, labels, buffers, parameters)
-        if not layout.dimension and model is None and not (shape.free_rows or train_corners):
+        is_fixed = not (shape.free_rows or train_corners)
+        if not layout.dimension and model is None and count > 1 and is_fixed:
             raise InputError(
                 f"the {count} corners are one network: D is 0, since they differ in no parameter, "
                 f"and {shape} has no control point to fit. Give {count} different networks. (A "
@@ -203,9 +206,8 @@ class Surface:
         """Return theta, the parameters at one point."""
         at = self.shape.check(coordinates)
         weights = self.weights(*torch.tensor(at, dtype=torch.float64)[:, None])
-        largest = int(weights.argmax())
-        if weights[0, largest] == 1:  # a corner; the product would turn -0.0 into 0.0
-            return self.control_points[largest].clone()
+        if weights.count_nonzero() == 1:  # a corner; the product would turn -0.0 into 0.0
+            return self.control_points[int(weights.argmax())].clone()
         return (weights @ self.control_points)[0]
 
     def state_dict(self, *coordinates: float) -> dict[str, Tensor]:
@@ -475,7 +477,7 @@ def _make_shape(
     given: dict[str, Any] = {"degree": [degree] if isinstance(degree, int) else degree}
     given |= {"bends": bends, "added": added}
     settings = {key: value for key, value in given.items() if value is not None}
-    count = corners if kind == "simplex" else None
+    count = corners if kind in ANY_COUNT else None
     return make_shape(kind, count, **USUAL.get(kind, {}) | settings)
 
 

@@ -1,30 +1,30 @@
 """Fit the free control points of a surface; the corners stay fixed."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 
 from fourfold.data.batches import Augment, Preprocess, as_input, to_device, training_batches
-from fourfold.data.inputs import Input, Loss, Objective, split_input
+from fourfold.data.inputs import Input, Loss, Objective, join_inputs, split_input
 from fourfold.errors import DivergenceError, InputError
 from fourfold.seeds import make_generator
 from fourfold.surfaces.surface import Surface
 from fourfold.training.bound_model import ALIGNMENT, BoundModel
 from fourfold.training.cuda_graph import Recorded, check_recordable
+from fourfold.training.descent import DECAYS, OPTIMIZERS
 from fourfold.training.loop import Loop, OnStep
-from fourfold.training.sampling import SAMPLERS, draw_edges
-from fourfold.training.schedule import check_training_settings, learning_rate
+from fourfold.training.phases import plan_phases
+from fourfold.training.sampling import SAMPLERS, draw_edges, draw_on_curves
+from fourfold.training.schedule import Schedule, check_training_settings, learning_rate
 from fourfold.training.snapshots import Snapshots
-
-# Columns of the control-point matrix that are updated together. On a CPU a block of all rows should
-# fit into the cache, so that momentum and control points cross memory once per step.
-_BLOCK = {"cpu": 1 << 16}
 
 # Names a fit's random streams: a corner trained with the seed of the fit must not share them.
 _PURPOSE = "fit/"
@@ -43,13 +43,17 @@ def fit(
     points_per_step: int = 4,
     sampler: str = "latin-hypercube",
     boundary_epochs: int = 0,
+    phases: Sequence[Mapping[str, Any]] | None = None,
+    repeats: int = 1,
     optimizer: str = "sgd",
     momentum: float = 0.9,
     betas: tuple[float, float] = (0.9, 0.98),
     weight_decay: float = 5e-4,
+    decay: str = "point",
+    cosine: float = 0.0,
     clip_norm: float | None = None,
     warmup: float = 0.05,
-    schedule: str = "cosine",
+    schedule: Schedule = "cosine",
     precision: str = "float32",
     compile: bool = False,
     cuda_graph: bool = False,
@@ -90,10 +94,22 @@ def fit(
         boundary_epochs: passes that train the edges alone before `epochs` passes
             over the whole surface, the first of the paper's two phases. Each phase has a learning-
             rate schedule of its own.
+        phases: what comes before all that, in this order; each a dictionary of `epochs`, `curves`
+            and, if not all free control points on them move, `rows`. A curve is the names of a
+            Bezier curve's control points, such as [corner_00, P_01, corner_01] for the edge u = 0
+            of a 3 x 3 surface; it need not lie on the surface. A step draws one t ~ U(0, 1) and
+            passes the whole batch at the point t of each of the phase's curves.
+        repeats: steps in a row that use the same batch, as it was augmented once, each at points of
+            its own. Passes over the data are `repeats` times the epochs.
         optimizer: `sgd` (momentum) or `adamw` on the free control points.
         momentum: of SGD.
         betas: of AdamW.
         weight_decay: of the point.
+        decay: `point`, or `control-points`: each free control point that the step moves decays by
+            itself, as in `torch.optim.SGD` and `AdamW`.
+        cosine: beta of the regularizer beta cos^2(P_k, P_l), which keeps the networks different; 0
+            for none. A step draws a control point that it moves, and any other, over the trained
+            tensors with two or more dimensions. `nll` in the table is without it.
         clip_norm: largest norm of a point's gradient, None for no limit.
         warmup: fraction of the steps of a phase with a linearly rising learning rate.
         schedule, precision, compile, cuda_graph, augment, preprocess, loss_function, snapshots: as
@@ -106,11 +122,19 @@ def fit(
 
     Raises:
         DivergenceError: if the loss of an epoch or a control point is not finite.
+
+    Reference for `cosine`: Wortsman et al., "Learning Neural Network Subspaces", ICML 2021, eq. 3.
     """
     if not surface.free_rows:
         raise InputError(
             f"{surface.shape} has no free control points to fit; choose a degree of at least 2 (of "
-            "a chain a bend, of a simplex an added vertex), or train_corners=True."
+            "a chain a bend, of a simplex an added vertex, of a star an added center), or "
+            "train_corners=True."
+        )
+    if surface.shape.is_discrete:
+        raise InputError(
+            f"{surface.shape} has nothing between its networks to fit; train each of them, or "
+            "choose another shape."
         )
     objective = Objective(loss_function)
     check_training_settings(
@@ -119,36 +143,50 @@ def fit(
     )  # fmt: skip
     if boundary_epochs < 0:
         raise InputError(f"boundary_epochs is {boundary_epochs}; it must be 0 or more.")
-    if points_per_step < 1:
-        raise InputError(f"points_per_step is {points_per_step}; it must be at least 1.")
+    for name, count in (("points_per_step", points_per_step), ("repeats", repeats)):
+        if count < 1:
+            raise InputError(f"{name} is {count}; it must be at least 1.")
+    plan = plan_phases(
+        surface.shape, surface.free_rows, phases=phases, boundary_epochs=boundary_epochs,
+        epochs=epochs,
+    )  # fmt: skip
     draw_surface = _choose(SAMPLERS, "sampler", sampler)
     data = training_batches(
         train_images, train_labels, objective, model, batch_size, default=128,
         what="train_images", points=points_per_step, device=device,
     )  # fmt: skip
+    drawing, pairing = (make_generator(seed, f"{_PURPOSE}{name}") for name in ("points", "pairs"))
     descend = SurfaceStep(
         surface, model, points_per_step, device=data.device, optimizer=optimizer, momentum=momentum,
-        betas=betas, weight_decay=weight_decay, clip_norm=clip_norm, objective=objective,
-        precision=precision, compile=compile, cuda_graph=cuda_graph,
+        betas=betas, weight_decay=weight_decay, decay=decay, cosine=cosine, pairing=pairing,
+        clip_norm=clip_norm, objective=objective, precision=precision, compile=compile,
+        cuda_graph=cuda_graph,
     )  # fmt: skip
-    drawing = make_generator(seed, f"{_PURPOSE}points")
+    ends = list(accumulate(phase.epochs for phase in plan))
     loop = Loop(
-        data, epochs=boundary_epochs + epochs, seed=seed, purpose=_PURPOSE, target=descend,
-        streams={"points": drawing}, augment=augment,
+        data, epochs=ends[-1], repeats=repeats, seed=seed, purpose=_PURPOSE, target=descend,
+        streams={"points": drawing, "pairs": pairing}, augment=augment,
         preprocess=as_input(preprocess or data.preprocess, model), snapshots=snapshots,
         on_step=on_step,
     )  # fmt: skip
-    boundary_steps = boundary_epochs * data.steps
     for inputs, target in loop.batches():
         check_recordable(cuda_graph, inputs, target)
-        draw, first, last = draw_surface, boundary_steps, loop.steps
-        if loop.epoch < boundary_epochs:
-            draw, first, last = draw_edges, 0, boundary_steps
-        if loop.position == first:
+        k = bisect_right(ends, loop.epoch)
+        phase, steps = plan[k], plan[k].epochs * loop.steps_per_epoch
+        step = loop.position - (ends[k] * loop.steps_per_epoch - steps)
+        if step == 0:
             descend.restart()
-        rate = learning_rate(loop.position - first, last - first, lr, warmup, schedule)
-        points = draw(surface.shape, points_per_step, drawing)
-        loop.finish_step(*descend(points, inputs, target, rate), rate)
+        rate = learning_rate(step, steps, lr, warmup, schedule)
+        weights, passes = None, 1
+        if phase.curves:
+            points, weights = draw_on_curves(surface.shape, phase.curves, drawing)
+            passes = len(points)
+            inputs, target = (join_inputs([part] * passes) for part in (inputs, target))
+        else:
+            draw = draw_edges if phase.edges else draw_surface
+            points = draw(surface.shape, points_per_step, drawing)
+        done = descend(points, inputs, target, rate, weights=weights, rows=phase.rows)
+        loop.finish_step(*done, rate, passes)
     surface.control_points = surface.control_points.cpu()
     if not bool(torch.isfinite(surface.control_points).all()):  # the last step is in no loss
         raise DivergenceError(
@@ -176,31 +214,47 @@ class SurfaceStep:
         momentum: float = 0.9,
         betas: tuple[float, float] = (0.9, 0.98),
         weight_decay: float = 5e-4,
+        decay: str = "point",
+        cosine: float = 0.0,
+        pairing: torch.Generator | None = None,
         clip_norm: float | None = None,
         objective: Objective | None = None,
         precision: str = "float32",
         compile: bool = False,
         cuda_graph: bool = False,
     ) -> None:
-        """Move the control points to `device` and bind a copy of `model` to them; see `fit`."""
-        descent_class = _choose(_OPTIMIZERS, "optimizer", optimizer)
+        """Move the control points to `device` and bind a copy of `model` to them; see `fit`.
+
+        `pairing` draws the pairs of control points for `cosine`.
+        """
+        descent_class = _choose(OPTIMIZERS, "optimizer", optimizer)
+        _choose(dict.fromkeys(DECAYS), "decay", decay)
+        if not 0 <= cosine < math.inf:
+            raise InputError(f"cosine is {cosine}; it must be 0 or more.")
         self._bound = BoundModel(model, surface, device, precision=precision, compile=compile)
         surface.control_points = surface.control_points.to(device)
         self._surface, self._device = surface, device
         self._clip_norm = clip_norm
         self._objective = objective or Objective()
-        self._theta, self._gradient = (_rows(surface, points) for _ in range(2))
-        self._passes: Callable[[Input, Input], tuple[Tensor, Tensor]] = self._gradients
-        if cuda_graph and device.type == "cuda":
-            if self._bound.has_moving_buffers:
-                raise InputError(
-                    "cuda_graph is True, but buffers of the model differ from point to point, "
-                    "which a recorded step can't do; pass cuda_graph=False."
-                )
-            self._passes = Recorded(self._gradients)
+        self._is_recorded = cuda_graph and device.type == "cuda"
+        if self._is_recorded and self._bound.has_moving_buffers:
+            raise InputError(
+                "cuda_graph is True, but buffers of the model differ from point to point, "
+                "which a recorded step can't do; pass cuda_graph=False."
+            )
+        self._allocate(points)
+        self._cosine, self._pairing = cosine, pairing
         self._descent = descent_class(
-            surface, momentum, betas, weight_decay, self._bound.constant_columns
-        )
+            surface, self._bound.constant_columns, momentum=momentum, betas=betas,
+            weight_decay=weight_decay, decay=decay, cosine=cosine,
+        )  # fmt: skip
+
+    def _allocate(self, points: int) -> None:
+        self._theta = self._gradient = self._surface.control_points[:0]  # frees the former ones
+        self._passes: Callable[[Input, Input], tuple[Tensor, Tensor]] = self._gradients
+        if self._is_recorded:
+            self._passes = Recorded(self._gradients)
+        self._theta, self._gradient = (_rows(self._surface, points) for _ in range(2))
 
     def restart(self) -> None:
         """Forget the optimizer's state."""
@@ -212,6 +266,9 @@ class SurfaceStep:
         inputs: Input,
         labels: Input,
         rate: float,
+        *,
+        weights: Float64[Tensor, "points control_points"] | None = None,
+        rows: Collection[int] | None = None,
     ) -> tuple[Float[Tensor, ""], Shaped[Tensor, ""]]:
         """Move the free control points by one step; nothing waits for the device.
 
@@ -220,18 +277,42 @@ class SurfaceStep:
             inputs: a preprocessed batch; each point gets an equal share of it.
             labels: its labels.
             rate: learning rate.
+            weights: of the control points at `points`; by default those of the surface.
+            rows: free control points that may move; by default all.
 
         Returns:
             The mean loss over the points and the number of right predictions, before the step.
         """
-        weights = self._surface.weights(*points.T)
-        share = (weights[:, list(self._surface.free_rows)] / len(weights)).T.contiguous()
+        free, control_points = self._surface.free_rows, self._surface.control_points
+        if weights is None:
+            at = self._surface.weights(*points.T)
+        else:
+            at = weights.to(control_points.dtype)
+        share = (at[:, list(free)] / len(at)).T.contiguous()
+        if rows is not None:
+            share *= torch.tensor([[row in rows] for row in free])
+        touched = [i for i, total in enumerate(share.sum(dim=1).tolist()) if total > 0]
+        if len(at) != len(self._theta):
+            self._allocate(len(at))
         moving = self._bound.has_moving_buffers
         self._mixtures = self._surface.mixture(points.tolist()) if moving else None
-        torch.mm(to_device(weights, self._device), self._surface.control_points, out=self._theta)
+        torch.mm(to_device(at, self._device), control_points, out=self._theta)
         loss, correct = self._passes(inputs, labels)
-        self._descent.step(to_device(share, self._device), self._theta, self._gradient, rate)
+        self._descent.step(
+            to_device(share, self._device), self._theta, self._gradient, rate, touched,
+            pair=self._draw_pair([free[i] for i in touched]),
+        )  # fmt: skip
         return loss.clone(), correct.clone()
+
+    def _draw_pair(self, moving: Sequence[int]) -> tuple[int, int] | None:
+        """Draw a control point that moves, and another, whether it moves or not."""
+        if not self._cosine or not moving:
+            return None
+        others = len(self._surface.control_points) - 1
+        first, step = (
+            int(torch.randint(n, (), generator=self._pairing)) for n in (len(moving), others)
+        )
+        return moving[first], (moving[first] + 1 + step) % (others + 1)
 
     def _gradients(self, inputs: Input, labels: Input) -> tuple[Tensor, Tensor]:
         """Write the gradient at each point; return mean loss and number of right predictions."""
@@ -273,121 +354,6 @@ def _rows(surface: Surface, points: int) -> Float[Tensor, "points parameters"]:
         multiple = ALIGNMENT // like.element_size()
         numbers = -(-numbers // multiple) * multiple
     return like.new_empty(points, numbers)[:, : surface.dimension]
-
-
-# --- updates of the control points ----------------------------------------------------------------
-
-
-class _Block(NamedTuple):
-    """Some columns of the control-point matrix in one step; all but the first are views."""
-
-    columns: slice
-    rows: list[Float[Tensor, " columns"]]  # the free control points
-    theta: Float[Tensor, "points columns"]
-    gradient: Float[Tensor, "points columns"]
-
-
-class _Descent(ABC):
-    """Move the free rows of the control points, block by block of columns.
-
-    The gradient of row k over the points of a step is (1/c) sum_c w_ck g_c. It is formed for one
-    block of columns at a time and never stored for all of them.
-    """
-
-    moments: int  # tensors of state, each as large as the free control points
-
-    def __init__(
-        self,
-        surface: Surface,
-        momentum: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-        constant_columns: Sequence[slice],
-    ) -> None:
-        self.points = surface.control_points
-        self.free = list(surface.free_rows)
-        self.momentum, self.betas, self.weight_decay = momentum, betas, weight_decay
-        self.constant_columns = constant_columns
-        block = _BLOCK.get(self.points.device.type, surface.dimension)
-        self.blocks = [
-            slice(start, min(start + block, surface.dimension))
-            for start in range(0, surface.dimension, block)
-        ]
-        self.steps = 0
-        self.states = [
-            self.points.new_zeros(len(self.free), surface.dimension) for _ in range(self.moments)
-        ]
-
-    def restart(self) -> None:
-        self.steps = 0
-        for state in self.states:
-            state.zero_()
-
-    def step(
-        self,
-        share: Float[Tensor, "free points"],
-        theta: Float[Tensor, "points parameters"],
-        gradient: Float[Tensor, "points parameters"],
-        rate: float,
-    ) -> None:
-        """Do one step from the points' parameters, which are used up, and gradients.
-
-        `share` is the weights of the free control points divided by the number of points.
-        """
-        self.steps += 1
-        for columns in self.constant_columns:  # no gradient there, and no decay either
-            theta[:, columns] = 0
-        for block in self.blocks:
-            rows = [self.points[k, block] for k in self.free]
-            part = _Block(block, rows, theta[:, block], gradient[:, block])
-            self.update(part, share, rate)
-
-    @abstractmethod
-    def update(self, block: _Block, share: Float[Tensor, "free points"], rate: float) -> None:
-        """Move one block of columns, each row by its share of the points' gradients."""
-
-
-class _SGD(_Descent):
-    """M <- momentum M + W^T (G + weight_decay Theta) / c, P <- P - rate M."""
-
-    moments = 1
-
-    def update(self, block: _Block, share: Float[Tensor, "free points"], rate: float) -> None:
-        if self.weight_decay:
-            block.gradient.add_(block.theta, alpha=self.weight_decay)
-        velocity = self.states[0][:, block.columns]
-        torch.addmm(velocity, share, block.gradient, beta=self.momentum, out=velocity)
-        torch._foreach_add_(block.rows, list(velocity), alpha=-rate)
-
-
-class _AdamW(_Descent):
-    """AdamW on each free control point, with the decoupled decay acting on the point.
-
-    Adam divides by the size of the gradient, and with it by w_k; so the decay of P_k is that of the
-    mean of the step's points weighted by w_k, sum_c w_ck theta_c / sum_c w_ck. (With w_ck theta_c
-    alone, decay relative to movement would be a ninth of a single network's on a 3 x 3 surface.)
-
-    Reference: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
-    """
-
-    moments = 2
-
-    def update(self, block: _Block, share: Float[Tensor, "free points"], rate: float) -> None:
-        beta1, beta2 = self.betas
-        direction = share @ block.gradient
-        mean, square = (state[:, block.columns] for state in self.states)
-        mean.lerp_(direction, 1 - beta1)
-        square.mul_(beta2).addcmul_(direction, direction, value=1 - beta2)
-        denominator = (square / (1 - beta2**self.steps)).sqrt_().add_(1e-8)  # eps as in PyTorch
-        torch.div(mean, denominator, out=direction).div_(1 - beta1**self.steps)
-        if self.weight_decay:
-            total = share.sum(dim=1, keepdim=True)  # 0 for a row that no point of the step touches
-            nearby = share / torch.where(total > 0, total, 1)
-            direction.addmm_(nearby, block.theta, alpha=self.weight_decay)
-        torch._foreach_add_(block.rows, list(direction), alpha=-rate)
-
-
-_OPTIMIZERS = {"sgd": _SGD, "adamw": _AdamW}
 
 
 def _choose(options: dict[str, Any], setting: str, value: str) -> Any:

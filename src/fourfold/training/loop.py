@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from fourfold.data.batches import Augment, Batches, Preprocess
-from fourfold.data.inputs import Input, parts_of
+from fourfold.data.inputs import Input, map_input, parts_of
 from fourfold.errors import DivergenceError
 from fourfold.seeds import derive_seed, make_generator
 from fourfold.training.snapshots import Snapshots
@@ -42,6 +42,7 @@ class Loop:
     Attributes:
         step: steps done.
         steps: steps of all epochs.
+        steps_per_epoch: of them, as far as can be known before.
         epoch: epochs done.
         rows: one row of the `training` table for each epoch done, split `train`.
     """
@@ -51,6 +52,7 @@ class Loop:
         data: Batches,
         *,
         epochs: int,
+        repeats: int = 1,
         seed: int,
         purpose: str = "",
         target: Resumable,
@@ -61,8 +63,12 @@ class Loop:
         on_step: OnStep | None = None,
         on_epoch: Callable[[int], None] | None = None,
     ) -> None:
-        """Take the data, what a step changes (`target`), and further random `streams` to keep."""
+        """Take the data, what a step changes (`target`), and further random `streams` to keep.
+
+        Each batch is used for `repeats` steps in a row, as it was augmented once.
+        """
         self._data, self._device, self._epochs = data, data.device, epochs
+        self._repeats, self.steps_per_epoch = repeats, data.steps * repeats
         self._dropout_seed = derive_seed(seed, f"{purpose}dropout")
         self._target, self._snapshots = target, snapshots
         self._augment, self._preprocess = augment, preprocess
@@ -74,14 +80,14 @@ class Loop:
         }
         self._order_before_epoch = self._streams["order"].get_state()
         self._mean = _RunningMean(self._device)
-        self.steps, self.step, self.epoch = epochs * data.steps, 0, 0
+        self.steps, self.step, self.epoch = epochs * self.steps_per_epoch, 0, 0
         self.rows: list[dict[str, Any]] = []
         self._start = time.perf_counter()
 
     @property
     def position(self) -> int:
         """Return where the schedule stands: an epoch begins at a multiple of its planned steps."""
-        return self.epoch * self._data.steps + self._steps_in_epoch
+        return self.epoch * self.steps_per_epoch + self._steps_in_epoch
 
     @property
     def _steps_in_epoch(self) -> int:
@@ -108,23 +114,31 @@ class Loop:
                 self._finish_epoch()
 
     def finish_step(
-        self, loss: Float[Tensor, ""], correct: Shaped[Tensor, ""], rate: float
+        self, loss: Float[Tensor, ""], correct: Shaped[Tensor, ""], rate: float, passes: int = 1
     ) -> None:
-        """Count a step: mean loss and number of right predictions of its batch, on the device."""
-        self._mean.add(loss, correct, self._batch)
+        """Count a step: mean loss and number of right predictions of its batch, on the device.
+
+        `passes` says how often the step passed each example.
+        """
+        self._mean.add(loss, correct, passes * self._batch)
         self.step += 1
         self._rate = rate
         if self._on_step is not None:
             self._on_step(self.step, self.steps, loss, self._images_seen)
-        if self._steps_in_epoch < self._data.steps:
-            self._save_if_due()  # else after the epoch's row is written
+        done = self._steps_in_epoch  # an epoch's end is saved after its row is written
+        if done < self.steps_per_epoch and done % self._repeats == 0:
+            self._save_if_due()  # else the batch would have to be saved too
 
     def _epoch_batches(self) -> Iterator[tuple[Input, Input]]:
-        for inputs, targets in self._data.shuffled(self._streams["order"], self._steps_in_epoch):
+        done = self._steps_in_epoch // self._repeats
+        for inputs, targets in self._data.shuffled(self._streams["order"], done):
             if self._augment is not None:
                 inputs = self._augment(inputs, self._streams["augment"])
             self._batch = len(parts_of(inputs)[0])
-            yield self._preprocess(inputs), targets
+            for left in reversed(range(self._repeats)):
+                # A model may write to its input.
+                given = map_input(Tensor.clone, inputs) if left else inputs
+                yield self._preprocess(given), targets
 
     def _finish_epoch(self) -> None:
         self.epoch += 1

@@ -1,26 +1,79 @@
 """Learning-rate schedules."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fourfold.errors import InputError
 
-SCHEDULES = ("cosine", "constant")
+# A name, or a mapping with `name` and further settings; see `learning_rate`.
+Schedule = str | Mapping[str, Any]
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: float, schedule: str) -> float:
+def learning_rate(step: int, steps: int, peak: float, warmup: float, schedule: Schedule) -> float:
     """Return the learning rate of step `step` of `steps`.
 
-    Linear warm-up to `peak` over the first fraction `warmup` of the steps, then `cosine` to 0 or
-    `constant`.
+    Linear warm-up to `peak` over the first fraction `warmup` of the steps, then `cosine` to 0,
+    `constant`, or one of these mappings, whose fractions are of all steps:
+
+    - {name: restarts, cycles: n}: n equal parts of the run, the warm-up being in the first; in each
+      a cosine from the peak to 0. (Huang et al., "Snapshot ensembles", ICLR 2017.)
+    - {name: swa, start: s, lr: r}: the peak for half of the way from the warm-up to s, a straight
+      line to r x peak until 0.9 of it, r x peak from there. (Izmailov et al., "Averaging weights
+      leads to wider optima and better generalization", UAI 2018, as in their code; the networks to
+      average are kept from s on.)
+    - {name: fge, start: s, cycles: n, low: l, high: h}: the same decay, to l x peak, and n equal
+      triangles from s on, each from l x peak up to h x peak and down to l x peak. (Garipov et al.,
+      "Loss surfaces, mode connectivity, and fast ensembling of DNNs", NeurIPS 2018. In their code
+      a cycle begins and ends at the highest rate, and its network is kept in the middle; moved by
+      half a cycle, that is the end. They break a decay to 0.01 x peak off at s = 0.8, at 0.26 x
+      peak; this one arrives where the triangles begin.)
     """
     warmup_steps = round(warmup * steps)
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)
-    if schedule == "constant":
-        return peak
-    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+    name, settings = _parts(schedule)
+    return peak * _SCHEDULES[name][0](step, steps, warmup_steps, **settings)
+
+
+def _constant(step: int, steps: int, warmup: int) -> float:
+    return 1.0
+
+
+def _cosine(step: float, end: float, start: float) -> float:
+    """Return the share of the peak between two steps."""
+    return 0.5 * (1 + math.cos(math.pi * ((step - start) / (end - start))))
+
+
+def _restarts(step: int, steps: int, warmup: int, *, cycles: int) -> float:
+    cycle = step * cycles // steps
+    return _cosine(step, (cycle + 1) * steps / cycles, max(warmup, cycle * steps / cycles))
+
+
+def _swa(step: int, steps: int, warmup: int, *, start: float, lr: float) -> float:
+    if step >= start * steps:
+        return lr
+    progress = (step - warmup) / (start * steps - warmup)
+    return 1 - (1 - lr) * min(max((progress - 0.5) / 0.4, 0), 1)
+
+
+def _fge(
+    step: int, steps: int, warmup: int, *, start: float, cycles: int, low: float, high: float
+) -> float:
+    if step < start * steps:
+        return _swa(step, steps, warmup, start=start, lr=low)
+    in_cycle = (step - start * steps) / (steps - start * steps) * cycles % 1
+    return low + (high - low) * (1 - abs(2 * in_cycle - 1))
+
+
+# Share of the peak by step, steps and warm-up steps, and the settings that it takes besides.
+_SCHEDULES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
+    "cosine": (_cosine, ()),
+    "constant": (_constant, ()),
+    "restarts": (_restarts, ("cycles",)),
+    "swa": (_swa, ("start", "lr")),
+    "fge": (_fge, ("start", "cycles", "low", "high")),
+}
 
 
 def check_training_settings(
@@ -32,7 +85,7 @@ def check_training_settings(
     weight_decay: float,
     clip_norm: float | None,
     warmup: float,
-    schedule: str,
+    schedule: Schedule,
 ) -> None:
     """Refuse settings that no training can run with."""
     betas_are_allowed = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
@@ -44,10 +97,51 @@ def check_training_settings(
         ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "0 or more"),
         ("clip_norm", clip_norm, clip_norm is None or clip_norm > 0, "positive, or None"),
         ("warmup", warmup, 0 <= warmup < 1, "a fraction of the steps, in [0, 1)"),
-        ("schedule", schedule, schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
     ):
         if not is_allowed:
             raise InputError(f"{name} is {value!r}; it must be {allowed}.")
+    check_schedule(schedule, warmup)
+
+
+def check_schedule(schedule: Schedule, warmup: float) -> None:
+    """Refuse what is no schedule of `learning_rate`, or has no place for the warm-up."""
+    name, given = _parts(schedule)
+    if not isinstance(name, str) or name not in _SCHEDULES:
+        raise InputError(f"schedule is {name!r}; it must be one of {', '.join(_SCHEDULES)}.")
+    keys = _SCHEDULES[name][1]
+    if set(given) != set(keys):
+        raise InputError(
+            f"schedule is {schedule!r}, but {name} takes {', '.join(keys) or 'no settings'}; give "
+            f"{{{', '.join((f'name: {name}', *(f'{key}: ...' for key in keys)))}}}."
+        )
+    for key, value in given.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_allowed, allowed = is_number and 0 < value <= 1, "a fraction of the peak, in (0, 1]"
+        if key == "cycles":
+            is_allowed, allowed = isinstance(value, int) and value >= 1, "an integer from 1"
+        elif key == "start":
+            is_allowed, allowed = is_number and 0 < value < 1, "a fraction of the run, in (0, 1)"
+        if not is_allowed:
+            raise InputError(f"schedule.{key} is {value!r}; it must be {allowed}.")
+    if name == "fge" and given["low"] > given["high"]:
+        raise InputError(
+            f"schedule.low is {given['low']!r}, above schedule.high, {given['high']!r}; exchange "
+            "them."
+        )
+    first = 1 / given["cycles"] if name == "restarts" else given.get("start", 1)
+    if warmup >= first:
+        raise InputError(
+            f"warmup is {warmup!r}, but schedule {name} has only the first {first:.3g} of the run "
+            "for it; shorten it."
+        )
+
+
+def _parts(schedule: Schedule) -> tuple[Any, dict[str, Any]]:
+    """Return name and settings."""
+    if not isinstance(schedule, Mapping):
+        return schedule, {}
+    settings = dict(schedule)
+    return settings.pop("name", None), settings
 
 
 def kept_epochs(epochs: int, fractions: Sequence[float]) -> list[int]:

@@ -1,6 +1,6 @@
 """Train one network: the corners of a surface."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from fourfold.data.batches import Augment, Preprocess, as_input, call_model, training_batches
 from fourfold.data.inputs import Input, Loss, Objective
 from fourfold.errors import InputError
+from fourfold.evaluation.batchnorm import StatisticsImages, check_found, set_statistics
 from fourfold.evaluation.precision import check_precision, compute_precision
+from fourfold.surfaces.modules import batchnorm_layers
 from fourfold.training.cuda_graph import Recorded, check_recordable
 from fourfold.training.loop import Loop, OnStep
-from fourfold.training.schedule import check_training_settings, learning_rate
+from fourfold.training.schedule import Schedule, check_training_settings, learning_rate
 from fourfold.training.snapshots import Snapshots
 
 
@@ -32,7 +34,9 @@ def train(
     weight_decay: float = 5e-4,
     clip_norm: float | None = None,
     warmup: float = 0.05,
-    schedule: str = "cosine",
+    schedule: Schedule = "cosine",
+    ema: float | None = None,
+    averaged: nn.Module | None = None,
     precision: str = "float32",
     compile: bool = False,
     cuda_graph: bool = False,
@@ -64,7 +68,14 @@ def train(
         weight_decay: on every parameter.
         clip_norm: largest norm of the gradient, None for no limit.
         warmup: fraction of the steps with a linearly rising learning rate.
-        schedule: `cosine` (to 0) or `constant`.
+        schedule: `cosine` (to 0), `constant`, or a mapping with the name `restarts`, `swa` or `fge`
+            and its settings; see `learning_rate`.
+        ema: decay d in (0, 1) of an exponential moving average of the parameters, taken after each
+            step: after step k, sum_i d^(k - i) theta_i / sum_i d^(k - i) with i = 1..k, so that
+            where the run began has no weight.
+        averaged: a copy of the model that becomes this average; needed beside `ema`. Its BatchNorm
+            statistics are estimated at the end, in one pass over all images, augmented, in batches
+            of training; other buffers are the model's. `model` is trained as without it.
         precision: `float32`, `tf32` or `bfloat16`, of the passes; parameters stay float32.
         compile: run the network through `torch.compile`; the first steps then take up to minutes.
         cuda_graph: on a GPU, launch the passes of a step at once; see `Recorded`.
@@ -95,6 +106,7 @@ def train(
     check_precision(precision)
     data = training_batches(images, labels, objective, model, batch_size, default=64)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    average = _average(ema, averaged, model)
     descent = _make_optimizer(
         optimizer, parameters, momentum, betas, lr=lr, weight_decay=weight_decay
     )
@@ -110,7 +122,7 @@ def train(
             f"the images are on {data.device} and the model on {device}; move one of them."
         )
     loop = Loop(
-        data, epochs=epochs, seed=seed, target=_Training(model, parameters, descent),
+        data, epochs=epochs, seed=seed, target=_Training(model, averaged, parameters, descent),
         augment=augment, preprocess=as_input(preprocess or data.preprocess, model),
         snapshots=snapshots, on_step=on_step, on_epoch=finish_epoch,
     )  # fmt: skip
@@ -137,20 +149,79 @@ def train(
             group["lr"] = rate
         loss, correct = step(inputs, target)
         descent.step()
+        if average is not None:
+            average.update(loop.step + 1)
         loop.finish_step(loss, correct, rate)
+    if average is not None:
+        average.finish()
+        if batchnorm_layers(average.module):
+            images = StatisticsImages(data, augment, seed)
+            set_statistics(average.module, images, precision=precision, preprocess=preprocess)
     return loop.rows
 
 
+class _Average:
+    """The exponential moving average of a network's parameters, see `ema` of `train`."""
+
+    def __init__(self, decay: float, module: nn.Module, model: nn.Module) -> None:
+        if not 0 < decay < 1:
+            raise InputError(f"ema is {decay!r}; it must be in (0, 1).")
+        if not batchnorm_layers(model):
+            check_found(model)
+        of_module, of_model = (
+            {name: (tensor.shape, tensor.dtype, tensor.device) for name, tensor in _named(each)}
+            for each in (module, model)
+        )
+        if of_module != of_model:
+            raise InputError(
+                "averaged differs from the model in architecture, dtype or device; give a copy of "
+                "it, copy.deepcopy(model)."
+            )
+        self.module, self._model, self._decay = module, model, decay
+        self._mean: list[Tensor] = list(module.parameters())
+        self._latest: list[Tensor] = list(model.parameters())
+        with torch.no_grad():
+            torch._foreach_copy_(self._mean, self._latest)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the network after its `step`th step, counted from 1."""
+        weight = (1 - self._decay) / (1 - self._decay**step)
+        torch._foreach_lerp_(self._mean, self._latest, weight)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Take its buffers."""
+        for buffer, latest in zip(self.module.buffers(), self._model.buffers(), strict=True):
+            buffer.copy_(latest)
+
+
+def _average(decay: float | None, module: nn.Module | None, model: nn.Module) -> _Average | None:
+    if decay is None and module is None:
+        return None
+    if decay is None or module is None or module is model:
+        raise InputError(
+            f"ema is {decay!r}, and averaged {'no other module' if decay else 'a module'}; give "
+            "the decay and a second module of the model's architecture, or neither."
+        )
+    return _Average(decay, module, model)
+
+
 class _Training:
-    """The network and the optimizer's state, for snapshots."""
+    """The network, its average and the optimizer's state, for snapshots."""
 
     def __init__(
-        self, model: nn.Module, parameters: list[nn.Parameter], descent: torch.optim.Optimizer
+        self,
+        model: nn.Module,
+        averaged: nn.Module | None,
+        parameters: list[nn.Parameter],
+        descent: torch.optim.Optimizer,
     ) -> None:
-        self.model, self.parameters, self.descent = model, parameters, descent
+        self.model, self.averaged = model, averaged
+        self.parameters, self.descent = parameters, descent
 
     def state(self) -> dict[str, Any]:
-        state = {f"model/{name}": tensor for name, tensor in self._tensors().items()}
+        state: dict[str, Any] = self._tensors()
         for position, parameter in enumerate(self.parameters):
             for name, value in self.descent.state[parameter].items():
                 state[f"descent/{position}/{name}"] = value
@@ -159,7 +230,7 @@ class _Training:
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
         for name, tensor in self._tensors().items():
-            tensor.copy_(state[f"model/{name}"])
+            tensor.copy_(state[name])
         for key, value in state.items():
             part, _, rest = key.partition("/")
             if part == "descent":
@@ -171,7 +242,15 @@ class _Training:
                 self.descent.state[parameter][name] = value
 
     def _tensors(self) -> dict[str, Tensor]:
-        return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        named = [(f"model/{k}", v) for k, v in _named(self.model)]
+        if self.averaged is not None:
+            named += [(f"averaged/{k}", v) for k, v in _named(self.averaged)]
+        return dict(named)
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def _make_optimizer(

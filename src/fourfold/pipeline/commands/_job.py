@@ -24,7 +24,7 @@ _DESCRIBED = (".parquet", ".safetensors")  # files that say what made them
 # What a job that runs no network takes over from what its inputs say of themselves.
 _TAKEN_OVER = ("data_sha256", "device", "threads")
 _PACKAGES = ("fourfold", "torch", "torchvision", "numpy", "pandas")
-_CHOICE = {"corners": str, "kind": str, "chosen_on": str, "epochs": list[int]}
+_CHOICE = {"corners": str, "kind": str, "chosen_on": str, "epochs": list[int | str]}
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +102,7 @@ def add_surface_arguments(parser: argparse.ArgumentParser) -> Any:
         nargs="+",
         type=Path,
         help="the networks at its corners, of a square at (u, v) = (0,0), (0,1), (1,0), (1,1); or "
-        "a list of chosen ones and the networks of the run that it names",
+        "a list of chosen ones and the networks of the run that it names; or one file of them all",
     )
     return start
 
@@ -112,12 +112,17 @@ def read_corners(paths: Sequence[Path]) -> tuple[list[StateDict], list[int | Non
 
     Args:
         paths: checkpoints in corner order; or the list of chosen networks that
-            `select-trajectory-corners` wrote, and the networks that the run kept.
+            `select-trajectory-corners` wrote, and the networks that the run kept; or the one file
+            of a set that was made from another.
 
     Raises:
         InputError: if a file is missing or damaged, or the list names a network that isn't there.
     """
-    if paths[0].suffix != ".json":
+    header = {} if paths[0].suffix == ".json" else read_header(paths[0])
+    if len(paths) == 1 and "epochs" in header:
+        check_fields(header, {"seed": list[int | None]}, f"{paths[0]}: the header")
+        return [*load_trajectory(paths[0]).values()], [*header["seed"]]
+    if header:
         seeds = [read_header(path).get("seed") for path in paths]
         return [load_checkpoint(path) for path in paths], seeds
     if len(paths) != 2:

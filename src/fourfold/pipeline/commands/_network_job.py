@@ -32,7 +32,7 @@ from fourfold.training.snapshots import Snapshots
 _MOST_THREADS = 1024  # PyTorch ends the process at a million
 
 # What tells one network of an evaluation from another.
-_NETWORK = ("network", "surface", "sample", *AXES, "statistics")
+_NETWORK = ("network", "surface", "sample", *AXES, "x", "y", "statistics")
 
 
 def add_network_job_arguments(parser: argparse.ArgumentParser) -> None:

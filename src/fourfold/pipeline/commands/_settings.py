@@ -17,7 +17,11 @@ from fourfold.pipeline.schema import check_sections
 from fourfold.surfaces.shapes import Shape, make_shape, shape_of
 
 _OF_SURFACE = {"corners": str, "kind": str, "fit": str | None, "shape": str, "count": int}
-_SETTINGS = {"degree": list[int], "bends": int, "added": int, "at": float}  # some have some
+# Some have some.
+_SETTINGS: dict[str, Any] = {"degree": list[int], "bends": int, "added": int, "at": float}
+_SETTINGS |= {"batchnorm": str | None}
+_SETTINGS |= dict.fromkeys(("training", "then", "to", "method", "fit_of"), str)
+_SETTINGS |= dict.fromkeys(("origin", "origin_kind"), str)
 SURFACES_HELP = (
     '{name: {"corners": name of its corner set, "kind": how that came about, "count": its '
     'networks, "fit": name of its fit or null, "shape": its kind, and degree, bends or added}}'

@@ -16,6 +16,8 @@ from fourfold.pipeline.commands._network_job import (
 from fourfold.pipeline.commands._settings import add_paths
 from fourfold.pipeline.progress import Progress
 from fourfold.surfaces.checkpoint import load_checkpoint, save_checkpoint, save_trajectory
+from fourfold.surfaces.layout import StateDict
+from fourfold.surfaces.modules import batchnorm_layers
 from fourfold.training.snapshots import Snapshots
 from fourfold.training.train import train
 
@@ -55,13 +57,16 @@ def run_training(
         snapshots: its own; removed at the end.
         before: epochs of the run that the model has behind it.
         kept: epochs after which the network is kept, in the file `trajectory`.
-        trajectory: see there.
+        trajectory: see there; the average that `training.ema` asks for is in it as `ema`.
     """
     settings = training_arguments(job.settings["training"])
     last = settings.pop("epochs")
     settings.pop("keep")
+    ema, classes = settings.pop("ema"), settings.pop("classes")
     passes = {key: settings[key] for key in ("precision", "batch_size")}
     splits = job.dataset.splits
+    seen = splits["train"] if classes is None else job.dataset.of_classes("train", classes)
+    averaged = None if ema is None or trajectory is None else job.build_model()
     # What the epochs so far have left, saved with every snapshot.
     snapshots.notes = {"validation": [], "endpoints": [], "evaluated": 0}
 
@@ -86,9 +91,11 @@ def run_training(
 
     history = train(
         model,
-        splits["train"].images,
-        splits["train"].labels,
+        seen.images,
+        seen.labels,
         **settings,
+        ema=None if averaged is None else ema,
+        averaged=averaged,
         epochs=last - before,
         epochs_before=before,
         seed=stream,
@@ -101,10 +108,13 @@ def run_training(
     made_by = job.metadata() | {"seed": seed}
     save_checkpoint(model.state_dict(), job.arguments.checkpoint, made_by | {"epoch": last})
     if trajectory is not None:
-        along = {epoch: load_checkpoint(kept_file(epoch)) for epoch in kept}
+        along: dict[int | str, StateDict] = {k: load_checkpoint(kept_file(k)) for k in kept}
+        if averaged is not None:
+            along["ema"] = averaged.state_dict()
+            snapshots.notes["evaluated"] += len(seen) if batchnorm_layers(averaged) else 0
         save_trajectory(along, trajectory, made_by)
     endpoints = rows(last, f"endpoints/{label}.safetensors")
-    steps = before * (len(splits["train"]) // settings["batch_size"])
+    steps = before * (len(seen) // settings["batch_size"])
     history = [
         row | {"epoch": before + row["epoch"], "step": steps + row["step"]} for row in history
     ]

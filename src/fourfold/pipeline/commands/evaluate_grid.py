@@ -1,7 +1,8 @@
 """Evaluate a surface: on a grid, along its edges and at random points, on all splits.
 
 The grid is what figures, merges and ensembles are made of. The other points are searched for the
-worst one, which often lies at an edge, between the points of the grid.
+worst one, which often lies at an edge, between the points of the grid. Random points are evaluated
+on all of val, where they say how much of the surface can be worse (table `certificate`).
 """
 
 import argparse
@@ -21,6 +22,7 @@ from fourfold.surfaces.shapes import AXES, Point, Shape
 from fourfold.surfaces.surface import Surface
 
 _KEPT = ("val", "test")  # splits whose logits are cached
+_CERTIFIED = {"random": "val"}  # sample -> split on the whole of which it is evaluated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,15 +80,19 @@ def run(arguments: argparse.Namespace) -> None:
         if sample == "center":  # a merge, which is no candidate for the worst point alone
             parts.append((sample, points, evaluate(sample, points, images)))
             continue
-        first = evaluate(sample, points, few)
-        if all(len(y) == sizes[name] for name, (_, y) in few.items()):
+        certified = _CERTIFIED.get(sample)
+        searched = few | {name: images[name] for name in images if name == certified}
+        first = evaluate(sample, points, searched)
+        if all(len(y) == sizes[name] for name, (_, y) in searched.items()):
             parts.append((sample, points, first))
             continue
         # A split with no more images than the search takes is left to the points that are evaluated
-        # on all splits, so that every table has the same points over whole splits.
-        is_part = first.table["n"] < first.table["split"].map(sizes)
+        # on all splits, so that every table has the same points over whole splits; but for what is
+        # certified.
+        of_split = first.table["split"]
+        is_kept = (first.table["n"] < of_split.map(sizes)) | (of_split == certified)
         worst = _worst_points(first.table, shape)
-        parts.append((sample, points, replace(first, table=first.table[is_part])))
+        parts.append((sample, points, replace(first, table=first.table[is_kept])))
         parts.append((sample, worst, evaluate(sample, worst, images)))
 
     tables = [evaluation.table for sample, _, evaluation in parts if sample != "own"]
@@ -135,7 +141,7 @@ def _pick(evaluation: Evaluation, positions: list[int]) -> Evaluation:
 
 
 def _drop_repeated(table: pd.DataFrame) -> pd.DataFrame:
-    """Of points evaluated on few images and then on all, keep the rows over all."""
+    """Of points evaluated on few images and then on all, keep the rows over all, each once."""
     keys = ["sample", *AXES, "split", "statistics"]
     largest = table.groupby(keys, dropna=False)["n"].transform("max")
-    return table[table["n"] == largest].reset_index(drop=True)
+    return table[table["n"] == largest].drop_duplicates(keys, ignore_index=True)

@@ -23,14 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_state_arguments(parser)
     start = add_surface_arguments(parser)
     parser.add_argument("--seed", required=True, type=int, help="seed of order and points")
-    start.add_argument(
-        "--free",
-        nargs="+",
-        type=int,
-        metavar="SEED",
-        help="in place of --corners: seeds of networks whose initializations the fit starts from; "
-        "it moves the corners too",
-    )
+    for kind, moved in (("free", "it moves the corners too"), ("untrained", "corners stay there")):
+        start.add_argument(
+            f"--{kind}",
+            nargs="+",
+            type=int,
+            metavar="SEED",
+            help="in place of --corners: seeds of networks whose initializations the fit starts "
+            f"from; {moved}",
+        )
     add_paths(parser, training="training table to write")
 
 
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _start(job: NetworkJob) -> tuple[list[StateDict], list[int | None]]:
     """Return the networks at the corners, and their seeds."""
-    free: list[int] | None = job.arguments.free
-    if free is None:
+    initial: list[int] = job.arguments.free or job.arguments.untrained
+    if not initial:
         return read_corners(job.arguments.corners)
-    return [job.initial_model(seed).state_dict() for seed in free], [*free]
+    return [job.initial_model(seed).state_dict() for seed in initial], [*initial]

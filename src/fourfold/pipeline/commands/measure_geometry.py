@@ -1,9 +1,10 @@
-"""Measure distances between control points and barriers of surfaces."""
+"""Measure distances between control points, barriers of surfaces, and certify their losses."""
 
 import argparse
 
 import pandas as pd
 
+from fourfold.evaluation.certificate import measure_certificates
 from fourfold.evaluation.geometry import measure_barriers, measure_distances
 from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.files.table import read_table
@@ -18,11 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_paths(
         parser, nargs="+", surfaces="surfaces", logits="their logits", grids="their grid tables"
     )
-    add_paths(parser, geometry="geometry table to write", barrier="barrier table to write")
+    tables = {name: f"{name} table to write" for name in ("geometry", "barrier", "certificate")}
+    add_paths(parser, **tables)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the geometry and barrier tables."""
+    """Write the geometry, barrier and certificate tables."""
     job = Job(arguments, inputs=arguments.logits)
     files = surface_files(surfaces=arguments.surfaces, logits=arguments.logits)
     distances, shapes = [], {}
@@ -36,4 +38,5 @@ def run(arguments: argparse.Namespace) -> None:
     job.write("geometry", pd.concat(distances, ignore_index=True), arguments.geometry)
     grid = read_table("grid", *arguments.grids)
     job.write("barrier", measure_barriers(grid, shapes), arguments.barrier)
+    job.write("certificate", measure_certificates(grid), arguments.certificate)
     job.write_cost("geometry")

@@ -11,12 +11,12 @@ from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_
 from fourfold.pipeline.commands._settings import add_paths
 from fourfold.pipeline.progress import Progress
 from fourfold.surfaces.checkpoint import load_trajectory
-from fourfold.surfaces.shapes import SQUARE, Box, Simplex
+from fourfold.surfaces.shapes import SQUARE, Box, PointSet, Shape, Simplex
 from fourfold.training.schedule import kept_epochs
 
 _ON_VAL = "validation"
-# By number of networks, what a candidate is judged by.
-_SHAPES = {
+# By number of networks, what a candidate is judged by; of others by themselves and their mean.
+_SHAPES: dict[int, Shape] = {
     len(shape.corner_rows): shape for shape in (Box((1,)), Simplex(3), SQUARE, Box((1, 1, 1)))
 }
 
@@ -37,8 +37,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the list of the chosen networks and the table of candidates."""
     job = NetworkJob(arguments)
     choose, epochs = job.settings["corners"]["choose"], job.settings["training"]["epochs"]
-    candidates = None if choose == _ON_VAL else [kept_epochs(epochs, choose)]
     checkpoints = load_trajectory(arguments.trajectory)
+    candidates = None
+    if choose == _ON_VAL:  # where the average of the run is no candidate
+        checkpoints.pop("ema", None)
+    else:
+        candidates = [[x if x == "ema" else kept_epochs(epochs, [x])[0] for x in choose]]
     model, val, evaluation = job.build_model(), job.dataset.splits["val"], job.evaluation()
     progress = Progress(f"{arguments.experiment} {arguments.name}", unit="network")
     is_reestimated = batchnorm_mode(model, evaluation["batchnorm"]) == "reestimated"
@@ -53,13 +57,14 @@ def run(arguments: argparse.Namespace) -> None:
         model,
         val.images,
         val.labels,
-        shape=SQUARE if candidates is None else _SHAPES[len(choose)],
+        shape=SQUARE if candidates is None else _SHAPES.get(len(choose)) or PointSet(len(choose)),
         candidates=candidates,
         **evaluation,
         on_network=on_network,
     )
     seed = read_header(arguments.trajectory).get("seed")
-    chosen = [int(epoch) for epoch in table["corners"].iloc[0].split(";")]
+    names = {str(kept): kept for kept in checkpoints}
+    chosen = [names[name] for name in table["corners"].iloc[0].split(";")]
     job.seeds = {arguments.name: {"corners": [seed] * len(chosen)}}
     chosen_on = "val" if choose == _ON_VAL else "none"
     listed = {"corners": arguments.name, "kind": "run", "chosen_on": chosen_on, "epochs": chosen}

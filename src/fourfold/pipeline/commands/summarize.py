@@ -17,12 +17,16 @@ from fourfold.pipeline.commands._settings import (
 from fourfold.report import figures as plot
 from fourfold.report.summary import render_markdown, render_metrics, summarize
 
-_TABLES = ("grid", "barrier", "ensemble", "merge", "geometry", "cost", "difference")
+_TABLES = (
+    *("grid", "barrier", "certificate", "ensemble", "merge", "geometry", "cost", "difference"),
+    *("rival", "rival_difference"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_paths(parser, nargs="+", **{name: f"{name} tables to read" for name in _TABLES})
+    read = {name.replace("_", "-"): f"{name} tables to read" for name in _TABLES}
+    add_paths(parser, nargs="+", **read)
     parser.add_argument(
         "--surfaces",
         required=True,

@@ -1,6 +1,7 @@
 """Train a network on from one that another run has kept, with a random order of its own.
 
-The learning rate goes on where that run was; the optimizer's state, which isn't kept, starts anew.
+The learning rate goes on where that run was, or follows another training from its start; the
+optimizer's state, which isn't kept, starts anew.
 """
 
 import argparse
@@ -13,7 +14,6 @@ from fourfold.pipeline.commands._training_job import add_training_arguments, run
 from fourfold.seeds import derive_seed
 from fourfold.surfaces.checkpoint import load_trajectory
 from fourfold.surfaces.modules import load_state
-from fourfold.training.schedule import kept_epochs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
     parser.add_argument("--name", required=True, help="what tables call the network")
     parser.add_argument("--seed", required=True, type=int, help="seed of order and augmentation")
+    parser.add_argument("--epoch", required=True, type=int, help="of that run, at its end")
+    parser.add_argument(
+        "--anew",
+        action="store_true",
+        help="follow the schedule of the settings from its start, not from that epoch on",
+    )
     add_paths(parser, trajectory="networks that the run of the ancestor kept")
 
 
@@ -28,22 +34,21 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the network, and the training and endpoints tables."""
     job, seed, label = NetworkJob(arguments), arguments.seed, arguments.name
     job.seeds = {label: seed}
-    epochs, at = job.settings["training"]["epochs"], job.settings["corners"]["at"]
-    (before,) = kept_epochs(epochs, [at])
-    kept = load_trajectory(arguments.trajectory)
-    if before not in kept or before >= epochs:
+    epoch, before = arguments.epoch, 0 if arguments.anew else arguments.epoch
+    kept, epochs = load_trajectory(arguments.trajectory), job.settings["training"]["epochs"]
+    if epoch not in kept or before >= epochs:
         raise InputError(
-            f"corners.at is {at}, epoch {before} of {epochs}, but {arguments.trajectory} has the "
-            f"epochs {list(kept)}; choose one of those before the last."
+            f"--epoch is {epoch}, but {arguments.trajectory} has the epochs {list(kept)} and the "
+            f"run goes to {epochs}; choose one of those before its end, or --anew."
         )
     model = job.build_model()
-    load_state(model, kept[before])
+    load_state(model, kept[epoch])
     run_training(
         job,
         model,
         label,
         seed=seed,
         stream=derive_seed(seed, "fork"),  # not the order of a run from the start with this seed
-        snapshots=job.snapshots(seed=seed, ancestor=state_hash(kept[before])),
+        snapshots=job.snapshots(seed=seed, ancestor=state_hash(kept[epoch])),
         before=before,
     )

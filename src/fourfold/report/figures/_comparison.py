@@ -123,6 +123,8 @@ def plot_summary(summary: pd.DataFrame, surfaces: Collection[str]) -> Figure:
     the corners, span the replicates (low to high).
     """
     rows = summary[(summary["kind"] == "surface") & summary["metric"].isin(_SUMMARY_MARKS)]
+    if rows.empty:
+        return _style.only_text("no surface has points between its corners")
     experiments = list(dict.fromkeys(rows["experiment"]))
     surfaces = _style.surface_order(rows["method"], surfaces)
     columns = min(3, len(experiments))

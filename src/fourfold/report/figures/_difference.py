@@ -33,8 +33,10 @@ def plot_differences(
 
     Positive is in favour of the surface. The first linear square through independent corners, grey
     and hollow, is the control: what holds for it too says little about another. A difference far
-    from the others stands at the rim, as a number.
+    from the others stands at the rim, as a number. Sets, which have none, are left out.
     """
+    if difference.empty:
+        return _style.only_text("no surface has points between its corners")
     shown = _style.surface_order(difference["surface"], surfaces)
     marks = {name: _mark(name, surfaces) for name in shown}
     numbers = {surfaces[name]["count"] for name in shown}

@@ -123,6 +123,11 @@ def check_numbers(rows: pd.DataFrame, surface: str, measure: Measure) -> None:
         raise InputError(f"{measure.column} of surface {surface!r} is NaN at all of its points.")
 
 
+def is_curve(shape: Shape) -> bool:
+    """Return whether a shape is one line from corner to corner."""
+    return len(shape.edges) == 1 and set(shape.edges[0]) <= set(shape.corner_coordinates)
+
+
 def diagonals(shape: Shape) -> dict[str, Edge]:
     """Return the lines between corners of a plane shape that no edge joins, by the corners' names.
 
@@ -139,9 +144,9 @@ def diagonals(shape: Shape) -> dict[str, Edge]:
 
 def along(rows: pd.DataFrame, shape: Shape, line: Edge, measure: Measure) -> tuple[Floats, Floats]:
     """Return share of the length and value of all points on a line, in order."""
-    start, end = np.asarray(line, float)
-    points = rows[list(shape.axes)].to_numpy(float) - start
-    step = end - start
+    straight = shape.straightened(np.array([*line, *rows[list(shape.axes)].to_numpy(float)]))
+    start, end = straight[:2]
+    points, step = straight[2:] - start, end - start
     shares = points @ step / (step @ step)
     beside = np.abs(points - shares[:, None] * step).max(axis=1)
     is_on = (beside < _ROUNDING) & (np.abs(shares - 0.5) < 0.5 + _ROUNDING)
@@ -171,7 +176,7 @@ def around(rows: pd.DataFrame, shape: Shape, measure: Measure) -> Walk:
     vertices: dict[float, str] = {}
     begin = 0.0
     for walk in _walks(shape.edges):
-        vertices |= {begin + k: names[vertex] for k, vertex in enumerate(walk)}
+        vertices |= {begin + k: names.get(vertex, "center") for k, vertex in enumerate(walk)}
         parts = [along(rows, shape, line, measure) for line in pairwise(walk)]
         at, first = np.unique(
             np.concatenate([begin + k + shares for k, (shares, _) in enumerate(parts)]),

@@ -11,9 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import FuncNorm
+from matplotlib.contour import QuadContourSet
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
+
+from fourfold.report.figures import _style
 
 Floats = NDArray[np.float64]
 
@@ -101,3 +107,45 @@ ACCURACY = Measure(
     round_values=np.array([0, 50, 80, 90, 95, 98, 99, 99.5, 100]),
     rounder_values=np.array([0.0, 90, 99, 100]),
 )
+
+
+def draw_contours(
+    axes: Axes, measure: Measure, x: Floats, y: Floats, z: Floats, limits: tuple[float, float]
+) -> tuple[QuadContourSet, list[Text]]:
+    """Fill the contours of values z[y, x] on a scale; return them, and the labels of some lines."""
+    start, stop = measure.space(np.array(limits))
+    filled = axes.contourf(
+        *(x, y, z),
+        levels=measure.unspace(np.linspace(start, stop, 25)),
+        norm=measure.norm(*limits),
+        cmap=measure.colours,
+    )
+    filled.set_edgecolor("face")  # closes the hairlines that SVG viewers leave between bands
+    filled.set_linewidth(0.2)
+    low, high = np.nanmin(z), np.nanmax(z)
+    levels = measure.ticks(low, high, 4)
+    levels = levels[(levels > low) & (levels < high)]
+    if not len(levels):
+        return filled, []
+    lines = axes.contour(x, y, z, levels, colors="black", linewidths=0.4)
+    labels = list(axes.clabel(lines, fmt="%g", fontsize=5.5))
+    for text in labels:
+        text.set_path_effects(_style.HALO)
+    return filled, labels
+
+
+def draw_colourbar(
+    figure: Figure,
+    colours: ScalarMappable,
+    measure: Measure,
+    panels: Axes | NDArray[np.object_],
+    *,
+    count: int = 8,
+    label: str | None = None,
+) -> None:
+    """Draw the colour scale of a measure beside panels, with at most `count` ticks."""
+    label = f"{measure.label}\n{measure.spacing}" if label is None else label
+    bar = figure.colorbar(colours, ax=panels, pad=0.02, aspect=22, label=label)
+    ticks = measure.ticks(*colours.get_clim(), count)
+    bar.set_ticks(ticks.tolist(), labels=[f"{tick:g}" for tick in ticks])
+    bar.minorticks_off()

@@ -82,6 +82,9 @@ def plot_geometry(
     """
     is_alone = geometry["a"] == geometry["b"]
     alone, rows = geometry[is_alone], geometry[~is_alone]
+    if rows.empty:
+        return _style.only_text("a single network has no distances")
+    alone = alone[alone["surface"].isin(rows["surface"])]
     shown = _style.surface_order(rows["surface"], surfaces)
     styles = {name: _style.surface_style(name, surfaces) for name in shown}
     corners = sum(rows[end].str.startswith("corner_").astype(int) for end in ("a", "b"))

@@ -9,6 +9,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from fourfold.errors import InputError
 from fourfold.files.atomic import atomic_path
@@ -22,6 +23,16 @@ BORDER: dict[str, Any] = {"color": "#BBBBBB", "linewidth": 0.4}
 FULL_WIDTH = 7.0  # inches; two columns of a paper
 NARROW_WIDTH = 4.2  # inches; the least that holds titles and legends
 MARKED_WIDTH = 0.6  # points; outlines of markers and thin lines
+
+# Keeps text readable on any colour.
+HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white")]
+
+_STATISTICS = {
+    "reestimated": "BatchNorm re-estimated",
+    "none": "no BatchNorm",
+    "interpolated": "BatchNorm interpolated",
+    "repaired": "layers repaired",
+}
 
 # Of surfaces in their order; after the last colour they begin again, with other markers.
 _COLOURS = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK)
@@ -73,13 +84,25 @@ def shown_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 def heading(what: str, rows: pd.DataFrame, seeds: Sequence[int], *details: str) -> str:
     """Return a title of two lines: experiment and subject; split, n, replicate, seeds, details."""
-    first = rows.iloc[0]
-    facts = [f"replicate {first['replicate']}", *details]
+    first, replicates = rows.iloc[0], rows["replicate"].unique()
+    plural = "s" if len(replicates) > 1 else ""
+    facts = [f"replicate{plural} {', '.join(map(str, replicates))}", *details]
     if seeds:
         facts[0] += f" (corner seeds {', '.join(map(str, seeds))})"
     if "n" in rows.columns:
         facts = [f"{first['split']} split, n = {first['n']:,}", *facts]
     return f"{first['experiment']}: {what}\n{', '.join(facts)}"
+
+
+def statistics(rows: pd.DataFrame) -> str:
+    """Return a detail of a heading: where the BatchNorm statistics of the networks come from."""
+    return " / ".join(_STATISTICS[kind] for kind in rows["statistics"].unique())
+
+
+def without_number(rows: pd.DataFrame, column: str) -> list[str]:
+    """Return what a title says of surfaces that can't be drawn, for a network gave no numbers."""
+    names = rows.loc[rows[column].isna(), "surface"].unique()
+    return [f"NaN: {', '.join(names)}"] if len(names) else []
 
 
 def only_text(text: str) -> Figure:

@@ -14,9 +14,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
-from matplotlib.patheffects import AbstractPathEffect, withStroke
 from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # comes without stubs
-from numpy.typing import NDArray
 
 from fourfold.combination.baselines import Surfaces
 from fourfold.report.figures import _style
@@ -28,22 +26,23 @@ from fourfold.report.figures._lattice import (
     check_numbers,
     coordinate_names,
     diagonals,
+    is_curve,
     planes,
     values_on,
 )
-from fourfold.report.figures._measure import ACCURACY, NLL, Measure
+from fourfold.report.figures._measure import (
+    ACCURACY,
+    NLL,
+    Measure,
+    draw_colourbar,
+    draw_contours,
+)
 from fourfold.report.wording import listed
 from fourfold.surfaces.points import lattice_rows, own_corner_rows, surface_rows
 from fourfold.surfaces.shapes import AXES, Shape, shape_of
 
-_STATISTICS = {
-    "reestimated": "BatchNorm re-estimated",
-    "none": "no BatchNorm",
-    "interpolated": "BatchNorm interpolated",
-}
+_NO_PLANE = "no surface has two coordinates or more; profiles show the others"
 _DIAGONALS = (_style.BLUE, _style.VERMILLION)
-# Keeps text readable on any colour.
-_HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white")]
 
 
 def _mark(marker: str, size: float, face: str, label: str, **more: Any) -> dict[str, Any]:
@@ -81,7 +80,7 @@ def plot_surfaces(
     rows = surface_rows(_style.shown_rows(grid))
     drawn = {name: found[0] for name, found in _planes(rows, surfaces).items() if found}
     if not drawn:
-        return _nothing(rows)
+        return _nothing(rows, _NO_PLANE)
     names = list(drawn)
     on_lattice = _in_planes(rows, {name: [plane] for name, plane in drawn.items()})
     flat = _flat_surfaces(on_lattice, names)
@@ -106,9 +105,9 @@ def plot_surfaces(
             low, high = np.nanmin(found), np.nanmax(found)
             axes.set_title(f"{measure.column} {low:.3g} to {high:.3g}{gaps}")
             if has_own_scale:
-                _draw_colourbar(figure, filled, measure, axes, count=5, label="")
+                draw_colourbar(figure, filled, measure, axes, count=5, label="")
             elif surface == names[-1]:
-                _draw_colourbar(figure, filled, measure, row[: len(names)])
+                draw_colourbar(figure, filled, measure, row[: len(names)])
         row[0].set_ylabel("v", rotation=0)
     for (surface, has_own_scale), top, bottom in zip(columns, *panels, strict=True):
         scale = ", own scale" if has_own_scale else ""
@@ -135,7 +134,7 @@ def plot_surfaces_3d(
     rows = surface_rows(_style.shown_rows(grid))
     drawn = {name: found for name, found in _planes(rows, surfaces).items() if found}
     if not drawn:
-        return _nothing(rows)
+        return _nothing(rows, _NO_PLANE)
     on_lattice = _in_planes(rows, drawn)
     low, high = limits = NLL.limits(NLL.values(on_lattice))
     colours = ScalarMappable(NLL.norm(low, high), colormaps[NLL.colours])
@@ -158,7 +157,7 @@ def plot_surfaces_3d(
             axes.set_title(name, y=0.96)
         axes.set_xlabel(x)
         panels.append(axes)
-    _draw_colourbar(figure, colours, NLL, np.array(panels))
+    draw_colourbar(figure, colours, NLL, np.array(panels))
     what = "nll in slices, as colour (log)"
     if any(not plane.held for _, plane in columns):
         slices = " or in slices," if any(plane.held for _, plane in columns) else ""
@@ -171,15 +170,20 @@ def plot_surfaces_3d(
 def plot_profiles(grid: pd.DataFrame, surfaces: Surfaces, *, seeds: Sequence[int] = ()) -> Figure:
     """Draw nll along lines: of squares the diagonals (above) and around the edges (below).
 
-    Curves and chains are drawn from corner to corner, other surfaces along all of their edges.
+    Curves and chains are drawn from corner to corner, other surfaces along all of their edges, a
+    star one segment beside the other. A set has no lines.
 
     Solid lines are test, dashed ones train. Diagonals go through the points of the lattice, edges
     through all points on them. The grey band is the range of the corners on test as they were
     trained, the thin line their mean.
     """
+    every = _style.surface_order(grid["surface"], surfaces)
+    shapes = {name: shape_of(surfaces[name]) for name in every}
+    shapes = {name: shape for name, shape in shapes.items() if not shape.is_discrete}
+    if not (names := list(shapes)):
+        return _nothing(grid, "no surface has points between its corners")
+    grid = grid[grid["surface"].isin(names)]
     drawn = {split: surface_rows(grid[grid["split"] == split]) for split in ("test", "train")}
-    names = _style.surface_order(drawn["test"]["surface"], surfaces)
-    shapes = {name: shape_of(surfaces[name]) for name in names}
     shown_own = _style.shown_rows(grid)
     corners = {
         name: NLL.values(own_corner_rows(shown_own[shown_own["surface"] == name], shape))
@@ -248,8 +252,7 @@ def _in_planes(rows: pd.DataFrame, drawn: Mapping[str, Sequence[Plane]]) -> pd.D
     return pd.concat(inside).drop_duplicates(["surface", *AXES])
 
 
-def _nothing(rows: pd.DataFrame) -> Figure:
-    what = "no surface has two coordinates or more; profiles show the others"
+def _nothing(rows: pd.DataFrame, what: str) -> Figure:
     return _style.only_text(f"{rows['experiment'].iloc[0]}: {what}")
 
 
@@ -266,8 +269,7 @@ def _corner_label(surfaces: Surfaces, drawn: Mapping[str, Plane]) -> str:
 
 
 def _heading(what: str, rows: pd.DataFrame, seeds: Sequence[int]) -> str:
-    statistics = " / ".join(_STATISTICS[kind] for kind in rows["statistics"].unique())
-    return _style.heading(what, rows, seeds, statistics)
+    return _style.heading(what, rows, seeds, _style.statistics(rows))
 
 
 def _flat_surfaces(rows: pd.DataFrame, surfaces: list[str]) -> list[str]:
@@ -293,42 +295,12 @@ def _size(columns: int, height: float) -> tuple[float, float]:
     return max(_style.NARROW_WIDTH, _style.FULL_WIDTH * (0.11 + 0.89 * columns / 3)), height
 
 
-def _draw_colourbar(
-    figure: Figure,
-    colours: ScalarMappable,
-    measure: Measure,
-    panels: Axes | NDArray[np.object_],
-    *,
-    count: int = 8,
-    label: str | None = None,
-) -> None:
-    label = f"{measure.label}\n{measure.spacing}" if label is None else label
-    bar = figure.colorbar(colours, ax=panels, pad=0.02, aspect=22, label=label)
-    ticks = measure.ticks(*colours.get_clim(), count)
-    bar.set_ticks(ticks.tolist(), labels=[f"{tick:g}" for tick in ticks])
-    bar.minorticks_off()
-
-
 def _draw_contours(
     axes: Axes, measure: Measure, plane: Plane, shown: Heights, limits: tuple[float, float]
 ) -> QuadContourSet:
-    start, stop = measure.space(np.array(limits))
-    filled = axes.contourf(
-        *shown,
-        levels=measure.unspace(np.linspace(start, stop, 25)),
-        norm=measure.norm(*limits),
-        cmap=measure.colours,
-    )
-    filled.set_edgecolor("face")  # closes the hairlines that SVG viewers leave between bands
-    filled.set_linewidth(0.2)
-    low, high = np.nanmin(shown.z), np.nanmax(shown.z)
-    levels = measure.ticks(low, high, 4)
-    levels = levels[(levels > low) & (levels < high)]
-    if len(levels):
-        lines = axes.contour(*shown, levels, colors="black", linewidths=0.4)
-        for text in axes.clabel(lines, fmt="%g", fontsize=5.5):
-            text.set_path_effects(_HALO)
-            text.set_visible(_has_room(text.get_position(), plane))
+    filled, labels = draw_contours(axes, measure, *shown, limits)
+    for text in labels:
+        text.set_visible(_has_room(text.get_position(), plane))
     axes.set(aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), xlim=(0, 1), ylim=(0, 1))
     return filled
 
@@ -354,7 +326,7 @@ def _mark_points(
             ha="right" if x else "left",
             va="top" if y else "bottom",
             fontsize=6.5,
-            path_effects=_HALO,
+            path_effects=_style.HALO,
         )
     coordinates = list(plane.shape.axes)
     worst = rows.iloc[[measure.worst(measure.values(rows))]]
@@ -371,7 +343,7 @@ def _draw_profiles(
 ) -> None:
     """Draw nll along a curve, or along the diagonals, if there are any, and all edges."""
     top, bottom = panels[0], panels[-1]
-    if shape.dims == 1:
+    if is_curve(shape):
         (line,) = shape.edges
         look = _line(_style.GREEN, dashes, f"corner to corner, {split}")
         top.plot(*along(rows, shape, line, NLL), **look)
@@ -396,9 +368,9 @@ def _line(colour: str, dashes: str, label: str) -> dict[str, Any]:
 def _profile_title(shapes: Collection[Shape]) -> str:
     """Return what lines the profiles show."""
     lines = {
-        "curves": any(shape.dims == 1 for shape in shapes),
+        "curves": any(map(is_curve, shapes)),
         "diagonals": any(map(diagonals, shapes)),
-        "edges": any(shape.dims > 1 for shape in shapes),
+        "edges": not all(map(is_curve, shapes)),
     }
     return f"loss along {listed([line for line, is_there in lines.items() if is_there], 'and')}"
 
