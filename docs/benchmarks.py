@@ -24,6 +24,7 @@ RUNS = {
     "grid": ["benchmarks/grid.py"],
     "data": ["benchmarks/data.py"],
     "loader": ["benchmarks/loader.py"],
+    "ensembles": ["benchmarks/ensembles.py", "--threads", "1"],
 }
 # Kept from machines with a GPU; `--run` leaves them alone.
 ON_GPU = {

@@ -72,7 +72,9 @@ def run_commands(project):
     """Run what a run would execute, command by command in this process: torch starts once."""
     run = snakemake(project, "--dry-run", "--printshellcmds")
     assert run.returncode == 0, run.stdout + run.stderr
-    commands = re.findall(r"^Shell command: python -m fourfold (.*) > \S+ 2>&1$", run.stdout, flags=re.M)
+    commands = re.findall(
+        r"^Shell command: python -m fourfold (.*) > \S+ 2>&1$", run.stdout, flags=re.M
+    )
     assert len(commands) == planned(project)["total"] - 1, "`all` has none, the others one"
     with contextlib.chdir(project):
         for command in commands:

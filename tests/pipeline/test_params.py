@@ -136,16 +136,22 @@ def test_a_new_fit_and_a_rival_of_one_line_leave_the_others_as_they_are():
 
 def test_a_training_and_a_fit_that_state_differences_are_complete():
     params = tiny({"recipes.adamw.fits.short": {"epochs": 9}, "recipes.adamw.training.epochs": 3})
-    sgd, adamw = (resolve(params)[name] for name in ("tiny-rivals", "tiny-vit"))
+    both = resolve(params)
+    sgd, adamw = both["tiny-rivals"], both["tiny-vit"]
     lower = sgd["training"]["optimizer"] | {"lr": 0.05}
     changed = {"epochs": 6, "keep": [0.5, 1.0], "optimizer": lower}
     assert sgd["trainings"]["long"] == sgd["training"] | changed
     assert adamw["trainings"]["half"] == adamw["training"] | {"epochs": 2, "keep": [1.0]}
     flat = sgd["fits"]["standard"] | {"boundary_epochs": 0}
     assert sgd["fits"]["flat"] == flat
-    assert sgd["fits"]["short"] == flat | {"epochs": 1, "optimizer": flat["optimizer"] | {"lr": 0.2}}
+    assert sgd["fits"]["short"] == flat | {
+        "epochs": 1,
+        "optimizer": flat["optimizer"] | {"lr": 0.2},
+    }
     assert adamw["fits"]["short"]["epochs"] == 9
-    assert adamw["fits"]["short"]["optimizer"] == adamw["fits"]["standard"]["optimizer"] | {"lr": 0.2}
+    assert adamw["fits"]["short"]["optimizer"] == adamw["fits"]["standard"]["optimizer"] | {
+        "lr": 0.2
+    }
     assert sgd["surfaces"]["untrained"]["fit_of"] == "standard"
     stated = origins(params, "tiny-vit")
     assert stated["fits.short.epochs"] == "recipes.adamw"

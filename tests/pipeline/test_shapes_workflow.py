@@ -1,16 +1,21 @@
-"""Surfaces of many shapes on corner sets of many kinds, in one experiment from data to summary."""
+"""Surfaces of many shapes on corner sets of many kinds, from data to summary."""
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from project import edit, new_project, planned, snakemake
+import torch
+from project import edit, new_project, run_commands
 
+from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.files.table import SCHEMAS
 from fourfold.files.tensors import read_header
+from fourfold.pipeline.params import read_params
+from fourfold.pipeline.targets import Targets
+from fourfold.surfaces.checkpoint import load_trajectory
 from fourfold.surfaces.surface import Surface
 
-EXPERIMENT = "tiny-shapes"
+EXPERIMENT, RIVALS = "tiny-shapes", "tiny-rivals"
 CORNERS = {
     "curve": ["seed0", "seed1"],
     "chain": ["seed0", "seed1"],
@@ -30,9 +35,8 @@ SETS = ("set", "alone")
 def project(tmp_path_factory):
     """Return a project whose run has ended."""
     project = new_project(tmp_path_factory.mktemp("shapes"))
-    edit(project, lambda params: params.update(run=[EXPERIMENT]))
-    run = snakemake(project)
-    assert run.returncode == 0, run.stdout + run.stderr
+    edit(project, lambda params: params.update(run=[EXPERIMENT, RIVALS]))
+    run_commands(project)
     return project
 
 
@@ -49,8 +53,14 @@ def surface(replicate, name):
     return Surface.load(replicate / "surfaces" / f"{name}.safetensors")
 
 
-def test_everything_is_built_once_and_every_table_has_its_columns(project):
-    assert planned(project) == {}
+@pytest.fixture(scope="module")
+def rivals(project):
+    return project / "results" / RIVALS / "0"
+
+
+def test_everything_is_built_and_every_table_has_its_columns(project):
+    targets = Targets(read_params(project / "params.yaml"))
+    assert [file for file in targets.all_files() if not (project / file).is_file()] == []
     for path in (project / "results").rglob("*.parquet"):
         schema = pq.read_schema(path).remove_metadata()
         assert schema.equals(SCHEMAS[path.stem.partition("-")[0]]), path
@@ -153,3 +163,46 @@ def test_free_corners_start_from_seeds_and_are_moved(replicate):
     assert len(cost[cost["stage"] == "train_endpoint"]) == 3  # the other sets'
     mean = table(replicate, "training").query("item == 'free' and split == 'train'")["nll"]
     assert mean.iloc[-1] < mean.iloc[0]
+
+
+# --- corner sets made from others -----------------------------------------------------------------
+
+
+def test_aligned_corners_are_other_networks_that_compute_the_same(rivals):
+    names = ("linear", "aligned")
+    points, logits = (
+        [load(rivals / folder / f"{name}.safetensors") for name in names]
+        for folder, load in (("surfaces", Surface.load), ("logits", SurfaceLogits.load))
+    )
+    assert points[0].corner_hashes != points[1].corner_hashes
+    for split in ("val", "test"):
+        old, new = (of.own[split].float() for of in logits)
+        np.testing.assert_allclose(new, old, atol=0.02 * float(old.abs().max()))
+
+
+def test_random_corners_have_the_mean_and_the_distances_of_those_they_stand_for(rivals):
+    made = surface(rivals, "random")
+    run = list(load_trajectory(rivals / "trajectory" / "seed0.safetensors").values())
+    real = Surface.from_corners(run, degree=(1, 1)).control_points.double()
+    random = made.control_points.double()
+    np.testing.assert_allclose(random.mean(dim=0), real.mean(dim=0), atol=1e-6)
+    distances = (torch.cdist(of, of)[np.triu_indices(4, 1)] for of in (random, real))
+    torch.testing.assert_close(*distances, rtol=1e-4, atol=0)
+    assert not np.allclose(random, real, atol=1e-3)
+
+
+def test_a_network_is_tuned_from_one_that_another_training_left(rivals):
+    training = table(rivals, "training").query("split == 'train'").set_index("item")
+    assert training.loc["half-seed0", "epoch"].tolist() == [1, 2]
+    assert training.loc["tuned-1", "epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    # From its start, with a rate of its own.
+    assert training.loc["tuned-1", "learning_rate"].max() == pytest.approx(0.05, rel=0.05)
+    assert set(training.loc["half-seed0", "images_seen"] % 32) == {0}
+
+
+def test_untrained_corners_are_not_moved(rivals):
+    assert not surface(rivals, "untrained").train_corners
+    cost = table(rivals, "cost").query("stage == 'train_endpoint'")
+    assert set(cost["item"]) == {"half-seed0", *(f"seed{k}" for k in range(4))}
+    accuracy = table(rivals, "grid-untrained").query("statistics == 'own'")["accuracy"]
+    assert accuracy.max() < 0.5

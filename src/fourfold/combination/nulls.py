@@ -25,10 +25,8 @@ def randomize(states: Sequence[StateDict], seed: int = 0) -> list[dict[str, Tens
     if len(states) < 2:
         raise InputError(f"a null model needs at least two networks, got {len(states)}.")
     layout, others = separate(states, [f"network {k}" for k in range(len(states))], None)
-    given = torch.empty(len(states), layout.dimension, dtype=layout.dtype)
-    for state, row in zip(states, given, strict=True):
-        layout.flatten(state, out=row)
-    rows = given.double()  # differences of near-identical networks are small ones of large numbers
+    # Differences of near-identical networks are small ones of large numbers.
+    rows = layout.rows(states).double()
     generator = make_generator(seed, "random-directions")
     mean, start = rows.mean(dim=0), 0
     for size in layout.sizes:

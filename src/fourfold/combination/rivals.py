@@ -16,6 +16,7 @@ from fourfold.combination.baselines import (
     Described,
     Surfaces,
     check_surfaces,
+    is_plain,
     reference_surfaces,
 )
 from fourfold.combination.ensemble import FEW, greedy_ensemble
@@ -147,7 +148,7 @@ def _of_corners(
     looked = count * len(val) if count > 1 else 0
     best = [best_network(own["val"], val)]
     yield _Method(f"{corners}/network", *where, every, selected + looked, own, best)
-    if of["fit"] is None and shape.center in surface.points:
+    if is_plain(of) and shape.center in surface.points:
         mean = [surface.position(shape.center)]
         chosen = selected + _statistics_images(grid)
         yield _Method(f"{corners}/mean", *where, every, chosen, surface.logits, mean)

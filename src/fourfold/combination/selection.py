@@ -1,6 +1,6 @@
 """Select checkpoints of one training run as the corners of a training-free linear surface."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from math import fsum, isnan, nan
 from typing import Any
@@ -18,6 +18,8 @@ from fourfold.surfaces.layout import StateDict
 from fourfold.surfaces.shapes import SQUARE, Shape
 from fourfold.surfaces.surface import separate
 
+Epoch = int | str
+
 _METRICS = ("nll", "accuracy")
 
 # Four networks can be placed on the corners of a square in three ways up to its symmetries: only
@@ -28,13 +30,13 @@ _SQUARE_PLACINGS = ((0, 1, 2, 3), (0, 1, 3, 2), (0, 2, 3, 1))
 
 
 def select_corners(
-    checkpoints: Mapping[int, StateDict],
+    checkpoints: Mapping[Any, StateDict],
     model: nn.Module,
     images: Any,
     labels: Any = None,
     *,
     shape: Shape = SQUARE,
-    candidates: Sequence[Sequence[int]] | None = None,
+    candidates: Sequence[Sequence[Epoch]] | None = None,
     on_network: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
@@ -45,13 +47,14 @@ def select_corners(
     means of two and the mean of all, so that all candidates together need few evaluations: for a
     square 6 checkpoints make 45 candidates and 36 networks.
 
-    The candidate with the highest gain is selected: the nll of the best of all checkpoints less the
-    mean nll over the points that are no corners. The mean over all points would prefer corners that
-    nearly coincide with the best checkpoint, which gain nothing; a gain over the candidate's own
-    corners would prefer bad ones, to which an average helps most.
+    The candidate with the highest gain is selected: the nll of the best checkpoint of all
+    candidates less the mean nll over the points that are no corners. The mean over all points would
+    prefer corners that nearly coincide with the best checkpoint, which gain nothing; a gain over
+    the candidate's own corners would prefer bad ones, to which an average helps most.
 
     Args:
-        checkpoints: epoch -> state dict of one run, at least as many as the shape has corners.
+        checkpoints: epoch (or a name) -> state dict of one run, at least as many as the shape has
+            corners.
         model: a module of their architecture.
         images: the val images, or batches, as in `train`.
         labels: the val labels, None beside batches.
@@ -77,13 +80,13 @@ def select_corners(
     if len(checkpoints) < count:
         raise InputError(
             f"selecting the corners of a {shape.kind} needs at least {count} checkpoints of a run, "
-            f"got epochs {sorted(checkpoints)}."
+            f"got epochs {_in_order(checkpoints)}."
         )
     if candidates is None:
         placings = _SQUARE_PLACINGS if shape.kind == "square" else (tuple(range(count)),)
         candidates = [
             [chosen[i] for i in placing]
-            for chosen in combinations(sorted(checkpoints), count)
+            for chosen in combinations(_in_order(checkpoints), count)
             for placing in placings
         ]
     if not candidates:
@@ -96,14 +99,15 @@ def select_corners(
         if not set(candidate) <= set(checkpoints):
             raise InputError(
                 f"the corners' epochs are {list(candidate)}; the saved checkpoints are "
-                f"{sorted(checkpoints)}."
+                f"{_in_order(checkpoints)}."
             )
     between = [_between(candidate, shape) for candidate in candidates]
-    alone = [(epoch,) for epoch in sorted({epoch for one in candidates for epoch in one})]
-    means = sorted({subset for subsets in between for subset in subsets} - {*alone})
+    alone = [(epoch,) for epoch in _in_order({epoch for one in candidates for epoch in one})]
+    found = dict.fromkeys(subset for subsets in between for subset in subsets)
+    means = [subset for subset in found if subset not in alone]
     val = {"val": images if labels is None and is_loader(images) else (images, labels)}
 
-    def measure(subsets: Sequence[tuple[int, ...]], done: int, keep: Sequence[str]) -> Evaluation:
+    def measure(subsets: Sequence[tuple[Epoch, ...]], done: int, keep: Sequence[str]) -> Evaluation:
         return evaluate_networks(
             model,
             (average_states([checkpoints[epoch] for epoch in subset]) for subset in subsets),
@@ -143,16 +147,21 @@ def select_corners(
     return ranked.assign(selected=ranked["candidate"] == 1)
 
 
-def _between(candidate: Sequence[int], shape: Shape) -> list[tuple[int, ...]]:
+def _in_order(epochs: Iterable[Epoch]) -> list[Epoch]:
+    """Return epochs in their order, names behind them."""
+    return sorted(epochs, key=lambda epoch: (isinstance(epoch, str), epoch))
+
+
+def _between(candidate: Sequence[Epoch], shape: Shape) -> list[tuple[Epoch, ...]]:
     """Return the checkpoints whose means are the points of a candidate that are no corners."""
     at = dict(zip(shape.corner_coordinates, candidate, strict=True))
     edges = [(at[start], at[end]) for start, end in shape.edges]
-    return list(dict.fromkeys(tuple(sorted(members)) for members in (*edges, candidate)))
+    return list(dict.fromkeys(tuple(_in_order(members)) for members in (*edges, candidate)))
 
 
 def _gaps(
-    epochs: Sequence[int], checkpoints: Mapping[int, StateDict], logits: Tensor
-) -> dict[frozenset[int], tuple[float, float]]:
+    epochs: Sequence[Epoch], checkpoints: Mapping[Epoch, StateDict], logits: Tensor
+) -> dict[frozenset[Epoch], tuple[float, float]]:
     """Return pair of checkpoints -> their distance and the disagreement of their predictions."""
     states = [checkpoints[epoch] for epoch in epochs]
     layout, _ = separate(states, [f"epoch {epoch}" for epoch in epochs])

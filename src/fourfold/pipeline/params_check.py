@@ -61,22 +61,26 @@ def _check_values(
     params: Mapping[str, Any], experiments: Mapping[str, Any], as_text: Collection[str]
 ) -> None:
     # A recipe's error is told once, and that of a training or fit for those that differ from it.
-    lines: dict[tuple[str, str, str], list[str]] = {}
+    lines: dict[tuple[str, str, str], dict[str, None]] = {}
     told: dict[tuple[str, str, str], tuple[str, str, str]] = {}
     for name, experiment in experiments.items():
         stated, values = origins(params, name), {key: experiment[key] for key in RECIPE}
-        for error in find_errors(values, {"$ref": "#/$defs/resolved"}):
+        names = [*(values["fits"] if isinstance(values["fits"], dict) else ())]
+        for error in sorted(
+            find_errors(values, {"$ref": "#/$defs/resolved"}),  # of names in any order
+            key=lambda error: [names.index(x) for x in [*error.absolute_path][1:2] if x in names],
+        ):
             origin = _origin(stated, error)
             text = said(error, origin.split(".")[0] in as_text)
             key = re.sub(r"^(training|fit)s\.[^.]+", r"\1", dotted(error))
             first = told.setdefault((key, origin, text), (dotted(error), origin, text))
-            lines.setdefault(first, []).append(name)
+            lines.setdefault(first, {})[name] = None
     refuse(
         "params.yaml",
         (
-            f"experiments.{names[0]}.{key}{_from(origin, names[0])}{text}"
-            + (f"; the same in {', '.join(names[1:])}" if names[1:] else "")
-            for (key, origin, text), names in lines.items()
+            f"experiments.{first}.{key}{_from(origin, first)}{text}"
+            + (f"; the same in {', '.join(others)}" if others else "")
+            for (key, origin, text), (first, *others) in lines.items()
         ),
     )
 
@@ -148,8 +152,8 @@ def _check_experiment(
 
     if experiment["grid"]["batchnorm"] == "repaired":
         raise InputError(
-            f"{described('grid.batchnorm')} is 'repaired', which needs corners: it is for points of "
-            "a surface; state it there, surfaces.NAME.batchnorm."
+            f"{described('grid.batchnorm')} is 'repaired', which is for points between "
+            "corners alone; state it of a surface, surfaces.NAME.batchnorm."
         )
     for fit, settings in experiment["fits"].items():
         if settings["batch_size"] % settings["points_per_step"]:

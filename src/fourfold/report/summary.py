@@ -206,7 +206,7 @@ def _certified(certificate: pd.DataFrame) -> dict[str, float]:
     val = certificate[certificate["split"] == "val"]
     last = val.groupby("metric", sort=False).tail(1)
     found = {f"certificate_{row.metric}": row.value for row in last.itertuples()}
-    return found | {"certificate_fraction": row.fraction for row in last.itertuples()}
+    return found | ({"certificate_fraction": last["fraction"].iloc[0]} if len(last) else {})
 
 
 def corner_gaps(geometry: pd.DataFrame) -> dict[str, float]:
