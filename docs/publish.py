@@ -1,7 +1,7 @@
 """Copy finished experiments from `results/` into docs/results, and rebuild the pages over them.
 
-    python docs/publish.py EXPERIMENT...   # copy these, then rebuild docs/results/README.md
-    python docs/publish.py                 # rebuild it from the copies and params.yaml
+    python docs/publish.py EXPERIMENT...   # copy these, then rebuild the pages and findings.md
+    python docs/publish.py                 # rebuild them from the copies and params.yaml
     python docs/publish.py --headline      # README.md's tables as well, of the experiments in `run`
 
 A copy is complete or not made: what fails leaves everything as it was.
@@ -13,26 +13,34 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
+from findings import GROUPS, Published, group_of, render_findings
 from PIL import Image
 
 from fourfold.errors import InputError
 from fourfold.files.atomic import write_text
-from fourfold.files.table import GATHERED, read_metadata, read_table
+from fourfold.files.table import GATHERED, read_metadata, read_table, write_table
 from fourfold.pipeline.params import read_params
-from fourfold.pipeline.targets import Targets
+from fourfold.pipeline.targets import Targets, split_run
 from fourfold.report.figures import plot_summary, save_figure
-from fourfold.report.summary import markdown_table, render_headline, summarize
+from fourfold.report.summary import markdown_table, render_headline, rival_blocks, summarize
 
 ROOT = Path(__file__).parent.parent
 FIGURE = "surfaces.png"  # of an experiment, on the page
 IN_README = "digits-resnet18"  # the experiment whose surfaces README.md shows
 FIGURE_BYTES, COLORS = 150_000, 256
 SHRINK = 0.85  # of a figure's sides, until it is small enough
+SUMMARY = "summary.parquet"  # of an experiment's replicates, made when all tables were there
+# Of an experiment with more surfaces than these a page shows less, and only some tables are copied,
+# of all replicates in one file. Others have what `_LEFT_OUT` names in the summary alone.
+MANY = 6
+_OF_MANY = ("barrier", "certificate", "cost", "merge", "pick", "rival")
+_FIGURES_OF_MANY = ("barriers", "rivals", "convergence", "careful", "plane")
+_LEFT_OUT = ("rival_difference",)  # a thousand draws in each of its rows
 SELECTION_ROWS = 10  # of the best candidates for the corners from a run, in tables.md
 
 # What shapes the results of an experiment, beside fits and seeds; what its jobs may differ in.
@@ -69,6 +77,7 @@ def publish(root: Path, results: Path, experiments: Sequence[str], is_headline: 
             copy_experiment(targets, name, results, folder)
         published = read_published(output, new)
         texts = {output / path: text for path, text in render_pages(published, targets).items()}
+        texts[root / "docs" / "findings.md"] = render_findings(published, targets)
         if is_headline:
             block = render_readme_block(published, targets)
             texts[readme] = replace_block(readme.read_text(encoding="utf-8"), "headline", block)
@@ -103,14 +112,6 @@ def replace_block(text: str, name: str, block: str) -> str:
 # --- copies ---------------------------------------------------------------------------------------
 
 
-class Published(NamedTuple):
-    """A published experiment; its tables hold all replicates, `grid` all surfaces."""
-
-    environment: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame]
-    summary: pd.DataFrame
-
-
 def read_published(output: Path, new: Mapping[str, Path] = {}) -> dict[str, Published]:
     """Read the published experiments, `new` ones from other folders."""
     there = {path.parent.name: path.parent for path in output.glob("[!.]*/environment.json")}
@@ -123,37 +124,66 @@ def _read(folder: Path) -> Published:
     for path in sorted(folder.rglob("*.parquet")):
         files.setdefault("grid" if path.stem.startswith("grid-") else path.stem, []).append(path)
     tables = {name: read_table(name.partition("-")[0], *paths) for name, paths in files.items()}
-    summary = summarize(tables, {environment["experiment"]: environment["surfaces"]})
-    return Published(environment, tables, summary)
+    if (summary := tables.pop(Path(SUMMARY).stem, None)) is None:
+        raise InputError(f"{folder} lacks {SUMMARY}: publish {environment['experiment']} anew.")
+    figures = sorted(path.name for path in folder.glob("*.png"))
+    return Published(environment, tables, summary, figures)
 
 
 def copy_experiment(targets: Targets, name: str, results: Path, folder: Path) -> None:
-    """Write tables, figures, environment.json and tables.md of an experiment into a new folder.
+    """Write tables, figures, summary, environment.json of an experiment into a new folder.
 
     Figures are those of the first replicate; `fourfold plot-figures` draws others from the tables.
     """
     count = len([path for path in (results / name).glob("*") if path.name.isdecimal()])
-    tables = [f"tables/{table}.parquet" for table in targets.tables(name)]
-    jobs = []
-    for number in range(max(count, 1)):
-        source = results / name / str(number)
-        parts = [table for table in tables if Path(table).stem not in GATHERED]
+    sources = [results / name / str(number) for number in range(max(count, 1))]
+    tables, has_many = targets.tables(name), len(targets.surfaces(name)) > MANY
+    figure, jobs = _figure(name, targets.surfaces(name)), []
+    for number, source in enumerate(sources):
+        parts = [f"tables/{table}.parquet" for table in tables if table not in GATHERED]
         parts += [job for part in GATHERED for job in targets.job_parts(name, number, part)]
-        needed = dict.fromkeys((*tables, *parts, f"figures/{FIGURE}"))
+        gathered = [f"tables/{table}.parquet" for table in GATHERED]
+        needed = (*parts, *gathered, f"figures/{figure}")
         if missing := [file for file in needed if not (source / file).is_file()]:
             raise InputError(
                 f"{source} is not finished: it lacks {', '.join(missing)}; {_run(name)}, "
                 "or remove the folder if that replicate is not wanted."
             )
-        target = folder / f"replicate-{number}" if number else folder
-        target.mkdir(parents=True)
-        for table in tables:
-            shutil.copy(source / table, target)
         jobs += [source / part for part in parts]
-    for figure in sorted((results / name / "0" / "figures").glob("*.png")):
-        (folder / figure.name).write_bytes(compress_figure(figure))
     environment = collect_environment(targets, name, jobs)
+    every: dict[str, list[Path]] = {}
+    for number, source in enumerate(sources):
+        target = folder / f"replicate-{number}" if number and not has_many else folder
+        target.mkdir(parents=True, exist_ok=True)
+        for table in tables:
+            path = source / "tables" / f"{table}.parquet"
+            every.setdefault(table.partition("-")[0], []).append(path)
+            if not has_many and table not in _LEFT_OUT:
+                shutil.copy(path, target)
+    read = {table: read_table(table, *paths) for table, paths in every.items()}
+    for table in _OF_MANY if has_many else ():
+        write_table(table, read[table], folder / f"{table}.parquet")
+    summary = summarize(read, {name: environment["surfaces"]})
+    write_table("summary", summary, folder / SUMMARY)
+    for path in sorted((sources[0] / "figures").glob("*.png")):
+        if not has_many or path.stem in _FIGURES_OF_MANY:
+            (folder / path.name).write_bytes(compress_figure(path))
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+
+def _figure(name: str, surfaces: Sequence[str]) -> str:
+    """Return the figure of an experiment that pages show."""
+    if group := group_of(name):
+        return GROUPS[group].figure
+    return FIGURE if len(surfaces) <= MANY else "barriers.png"
+
+
+def _shown_figure(name: str, published: Published, folder: str = "") -> str:
+    """Return that figure's Markdown."""
+    figure = _figure(name, list(published.environment["surfaces"]))
+    what = {FIGURE: "Loss and accuracy over the surfaces of"}
+    what |= {of.figure: of.caption for of in GROUPS.values()}
+    return f"![{what.get(figure, 'Barriers of')} {name}]({folder}{figure})"
 
 
 def collect_environment(targets: Targets, name: str, jobs: Sequence[Path]) -> dict[str, Any]:
@@ -163,13 +193,13 @@ def collect_environment(targets: Targets, name: str, jobs: Sequence[Path]) -> di
         InputError: if a job had other settings, or other data: not all were rerun after a change.
     """
     settings, made_by = settings_of(targets, name), [read_metadata(path) for path in jobs]
-    surfaces, corners = settings["surfaces"], settings["corners"]
+    surfaces = settings["surfaces"]
     data = {"data_sha256": made_by[0]["data_sha256"]}
     for path, of in zip(jobs, made_by, strict=True):
         item = path.stem.partition("-")[2]  # a surface or a corner set, where the job has one
         own = {
             "fit": settings["fits"].get(surfaces.get(item, {}).get("fit"), {}),
-            "corners": corners.get(item.removesuffix("-corners"), {}),
+            **_of_corners(targets, name, of["replicate"], item),
             "grid": settings["grid"],
         }
         if batchnorm := surfaces.get(item.removesuffix("-grid"), {}).get("batchnorm"):
@@ -190,11 +220,25 @@ def collect_environment(targets: Targets, name: str, jobs: Sequence[Path]) -> di
     }
 
 
+def _of_corners(targets: Targets, name: str, replicate: int, item: str) -> dict[str, Any]:
+    """Return the settings of a job's corner set, if it has one, and of its training."""
+    sets = targets.experiments[name]["corners"]
+    names = (item.removesuffix("-corners"), item.rpartition("-")[0])  # a network has a number
+    corners: dict[str, Any] = next((sets[corners] for corners in names if corners in sets), {})
+    training = corners.get("then") or corners.get("training")
+    if item in targets.runs(name, replicate):
+        training, _ = split_run(item)
+    return {"corners": corners, "training": targets.training(name, training)}
+
+
 def settings_of(targets: Targets, name: str) -> dict[str, Any]:
     """Return what params.yaml says of an experiment, as far as it shapes results."""
     of, surfaces = targets.experiments[name], targets.experiments[name]["surfaces"]
     fits = {one["fit"]: of["fits"][one["fit"]] for one in surfaces.values() if one["fit"]}
+    named = [one.get(key) for one in of["corners"].values() for key in ("training", "then")]
+    trainings = {name: of["trainings"][name] for name in named if name is not None}
     rest = {"surfaces": surfaces, "fits": fits, "seeds": targets.params["seeds"]}
+    rest |= {"trainings": trainings} if trainings else {}
     return {key: of[key] for key in _SETTINGS} | rest
 
 
@@ -249,28 +293,55 @@ def render_pages(published: Mapping[str, Published], targets: Targets) -> dict[s
 
 def _render_tables(name: str, published: Published, kept: float) -> str:
     """Return an experiment's headline, and of its first replicate what a reader wants to see."""
-    first = {table: rows[rows["replicate"] == 0] for table, rows in published.tables.items()}
-    endpoints = first["endpoints"]
-    first["endpoints"] = endpoints[endpoints["checkpoint"].str.startswith("endpoints/")]
+    has_many = len(published.environment["surfaces"]) > MANY
     blocks = [
         f"# {name}",
         f"Written by `python docs/publish.py {name}` from the parquet files beside this page "
         "([what their columns mean](../../tables.md)); [environment.json](environment.json) says "
         "what made them.",
-        f"![Loss and accuracy over the surfaces of {name}]({FIGURE})",
+        _shown_figure(name, published),
         "## Headline",
         _headline({name: published}, kept),
+        *rival_blocks({name: published.summary}),
+    ]
+    if has_many:
+        return "\n\n".join([*blocks, *_further(name, published)]) + "\n"
+    blocks.append(
         "The tables below and the figures are of the first replicate; the tables of others are in "
         "`replicate-1` and so on. Differences are positive in favour of the surface. What is "
-        "called *oracle* was chosen on test and shows how much that flatters.",
-    ]
-    for table, rows in first.items():
-        if table not in ("grid", "training"):
-            rows = rows.head(SELECTION_ROWS) if table.startswith("selection") else rows
-            shown = rows.drop(columns=_HIDDEN, errors="ignore").dropna(axis=1, how="all")
-            cells = shown.map(_cell)
-            blocks += [f"## {table}", markdown_table(list(cells), cells.to_numpy().tolist())]
+        "called *oracle* was chosen on test and shows how much that flatters."
+    )
+    for table, rows in published.tables.items():
+        if table in ("grid", "training", "plane", "plane_path"):
+            continue
+        rows = rows[rows["replicate"] == 0]
+        if table == "endpoints":
+            rows = rows[rows["checkpoint"].str.startswith("endpoints/")]
+        blocks += _rows(table, rows.head(SELECTION_ROWS) if table.startswith("sel") else rows)
     return "\n\n".join(blocks) + "\n"
+
+
+def _further(name: str, published: Published) -> Iterator[str]:
+    """Yield what else a page shows of an experiment with many surfaces."""
+    shown = _figure(name, list(published.environment["surfaces"]))
+    yield (
+        "Figures are of the first replicate; the parquet files have all of them, "
+        f"[{SUMMARY}]({SUMMARY}) what is over all: differences of each two methods, ensembles and "
+        "merges too."
+    )
+    for figure in published.figures:
+        if figure != shown:
+            yield f"![{Path(figure).stem.capitalize()} of {name}]({figure})"
+    yield "What a choice on test flatters (`gap`), and how sure val is of its own, replicate 0:"
+    pick = published.tables["pick"]
+    yield from _rows("pick", pick[pick["replicate"] == 0])
+
+
+def _rows(table: str, rows: pd.DataFrame) -> list[str]:
+    """Return rows of a table as a section."""
+    shown = rows.drop(columns=_HIDDEN, errors="ignore").dropna(axis=1, how="all")
+    cells = shown.map(_cell)
+    return [f"## {table}", markdown_table(list(cells), cells.to_numpy().tolist())]
 
 
 def _cell(value: Any) -> str:
@@ -291,26 +362,30 @@ def _render_page(published: Mapping[str, Published], targets: Targets) -> str:
         name: published[name] for name in dict.fromkeys([*defined, *published]) if name in published
     }
     absent = [name for name in defined if name not in published]
-    counts = sorted({of.environment["replicates"] for of in published.values()})
+    main = {name: of for name, of in published.items() if group_of(name) is None}
+    counts = sorted({of.environment["replicates"] for of in main.values()})
     blocks = [
         "# Reference results",
         "Finished experiments, copied from `results/`: their tables, figures, and what made them. "
         f"`params.yaml` defines {len(defined)} experiments; {len(published)} are here, and below "
-        "is a list of those that are not.",
+        "is a list of those that are not. [What they say](../findings.md), question by question.",
         "## Figures and claims",
     ]
     for count in counts:
-        alike = {n: of for n, of in published.items() if of.environment["replicates"] == count}
+        alike = {n: of for n, of in main.items() if of.environment["replicates"] == count}
         blocks.append(_headline(alike, kept))
     blocks += ["## Where they were measured", _origin_table(published, defined)]
-    blocks += ["## Published experiments"]
-    for name, of in published.items():
-        blocks += [
-            f"### {name}",
-            _settings_note(of.environment["settings"], targets, name),
-            f"![Loss and accuracy over the surfaces of {name}]({name}/{FIGURE})",
-            f"[All tables]({name}/tables.md), [environment]({name}/environment.json)",
-        ]
+    titles = {None: "Published experiments"} | {key: of.title for key, of in GROUPS.items()}
+    for group, title in titles.items():
+        if alike := {name: of for name, of in published.items() if group_of(name) == group}:
+            blocks.append(f"## {title}")
+        for name, of in alike.items():
+            blocks += [
+                f"### {name}",
+                _settings_note(of.environment["settings"], targets, name),
+                _shown_figure(name, of, f"{name}/"),
+                f"[All tables]({name}/tables.md), [environment]({name}/environment.json)",
+            ]
     blocks += [
         "## Not run",
         f"`params.yaml` defines {len(absent)} experiments of which this repository has no result; "
@@ -329,7 +404,7 @@ def _origin_table(published: Mapping[str, Published], defined: Mapping[str, Any]
     head = ["experiment", "corners' accuracy (%)", "expected (%)", "device", "processor", "commit"]
     head += ["torch", "jobs", "time of all jobs (h)"]
     body = []
-    for name, (made_by, tables, summary) in published.items():
+    for name, (made_by, tables, summary, _) in published.items():
         cost, expected = tables["cost"], defined.get(name, {}).get("expected_accuracy")
         # Of the first surface, whose corners the expectation is about.
         corners = summary.loc[summary["metric"] == "accuracy_corner_mean_own", "mean"].iloc[0]

@@ -30,7 +30,7 @@ class Described(TypedDict):
         origin, origin_kind: the set at the end of `to`, and how that came about; `at`, `training`
             and `then` are its.
         method: of an `aligned` one.
-        fit_of: the fit that `fit` states differences from, in the end, if it does.
+        fit_of: the fit that `fit` differs from in its epochs alone, if there is one.
     """
 
     corners: str

@@ -47,7 +47,7 @@ def resolve(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         name -> {dataset, expected_accuracy, network, threads, augment, training, trainings, fits,
         grid, ensembles, corners, surfaces}. `corners` has those of the surfaces, in order of first
         use, after those that they are made from; `surfaces` is in the experiment's order, each with
-        `fit_of`, the fit that its own states differences from in the end, where it does.
+        `fit_of`, the fit that its own differs from in its epochs alone, if there is one.
 
     Raises:
         InputError: for a name that nothing has, a key that a recipe's parent lacks, a recipe, fit
@@ -143,7 +143,7 @@ def _recipe(params: Mapping[str, Any], name: str, above: tuple[str, ...] = ()) -
 
 
 def _derive(settings: Tree, where: str) -> dict[str, Stated]:
-    """Complete trainings and fits that state differences; return fit -> its root."""
+    """Complete trainings and fits that state differences; return fit -> that of another length."""
     trainings, fits = settings["trainings"], settings["fits"]
     if isinstance(trainings, dict) and isinstance(settings["training"], dict):
         for name, own in trainings.items():
@@ -171,7 +171,8 @@ def _derive(settings: Tree, where: str) -> dict[str, Stated]:
             )
         derive(named, (*above, name))
         fits[name] = _lay_over(fits[named], own, where, path=(f"fits.{name}",))
-        roots[name] = Stated(roots[named].value, parent.where)
+        if own.keys() <= {"epochs"}:
+            roots[name] = Stated(roots[named].value, parent.where)
 
     if isinstance(fits, dict):
         for name in fits:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fourfold.combination.baselines import Surfaces
+from fourfold.combination.baselines import Described, Surfaces
 from fourfold.evaluation.bootstrap import interval_over_replicates
 
 YES, NO, TRIVIAL, UNDECIDED = "yes", "no", "trivial", "can't tell"
@@ -62,11 +62,22 @@ CLAIMS = (
 
 
 def surfaces_of_kind(surfaces: Surfaces, about: About) -> list[str]:
-    """Return the surfaces of a shape whose corners came about in one way, fitted ones or not."""
+    """Return the surfaces of a shape whose corners came about in one way, fitted ones or not.
+
+    A fit on aligned corners, which are the same networks with their units in another order, is one
+    on the networks themselves. Without a fit, and with statistics of its own, a surface through
+    them is another thing.
+    """
+
+    def kind(one: Described) -> str:
+        is_same = one["kind"] == "aligned" and one["fit"] is not None
+        return one.get("origin_kind", one["kind"]) if is_same else one["kind"]
+
     return [
         name
         for name, one in surfaces.items()
-        if (one["kind"], one["fit"] is not None, one["shape"]) == about
+        if (kind(one), one["fit"] is not None, one["shape"]) == about
+        and one.get("batchnorm") is None
     ]
 
 

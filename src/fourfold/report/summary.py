@@ -10,6 +10,7 @@ from fourfold.combination import costs
 from fourfold.combination.baselines import Described, Surfaces, check_surfaces, corner_ensembles
 from fourfold.evaluation.bootstrap import student_interval
 from fourfold.report.claims import NAMED, YES, Comparison, compare, in_claim_order, judge
+from fourfold.report.pairs import pair_differences
 from fourfold.report.wording import equal_corners, equal_points, listed, number, numbers
 from fourfold.surfaces.points import own_corner_rows, rows_at, surface_rows
 from fourfold.surfaces.shapes import AXES, Shape, shape_of
@@ -25,6 +26,10 @@ COINCIDENT_DISTANCE = 0.05
 
 _ORACLE, _AT_WORST = "/oracle", "_at_accuracy_min"  # ends of a method and of a metric
 _KEYS = ["kind", "method", "metric"]
+_UNTRAINED = ("free", "untrained")  # kinds of corners that nobody trained alone
+# Kinds of corners whose ensemble the headline table leaves out: of one run, or of the networks of
+# another set once more, or of no trained networks.
+_NO_BASELINE = ("run", "aligned", "random", "untrained")
 _SCORES = ("accuracy", "nll", "ece", "brier")
 _OF_RIVALS = (
     *("images_backward", "images_forward", "forward_passes"),
@@ -72,9 +77,10 @@ def summarize(tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surface
             )
         compared = compare(of["difference"])
         rows += [common | row for row in _compared(compared, _coincident(facts), described)]
+        held = {"pair": pair_differences(of["rival_difference"], described)}
         if _has_rivals(described):
-            differences = compare(of["rival_difference"], ("method", "against"))
-            rows += [common | row for row in _held_against(differences)]
+            held = {"rival_difference": of["rival_difference"], **held}
+        rows += [common | row for kind, of_kind in held.items() for row in _held(kind, of_kind)]
     return pd.DataFrame(rows)
 
 
@@ -133,7 +139,7 @@ def _facts(tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -> Iterator[F
             further = _certified(certificate) | corner_gaps(geometry) | cost
             for metric, value in further.items():
                 yield "surface", surface, metric, value, None
-        if described["kind"] == "free":
+        if described["kind"] in _UNTRAINED:
             continue  # nobody trained them alone
         # What re-estimated BatchNorm statistics change in the corners, in the mean.
         for split, rows in grid[grid["sample"] == "grid"].groupby("split", sort=False):
@@ -163,14 +169,12 @@ def _has_rivals(surfaces: Surfaces) -> bool:
     return any(shape_of(surface).is_discrete for surface in surfaces.values())
 
 
-def _held_against(
-    differences: Mapping[tuple[str, str], list[Comparison]],
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all differences between a method and the one they are held against."""
-    for (method, against), comparisons in differences.items():
+def _held(kind: str, differences: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all differences between a method and one that it is held against."""
+    for (method, against), comparisons in compare(differences, ("method", "against")).items():
         for one in comparisons:
             yield {
-                **{"kind": "rival_difference", "method": f"{method} against {against}"},
+                **{"kind": kind, "method": f"{method} against {against}"},
                 **{"metric": f"{one.split}_{one.metric}", "mean": one.difference},
                 **{"low": one.low, "high": one.high, "text": one.verdict},
             }
@@ -272,7 +276,7 @@ def render_markdown(
             f"## {experiment}: merges and ensembles\n\n{_method_table(rows)}"
             for experiment, rows in of_experiment.items()
         ),
-        *_rival_blocks(of_experiment),
+        *rival_blocks(of_experiment),
         "Rows marked *oracle* were chosen on test and show how much that flatters; everything else "
         "was chosen on val or in advance. Subsets of the corners: mean over all choices.",
     ]
@@ -315,6 +319,7 @@ def render_headline(
         *_warnings(of_experiment),
         markdown_table(head, body),
         *([_how_to_read(counts, places)] if places else []),
+        *_aligned(of_experiment, surfaces or {}),
         *_untrained(of_experiment),
         *_claim_blocks(of_experiment, kept, replicates),
     ]
@@ -379,7 +384,7 @@ def _shown_corners(surfaces: Surfaces | None) -> dict[str, str]:
         return {"corners": ""}
     spanning = [one for one in surfaces.values() if not shape_of(one).is_discrete]
     shown = spanning or [*surfaces.values()]
-    shown = [one for one in shown if one["kind"] != "run"] or shown
+    shown = [one for one in shown if one["kind"] not in _NO_BASELINE] or shown
     return {
         name: "" if name == "corners" else corners
         for corners, name in corner_ensembles(surfaces).items()
@@ -423,8 +428,26 @@ def _claim_blocks(
     )
 
 
+def _aligned(
+    of_experiment: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surfaces]
+) -> Iterator[str]:
+    """Yield a line of the surfaces whose corners are aligned."""
+    aligned = {
+        name: one["to"]
+        for experiment in of_experiment
+        for name, one in surfaces.get(experiment, {}).items()
+        if one["kind"] == "aligned"
+    }
+    if aligned:
+        yield (
+            f"The corners of {listed(list(aligned), 'and')} are the "
+            f"{listed(list(dict.fromkeys(aligned.values())), 'and')} ones, with their hidden units "
+            "permuted to lie close to one another: the same functions."
+        )
+
+
 def _untrained(of_experiment: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """Yield a line of the surfaces whose corners are free."""
+    """Yield a line of the surfaces whose corners nobody trained."""
     for experiment, rows in of_experiment.items():
         of_kind = rows.groupby("kind")["method"].unique()
         known = set(of_kind.get("statistics", []))
@@ -499,7 +522,7 @@ def _method_table(rows: pd.DataFrame) -> str:
     return markdown_table(["", "method", "forward passes", "accuracy", "nll (nats)"], body)
 
 
-def _rival_blocks(of_experiment: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+def rival_blocks(of_experiment: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     """Yield the table of methods at equal cost of each experiment that has one."""
     for experiment, rows in of_experiment.items():
         if not len(rivals := rows[rows["kind"] == "rival"]):

@@ -89,8 +89,10 @@ def _path(
                 yield row | _at(spanned, order, surface.state_dict(*point))
     for path in runs:
         for epoch, network in load_trajectory(path).items():
+            if isinstance(epoch, str):
+                continue  # the run's average, which is no station of it
             row = {"kind": "run", "surface": None, "name": path.stem}
-            yield row | _at(spanned, int(epoch), network)
+            yield row | _at(spanned, epoch, network)
 
 
 def _at(spanned: Plane, order: int, network: StateDict) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def plot_convergence(
     it goes through the first. The legend says at how many images it reaches the corners' mean
     nll + 0.1, interpolated between logarithms of images.
     """
-    rows = _fit_rows(barrier, cost, surfaces)
+    rows = fit_rows(barrier, cost, surfaces)
     if rows[[*_COLUMNS]].isna().all(axis=None):
         return _style.only_text("no two surfaces of one shape are fitted")
     shapes, families = ([*dict.fromkeys(rows[key])] for key in ("shape", "family"))
@@ -87,11 +87,12 @@ def plot_convergence(
     return figure
 
 
-def _fit_rows(barrier: pd.DataFrame, cost: pd.DataFrame, surfaces: Surfaces) -> pd.DataFrame:
+def fit_rows(barrier: pd.DataFrame, cost: pd.DataFrame, surfaces: Surfaces) -> pd.DataFrame:
     """Return the rows of fitted surfaces on val, with what the figure shows of each.
 
-    Added are images, shape, family (what the surfaces of one line have in common), and level (the
-    mean nll of the corners as trained, NaN if they were not).
+    A shape that only one fitted surface has is left out. Added are images, shape, family (what the
+    surfaces of one line have in common), and level (the mean nll of the corners as trained, NaN if
+    they were not).
     """
     shown = _style.surface_order(barrier["surface"], surfaces)
     fitted = {name: surfaces[name] for name in shown if surfaces[name]["fit"] is not None}
@@ -118,22 +119,32 @@ def _family(surface: Described) -> str:
     return ", ".join([surface["corners"], surface["shape"], *words])
 
 
-def _reached(rows: pd.DataFrame, column: str) -> str:
-    """Return at how many images a line first gets to 0.1 nats above the corners, as text."""
+def images_reached(rows: pd.DataFrame, column: str) -> tuple[str, float]:
+    """Return at how many images a line first gets to 0.1 nats above the corners.
+
+    Args:
+        rows: of one family, see `fit_rows`, with rising images.
+        column: `max` or `mean`.
+
+    Returns:
+        Before the number `<`, if the first surface is there already, or `>`, if the last one isn't;
+        NaN without a level.
+    """
     rows = rows[rows[column].notna()]
     excess = (rows[column] - rows["level"] - _NEAR).to_numpy()
     images = rows["images"].to_numpy(float)
     if np.isnan(excess).all():
-        return "-"
+        return "", math.nan
     if not (excess <= 0).any():
-        return f"> {_thousands(images[-1])}"
+        return ">", images[-1]
     first = int((excess <= 0).argmax())
     if first == 0:
-        return f"< {_thousands(images[0])}"
+        return "<", images[0]
     share = excess[first - 1] / (excess[first - 1] - excess[first])
     step = math.log(images[first] / images[first - 1])
-    return _thousands(images[first - 1] * math.exp(share * step))
+    return "", images[first - 1] * math.exp(share * step)
 
 
-def _thousands(images: float) -> str:
-    return f"{images / 1000:,.0f}k"
+def _reached(rows: pd.DataFrame, column: str) -> str:
+    sign, images = images_reached(rows, column)
+    return "-" if math.isnan(images) else f"{sign} {images / 1000:,.0f}k".strip()

@@ -1,0 +1,677 @@
+"""What the published results say, question by question: docs/findings.md, from tables alone.
+
+`publish.py` writes the page. A sentence says yes or no only where an interval excludes zero.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from fourfold.combination.baselines import Described, Surfaces
+from fourfold.evaluation.bootstrap import student_interval
+from fourfold.pipeline.targets import Targets
+from fourfold.report.claims import (
+    BEZIER,
+    CLAIMS,
+    NO,
+    TRAJECTORY,
+    TRIVIAL,
+    UNDECIDED,
+    YES,
+    surfaces_of_kind,
+)
+from fourfold.report.figures._convergence import fit_rows, images_reached
+from fourfold.report.pairs import ONE, SEVERAL
+from fourfold.report.summary import COINCIDENT_DISTANCE, markdown_table
+
+SLACK = 1.02  # a rival may cost this much more than the surface: epochs are whole numbers
+FACTOR = "factor"  # metric of a ratio, whose mean and interval are logarithms
+_ACCURACY, _NLL, _SCALED = "test_accuracy", "test_nll", "test_nll_scaled"
+
+
+class Published(NamedTuple):
+    """A published experiment; its tables hold all replicates, `grid` all surfaces."""
+
+    environment: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame]
+    summary: pd.DataFrame
+    figures: Sequence[str]
+
+
+class Group(NamedTuple):
+    """Experiments whose names end alike."""
+
+    title: str
+    figure: str  # the one that matters
+    caption: str
+
+
+GROUPS = {
+    "rivals": Group("Rivals at equal cost", "rivals.png", "Methods at equal cost of"),
+    "fits": Group("How many images a fit takes", "convergence.png", "Convergence of the fits of"),
+    "corners": Group("Careful selection, examined", "careful.png", "Barriers and distances of"),
+}
+
+
+def group_of(name: str) -> str | None:
+    """Return the group of an experiment, None of one that is for itself."""
+    last = name.rpartition("-")[2]
+    return last if last in GROUPS else None
+
+
+# --- differences and what they say ----------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """A difference over replicates, positive in favour of what is asked about."""
+
+    experiment: str
+    replicates: int
+    metric: str  # accuracy is shown in points, others in nats
+    mean: float
+    low: float  # of the 95 % interval, NaN where there is none
+    high: float
+    what: str = ""
+
+    @property
+    def word(self) -> str:
+        """`yes` or `no` where the interval excludes zero."""
+        return YES if self.low > 0 else NO if self.high < 0 else UNDECIDED
+
+    @property
+    def cell(self) -> str:
+        """The difference and its interval."""
+        mean, *ends = (_number(self.metric, one) for one in (self.mean, self.low, self.high))
+        return f"{mean} (no interval)" if math.isnan(self.low) else f"{mean} [{', '.join(ends)}]"
+
+    @property
+    def text(self) -> str:
+        """The same with where it was found."""
+        count = f"{self.replicates} replicate" + "s" * (self.replicates != 1)
+        metric = self.metric.removeprefix("test_").replace("_", " ")
+        return (
+            " ".join(filter(None, [self.experiment, self.what, metric, self.cell])) + f", {count}"
+        )
+
+
+def _number(metric: str, value: float) -> str:
+    if metric == FACTOR:
+        return f"{math.exp(value):.2f}"
+    return f"{100 * value:+.2f}" if metric.endswith("accuracy") else f"{value:+.3f}"
+
+
+def over_replicates(experiment: str, metric: str, values: Iterable[float], what: str = "") -> Found:
+    """Return the mean of a value of each replicate, with Student's interval of two or more."""
+    given = list(values)
+    low, high = student_interval(given) if len(given) > 1 else (math.nan, math.nan)
+    return Found(experiment, len(given), metric, float(np.mean(given)), low, high, what)
+
+
+def answer(found: Sequence[Found]) -> str:
+    """Return in a word or two what several differences say together."""
+    words = Counter(one.word for one in found)
+    if words[YES] and words[NO]:
+        return "Now yes, now no"
+    if words[NO]:
+        return "No"
+    if words[YES]:
+        return "Yes" if words[YES] == len(found) else "In part"
+    return "Can't tell"
+
+
+def say(found: Sequence[Found], good: str = "in favour", bad: str = "against") -> str:
+    """Return the answer, how many differences say what, and the clearest on each side."""
+    words = Counter(one.word for one in found)
+    counts = (
+        f"{words[NO]} of {len(found)} {bad}, {words[YES]} {good}, {words[UNDECIDED]} can't tell"
+    )
+    extremes = [
+        max(of, key=lambda one: abs(one.mean) / max(one.high - one.low, 1e-12)).text
+        for word in (NO, YES)
+        if (of := [one for one in found if one.word == word])
+    ]
+    ends = f"; clearest: {'; and '.join(extremes)}" if extremes else _widest(found)
+    return f"**{answer(found)}** ({counts}{ends})."
+
+
+def _widest(found: Sequence[Found]) -> str:
+    """Return the largest of differences that nobody can tell from zero."""
+    return f"; largest: {max(found, key=lambda one: abs(one.mean)).text}" if found else ""
+
+
+# --- what is in the tables ------------------------------------------------------------------------
+
+Results = Mapping[str, Published]
+
+
+def of_summary(
+    name: str, of: Published, kind: str, method: str, metric: str, what: str = ""
+) -> Found | None:
+    """Return one row of an experiment's summary, if it is there."""
+    rows = of.summary
+    rows = rows[(rows["kind"] == kind) & (rows["method"] == method) & (rows["metric"] == metric)]
+    for row in rows.itertuples():
+        figures = (float(value) for value in (row.mean, row.low, row.high))
+        return Found(name, int(row.replicates), metric, *figures, what)
+    return None
+
+
+def bezier(of: Published) -> str | None:
+    """Return the surface that is asked about: the first fitted square on independent networks."""
+    return next(iter(surfaces_of_kind(surfaces(of), BEZIER)), None)
+
+
+def surfaces(of: Published) -> Surfaces:
+    """Return the surfaces of an experiment."""
+    found: Surfaces = of.environment["surfaces"]
+    return found
+
+
+def pairs(name: str, of: Published, method: str, metrics: Iterable[str]) -> Iterator[Found]:
+    """Yield what a method differs from each that it is held against."""
+    rows = of.summary[of.summary["kind"] == "pair"]
+    starts = f"{method} against "
+    for pair in dict.fromkeys(rows["method"]):
+        if pair.startswith(starts):
+            for metric in metrics:
+                if found := of_summary(name, of, "pair", pair, metric, pair):
+                    yield found
+
+
+def against(found: Found) -> str:
+    """Return the method that another is held against."""
+    return found.what.partition(" against ")[2]
+
+
+def images(of: Published, method: str) -> float:
+    """Return the images that training for a method took, infinite if nobody says."""
+    found = of_summary("", of, "rival", method, "images_backward")
+    return found.mean if found else math.inf
+
+
+def matrix(found: Iterable[Found], label: Callable[[Found], str], first: str = "") -> str:
+    """Return a table, a row for each label, a column for each experiment."""
+    cells: dict[str, dict[str, str]] = {}
+    for one in found:
+        cells.setdefault(label(one), {})[one.experiment] = f"{one.cell} {one.word}"
+    names = list(dict.fromkeys(name for row in cells.values() for name in row))
+    body = [[of, *(row.get(name, "") for name in names)] for of, row in cells.items()]
+    return markdown_table([first, *names], body)
+
+
+def listing(found: Iterable[Found], head: Sequence[str] = ("difference", "verdict")) -> str:
+    """Return a table with a row for each difference."""
+    body = [
+        [one.experiment, str(one.replicates), one.what, one.metric, one.cell, one.word]
+        for one in found
+    ]
+    return markdown_table(["experiment", "replicates", "", "metric", *head], body)
+
+
+# --- sections -------------------------------------------------------------------------------------
+
+Written = tuple[str, str] | None  # sentences and a table, if there is anything to tell
+
+
+def claims(texts: Sequence[str]) -> Callable[[Results], Written]:
+    """Return what writes the section of some of the paper's claims."""
+
+    def write(results: Results) -> Written:
+        words: Counter[str] = Counter()
+        body, decided = [], []
+        for name, of in results.items():
+            rows = of.summary[of.summary["kind"] == "claim"].set_index("method")
+            for text in (text for text in texts if text in rows.index):
+                row = rows.loc[text]
+                words[row["text"]] += 1
+                metric, count = row["metric"], int(row["replicates"])
+                one = Found(name, count, metric, row["mean"], row["low"], row["high"])
+                decided.append(f"{one.text}: {row['text']}")
+                cells = [metric.replace("_", " "), one.cell, row["text"]]
+                body.append([name, str(count), text, *cells])
+        if not body:
+            return None
+        said = ", ".join(f"{words[word]} {word}" for word in (NO, UNDECIDED, TRIVIAL, YES))
+        known = [word for word in (NO, UNDECIDED, TRIVIAL, YES) if words[word]]
+        first = known[0].capitalize() if len(known) == 1 else "It depends"
+        head = ["experiment", "replicates", "claim", "decided by", "difference", "holds?"]
+        closest = f" First of them: {decided[0]}."
+        return f"**{first}** (of {len(body)}: {said}).{closest}", markdown_table(head, body)
+
+    return write
+
+
+def compare_corners(results: Results) -> Written:
+    """As many points as corners against the corners alone."""
+    found = [
+        one
+        for name, of in results.items()
+        for metric in (_ACCURACY, _NLL)
+        if (one := of_summary(name, of, "difference", f"{bezier(of)}/ensemble", metric))
+    ]
+    text = (
+        "Are four points of the surface, picked on val, a better ensemble than only the corners? "
+    )
+    return (text + say(found), listing(found)) if found else None
+
+
+def compare_picks(results: Results) -> Written:
+    """The oracle's gap, and how sure val is of its own pick."""
+    found, sure = [], []
+    for name, of in results.items():
+        rows = of.tables["pick"]
+        rows = rows[(rows["surface"] == bezier(of)) & (rows["metric"] == "accuracy")]
+        for pick, of_pick in rows.groupby("pick", sort=False):
+            found.append(over_replicates(name, "accuracy", of_pick["gap"], f"{pick}"))
+        repicked = over_replicates(name, "accuracy", rows["repicked"].dropna())
+        sure.append(f"{name} {100 * repicked.mean:.0f} % ({repicked.replicates} replicates)")
+    text = "Does a choice on test flatter? " + say(found, "flattering", "the other way")
+    text += f" Draws of val that pick the same point again: {', '.join(sure)}."
+    return (text, listing(found, ("flatters by", "verdict"))) if found else None
+
+
+def compare_center(results: Results) -> Written:
+    """The center, which nobody chooses, against the best corner on val."""
+    found = []
+    for name, of in results.items():
+        corners = surfaces(of)[str(bezier(of))]["corners"] if bezier(of) else ""
+        shown = pairs(name, of, f"{bezier(of)}/center", (_ACCURACY, _NLL))
+        found += [one for one in shown if against(one) == f"{corners}/network"]
+    text = "Is the center, chosen in advance, better than the best corner on val? "
+    return (text + say(found), listing(found)) if found else None
+
+
+def compare_distances(results: Results) -> Written:
+    """How far apart corners are."""
+    found = [
+        one
+        for name, of in results.items()
+        for surface in surfaces(of)
+        for metric in ("corner_distance", "corner_disagreement")
+        if (one := of_summary(name, of, "surface", surface, metric, surface))
+    ]
+    run = [
+        one
+        for one in found
+        if one.metric == "corner_distance"
+        and one.what in surfaces_of_kind(surfaces(results[one.experiment]), TRAJECTORY)
+    ]
+    near = sum(one.mean < COINCIDENT_DISTANCE for one in run)
+    text = (
+        f"Corners of one run are nearer than {COINCIDENT_DISTANCE} of their norm, nearly one "
+        f"network, in {near} of {len(run)} cases: {'; '.join(one.text for one in run)}."
+    )
+    return (text, listing(found, ("mean", "above zero"))) if run else None
+
+
+def compare_kinds(results: Results) -> Written:
+    """Surfaces without a fit on all kinds of corners, and their null models."""
+    counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    cells: dict[str, dict[str, str]] = {}
+    for name, of in results.items():
+        plain = {k: one for k, one in surfaces(of).items() if _is_unfitted_square(one)}
+        for surface, one in plain.items():
+            rows = of.summary[of.summary["method"] == f"{surface}/low-loss"]
+            words = set(rows.loc[rows["kind"] == "difference", "text"])
+            word = next((word for word in (NO, UNDECIDED, YES) if word in words), UNDECIDED)
+            counts[one["kind"] == "random"][word] += 1
+            barrier = of_summary(name, of, "surface", surface, "barrier_nll_test")
+            gap = of_summary(name, of, "surface", surface, "corner_distance")
+            if barrier and gap:
+                cells.setdefault(surface, {})[name] = f"{word}; {barrier.cell} at {gap.mean:.2f}"
+    if not cells:
+        return None
+    said = {
+        is_null: f"{of[YES]} of {of.total()} low-loss without a fit, {of[NO]} not, "
+        f"{of[UNDECIDED]} can't tell"
+        for is_null, of in counts.items()
+    }
+    text = f"Corners that came about by training: {said[False]}. Null models, random directions of "
+    text += f"the same distances: {said[True]}. Cells: low-loss or not; barrier on test, in nats, "
+    text += "with its interval, at the corners' distance."
+    body = [[of, *(row.get(name, "") for name in results)] for of, row in cells.items()]
+    return text, markdown_table(["corners", *results], body)
+
+
+def _is_unfitted_square(one: Described) -> bool:
+    return one["shape"] == "square" and one["fit"] is None and one.get("batchnorm") is None
+
+
+def compare_splits(results: Results) -> Written:
+    """The barrier on train against that on test."""
+    found = []
+    for name, of in results.items():
+        rows = of.tables["barrier"]
+        rows = rows[(rows["surface"] == bezier(of)) & (rows["metric"] == "nll")]
+        wide = rows.pivot_table("barrier", "replicate", "split")
+        if len(wide):
+            found.append(over_replicates(name, "nll", wide["train"] - wide["test"], "barrier"))
+    text = "Is the barrier of the fitted surface higher on train than on test? "
+    return (text + say(found, "higher", "lower"), listing(found)) if found else None
+
+
+def compare_rivals(use: Sequence[str], metrics: Sequence[str]) -> Callable[[Results], Written]:
+    """Return what holds methods of the surface against all rivals that cost no more."""
+
+    def write(results: Results) -> Written:
+        found = []
+        for name, of in results.items():
+            for method in (f"{bezier(of)}/{one}" for one in use):
+                cost = SLACK * images(of, method)
+                held = pairs(name, of, method, metrics)
+                found += [one for one in held if images(of, against(one)) <= cost]
+        if not found:
+            return None
+        shown = [one for one in found if one.metric == metrics[-1]]
+        what = "one network" if use is ONE else "several networks"
+        text = f"Is {what} of the surface better than rivals that cost no more images? "
+        head = f"{metrics[-1].removeprefix('test_').replace('_', ' ')}, positive: better"
+        return text + say(found), matrix(shown, lambda one: one.what, head)
+
+    return write
+
+
+def compare_cost(results: Results) -> Written:
+    """Images and hours of corners, fit and grid."""
+    body, said = [], []
+    for name, of in results.items():
+        surface = bezier(of)
+        cost, count = of.tables["cost"], of.environment["replicates"]
+        described = surfaces(of).get(str(surface))
+        if described is None:
+            continue
+        runs = cost["item"].str.fullmatch(r"seed\d+") & (cost["stage"] == "train_endpoint")
+        trained = cost[runs].groupby("replicate").head(described["count"])
+        fit = cost[(cost["item"] == surface) & (cost["stage"] == "fit_bezier_surface")]
+        grid = cost[(cost["item"] == surface) & (cost["stage"] == "evaluate_grid")]
+        parts = {"corners": trained, "fit": fit, "grid": grid}
+        backward, forward, hours = (
+            {part: rows[column].sum() / count for part, rows in parts.items()}
+            for column in ("images_backward", "images_forward", "wall_s")
+        )
+        said.append(f"{name} {backward['fit'] / backward['corners']:.2f}")
+        cells = [f"{backward['corners'] / 1e3:.0f}", f"{backward['fit'] / 1e3:.0f}"]
+        cells += [f"{forward['grid'] / 1e3:.0f}", *(f"{one / 3600:.3f}" for one in hours.values())]
+        body.append([name, str(count), *cells])
+    if not body:
+        return None
+    head = ["experiment", "replicates", "corners, backward (k)", "fit, backward (k)"]
+    head += ["grid, forward (k)", *(f"{part} (h)" for part in ("corners", "fit", "grid"))]
+    text = f"The fit passes this part of its corners' images again: {', '.join(said)} (exact; "
+    return text + "hours are of our machine, means over replicates).", markdown_table(head, body)
+
+
+def compare_fits(results: Results) -> Written:
+    """Images until the corners' mean and 0.1 nats, and the published procedure at equal images."""
+    body, aligned, published = [], [], []
+    for name, of in results.items():
+        reached, ratios = _reached(of)
+        for (line, column), found in reached.items():
+            values = [value for _, value in found]
+            if any(sign for sign, _ in found):
+                words = sorted({f"{sign}{value / 1e3:.1f}" for sign, value in found})
+                cell = ", ".join(words)
+            else:
+                ends = over_replicates(name, FACTOR, np.log(np.array(values) / 1e3))
+                cell = ends.cell
+            body.append([name, str(len(found)), line, column, cell])
+        for column in ("max", "mean"):
+            known = [reached.get((line, column), []) for line in ("independent", "aligned")]
+            logs = [
+                math.log(b / a)
+                for (sign, b), (other, a) in zip(*known, strict=False)
+                if not sign and not other
+            ]
+            if logs:
+                what = f"{column}, independent / aligned"
+                aligned.append(over_replicates(name, FACTOR, logs, what))
+        published += [
+            over_replicates(name, FACTOR, logs, f"{surface} / ours") for surface, logs in ratios
+        ]
+    if not body:
+        return None
+    text = "Do aligned corners need fewer images until the corners' mean nll on val + 0.1 nats? "
+    text += say(aligned, "fewer", "more") if aligned else "**Can't tell**: not both get there."
+    if published:
+        text += " Is the worst val nll of the published procedure above ours of no more images? "
+        text += say(published, "above", "below")
+    head = ["experiment", "replicates", "line", "of the surface", "thousands of images"]
+    return text, "\n\n".join([markdown_table(head, body), listing([*aligned, *published])])
+
+
+_Reached = dict[tuple[str, str], list[tuple[str, float]]]
+
+
+def _reached(of: Published) -> tuple[_Reached, list[tuple[str, list[float]]]]:
+    """Return (line, column) -> images of each replicate; published procedure -> log ratios."""
+    reached: _Reached = {}
+    ratios: dict[str, list[float]] = {}
+    fits, described = of.environment["settings"]["fits"], surfaces(of)
+    barrier, cost = of.tables["barrier"], of.tables["cost"]
+
+    def line(surface: str) -> str:
+        """Surfaces of one line have the same corners, and fits that differ in epochs alone."""
+        one = described[surface]
+        fit = {key: value for key, value in fits[one["fit"]].items() if key != "epochs"}
+        return json.dumps([one["corners"], one["shape"], one.get("degree"), fit], sort_keys=True)
+
+    for replicate in sorted(barrier["replicate"].unique()):
+        of_both = [table[table["replicate"] == replicate] for table in (barrier, cost)]
+        rows = fit_rows(of_both[0], of_both[1], described)
+        rows = rows.assign(family=rows["surface"].map(line)).sort_values("images", kind="stable")
+        fit = rows["surface"].map(lambda surface: fits[described[surface]["fit"]])
+        is_ours = fit.map(lambda one: one["repeats"] == 1)
+        for _, family in rows[is_ours].groupby("family", sort=False):
+            if len(family) > 1:
+                corners = described[family["surface"].iloc[0]]["corners"]
+                for column in ("max", "mean"):
+                    found = images_reached(family, column)
+                    reached.setdefault((corners, column), []).append(found)
+        of_ours = rows["surface"].map(lambda one: described[one]["kind"] == "seeds")
+        ours = rows[is_ours & of_ours]
+        for theirs in rows[~is_ours].itertuples():
+            before = ours[ours["images"] <= theirs.images]["max"]
+            if len(before):
+                log = math.log(theirs.max / before.iloc[-1])
+                ratios.setdefault(theirs.surface, []).append(log)
+    return reached, list(ratios.items())
+
+
+def compare_untrained(results: Results) -> Written:
+    """The same fit on corners that nobody trained."""
+    found = []
+    for name, of in results.items():
+        nobodys = [k for k, one in surfaces(of).items() if one["kind"] == "untrained"]
+        for method in (*ONE, SEVERAL[0]):
+            shown = pairs(name, of, f"{bezier(of)}/{method}", (_ACCURACY, _NLL))
+            found += [one for one in shown if against(one).rpartition("/")[0] in nobodys]
+    text = "Is the surface on trained corners better than the same fit on untrained ones? "
+    return (text + say(found), listing(found)) if found else None
+
+
+def compare_certificates(results: Results) -> Written:
+    """What at most a part of the surface is worse than."""
+    body, said = [], []
+    for name, of in results.items():
+        names = [f"certificate_{metric}" for metric in ("nll", "error", "fraction")]
+        known = [of_summary(name, of, "surface", f"{bezier(of)}", metric) for metric in names]
+        nll, error, part = known
+        if nll is None or error is None or part is None:
+            continue
+        rows = of.tables["barrier"]
+        rows = rows[(rows["surface"] == bezier(of)) & (rows["split"] == "val")]
+        level = rows.loc[rows["metric"] == "nll", "corner_mean_own"].mean()
+        cell = f"{100 * part.mean:.2g} %"
+        said.append(f"{name}: {cell} above {nll.cell} nats, corners {level:.3f}")
+        body.append([name, str(nll.replicates), cell, nll.cell, error.cell, f"{level:.3f}"])
+    if not body:
+        return None
+    head = ["experiment", "replicates", "at most", "have val nll above", "have val error above"]
+    text = "With 95 % confidence, as random points say, at most this part of the surface is worse: "
+    return text + "; ".join(said) + ".", markdown_table([*head, "corners' mean val nll"], body)
+
+
+def compare_scratch(results: Results) -> Written:
+    """Surfaces from scratch against one network for the same images; with and without cosine."""
+    alone, cosine = [], []
+    for name, of in results.items():
+        free = [k for k, one in surfaces(of).items() if one["kind"] == "free"]
+        for surface in free:
+            for method in (*ONE, SEVERAL[0]):
+                for one in pairs(name, of, f"{surface}/{method}", (_ACCURACY, _NLL)):
+                    is_alone = against(one).endswith("/ensemble-1")
+                    cost = SLACK * images(of, against(one))
+                    if is_alone and images(of, f"{surface}/{method}") <= cost:
+                        alone.append(one)
+                    elif not is_alone and _has_cosine(of, surface):
+                        cosine.append(one)
+    if not alone:
+        return None
+    text = "Is a surface from scratch better than one network trained for as many images? "
+    text += say(alone)
+    if cosine:
+        text += f" Is it better with the cosine regularizer than without? {say(cosine)}"
+    shown = [one for one in (*alone, *cosine) if one.metric == _NLL]
+    return text, matrix(shown, lambda one: one.what, "nll, positive: better")
+
+
+def _has_cosine(of: Published, surface: str) -> bool:
+    fit = of.environment["settings"]["fits"][surfaces(of)[surface]["fit"]]
+    return float(fit["cosine"]) > 0
+
+
+def compare_barriers(results: Results) -> Written:
+    """The barrier of the linear surface in parts."""
+    found = [
+        one
+        for name, of in results.items()
+        for surface, described in surfaces(of).items()
+        if described["shape"] == "square" and described["kind"] in ("seeds", "aligned")
+        if (one := of_summary(name, of, "surface", surface, "barrier_nll_test", surface))
+    ]
+    text = "Barriers on test in nats: with interpolated BatchNorm statistics or none reset, with "
+    text += "statistics of their own, with aligned corners, and after a fit. "
+    text += f"Above zero (positive) or not: {say(found, 'above', 'below')}"
+    return (text, matrix(found, lambda one: one.what, "surface")) if found else None
+
+
+class Section(NamedTuple):
+    """A question, the group of experiments that answers it, and what writes the answer."""
+
+    title: str
+    group: str | None
+    write: Callable[[Results], Written]
+    figure: str
+
+
+_TEXTS = [claim.text for claim in CLAIMS]
+SECTIONS = (
+    Section("Claim 1: the linear surface fails", None, claims(_TEXTS[:1]), "surfaces.png"),
+    Section("Claim 2: an optimized surface is low-loss", None, claims(_TEXTS[1:2]), "surfaces.png"),
+    Section("Claim 3: selected corners need no fit", None, claims(_TEXTS[2:3]), "surfaces.png"),
+    Section("Claim 4: good merges and ensembles", None, claims(_TEXTS[3:]), "differences.png"),
+    Section("Only the corners as the baseline", None, compare_corners, "ensembles.png"),
+    Section("A point chosen without test", None, compare_picks, "merges.png"),
+    Section("The center", None, compare_center, "merges.png"),
+    Section("Distances between corners", None, compare_distances, "geometry.png"),
+    Section("Other epochs and trajectories, null models", "corners", compare_kinds, "careful.png"),
+    Section("Train against test loss", None, compare_splits, "profiles.png"),
+    Section("Other ways to one network", "rivals", compare_rivals(ONE, (_SCALED, _ACCURACY)),
+        "rivals.png"),
+    Section("Other ensembles", "rivals", compare_rivals(SEVERAL, (_ACCURACY, _SCALED)),
+        "rivals.png"),
+    Section("Cost", None, compare_cost, "rivals.png"),
+    Section("How many images a fit takes", "fits", compare_fits, "convergence.png"),
+    Section("What a surface owes its corners", "corners", compare_untrained, "careful.png"),
+    Section("What is certain of the whole surface", None, compare_certificates, "surfaces.png"),
+    Section("Surfaces from scratch", "rivals", compare_scratch, "rivals.png"),
+    Section("The linear surface's barrier in parts", "rivals", compare_barriers, "barriers.png"),
+)  # fmt: skip
+
+
+def render_findings(published: Results, targets: Targets) -> str:
+    """Return the page."""
+    names = [*targets.experiments, *published]
+    ordered = {name: published[name] for name in dict.fromkeys(names) if name in published}
+    of_group: dict[str | None, dict[str, Published]] = {}
+    for name, of in ordered.items():
+        of_group.setdefault(group_of(name), {})[name] = of
+    blocks = [
+        "# Findings",
+        _first_line(of_group.get("rivals", {}), targets),
+        "Written by `python docs/publish.py` from the tables of "
+        "[docs/results](results/README.md); no number is typed by hand. Differences are on test "
+        "and positive in favour of what the question asks about, accuracy in points, nll in nats. "
+        "In brackets the 95 % interval: of methods held against each other by the paired bootstrap "
+        "over images and replicates, else Student's t over the replicates. *Yes* and *no*: it "
+        "excludes zero. Many are shown and none is corrected for that: of 40 without any effect "
+        "one comes out as yes and one as no. Scaled nll: at the temperature fitted on val.",
+    ]
+    for section in SECTIONS:
+        results = of_group.get(section.group, {})
+        blocks += [f"## {section.title}", *_section(section, results, targets)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _section(section: Section, results: Results, targets: Targets) -> Iterator[str]:
+    if (written := section.write(results)) is None:
+        yield f"Not run yet: {_command(section.group, targets)}."
+        return
+    yield from written
+    figures = [
+        f"[{name}](results/{name}/{section.figure})"
+        for name, of in results.items()
+        if section.figure in of.figures
+    ]
+    tables = [f"[{name}](results/{name}/tables.md)" for name in results]
+    shown = f"Figures: {', '.join(figures)}. " if figures else ""
+    yield f"{shown}Tables: {', '.join(tables)}."
+
+
+def _command(group: str | None, targets: Targets) -> str:
+    """Return the command that runs the experiments of a group."""
+    names = [name for name in targets.experiments if group_of(name) == group]
+    names = names if group else targets.params["run"]
+    return f"`snakemake --cores 2 --config 'run=[{','.join(names)}]' replicates=5`"
+
+
+def _first_line(results: Results, targets: Targets) -> str:
+    """Return the answer at equal cost: to one network, and to a deep ensemble."""
+    one: list[Found] = []
+    several: list[Found] = []
+    for name, of in results.items():
+        held = of.summary[of.summary["kind"] == "rival_difference"]["method"]
+        reference = held.iloc[0].partition(" against ")[2] if len(held) else ""
+        deep = _deep_ensemble(surfaces(of))
+        for rival, use, found in ((reference, ONE, one), (deep, SEVERAL, several)):
+            for method in use:
+                shown = pairs(name, of, f"{bezier(of)}/{method}", (_ACCURACY, _SCALED))
+                found += [of_pair for of_pair in shown if against(of_pair) == rival]
+    question = "**Is the surface worth it at equal cost?**"
+    if not one and not several:
+        return f"{question} Not run yet: {_command('rivals', targets)}."
+    said = [
+        f"Against {what}: {say(found, 'better', 'worse')}"
+        for what, found in (
+            ("one network trained as long", one),
+            ("a deep ensemble of independent networks", several),
+        )
+        if found
+    ]
+    return f"{question} **{answer([*one, *several])}.** {' '.join(said)}"
+
+
+def _deep_ensemble(of: Surfaces) -> str:
+    """Return the ensemble of the largest set of independent networks."""
+    sets = {
+        one["corners"]: one["count"]
+        for one in of.values()
+        if one["kind"] == "seeds" and one.get("training") is None
+    }
+    largest = max(sets, key=sets.__getitem__, default="")
+    return f"{largest}/ensemble-{sets.get(largest, 0)}"

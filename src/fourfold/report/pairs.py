@@ -1,0 +1,70 @@
+"""Which methods are held against each other at equal cost, and their differences."""
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import pandas as pd
+
+from fourfold.combination.baselines import Surfaces
+from fourfold.report.claims import BEZIER, surfaces_of_kind
+
+ONE = ("center", "best-point")  # methods of a surface that end in one network
+SEVERAL = ("greedy-4", "greedy-9", "greedy-25", "all")  # and in several
+_ONE_OF_CORNERS = ("network", "mean", "ensemble-1")
+
+
+def pair_differences(differences: pd.DataFrame, surfaces: Surfaces) -> pd.DataFrame:
+    """Return rows like those of `rival_difference`, of one method against another.
+
+    There every method is held against one network; the draws are of the same images in all rows, so
+    that they tell of any two. Of them these are taken:
+
+    - the first fitted square on independent networks against the same method of every other
+      surface, and against what every corner set gives: one network against one, several against
+      several;
+    - a surface whose corners are free against the same method of the first one on them, and against
+      one independent network, `<corners>/ensemble-1`.
+
+    Args:
+        differences: rows of `rival_difference` of one experiment.
+        surfaces: of the experiment.
+    """
+    found = []
+    for (replicate, metric), rows in differences.groupby(["replicate", "metric"], sort=False):
+        known = {row.method: (row.difference, np.asarray(row.draws)) for row in rows.itertuples()}
+        known[rows["against"].iloc[0]] = (0.0, np.zeros(len(rows["draws"].iloc[0])))
+        common = {"replicate": replicate, "split": rows["split"].iloc[0], "metric": metric}
+        for method, against in _pairs(known, surfaces):
+            (value, draws), (reference, its_draws) = known[method], known[against]
+            difference = {"difference": value - reference, "draws": draws - its_draws}
+            found.append(common | {"method": method, "against": against} | difference)
+    columns = ["replicate", "split", "metric", "method", "against", "difference", "draws"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _pairs(known: Collection[str], surfaces: Surfaces) -> Iterator[tuple[str, str]]:
+    """Yield two methods each, of those that are known."""
+    trained = [of for of in surfaces.values() if of["kind"] == "seeds" and "training" not in of]
+    alone = next((of["corners"] for of in trained), None)
+    free = {name: of["corners"] for name, of in surfaces.items() if of["kind"] == "free"}
+    first = {corners: name for name, corners in reversed(free.items())}
+    for method in (*ONE, *SEVERAL):
+        for surface in surfaces_of_kind(surfaces, BEZIER)[:1]:
+            others = [f"{other}/{method}" for other in surfaces if other != surface]
+            others += [of for of in known if _is_of_corners(of, is_one=method in ONE)]
+            yield from _those(known, f"{surface}/{method}", others)
+        for name, corners in free.items():
+            others = [first[corners]] if first[corners] != name else []
+            others = [*(f"{other}/{method}" for other in others), f"{alone}/ensemble-1"]
+            yield from _those(known, f"{name}/{method}", others)
+
+
+def _those(known: Collection[str], method: str, others: list[str]) -> Iterator[tuple[str, str]]:
+    yield from ((method, other) for other in others if method in known and other in known)
+
+
+def _is_of_corners(method: str, *, is_one: bool) -> bool:
+    last = method.rpartition("/")[2]
+    if last in _ONE_OF_CORNERS:
+        return is_one
+    return last.startswith("ensemble-") and not is_one
