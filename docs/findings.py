@@ -16,7 +16,6 @@ from fourfold.combination.baselines import Described, Surfaces
 from fourfold.evaluation.bootstrap import student_interval
 from fourfold.pipeline.targets import Targets
 from fourfold.report.claims import (
-    BEZIER,
     CLAIMS,
     NO,
     TRAJECTORY,
@@ -26,7 +25,7 @@ from fourfold.report.claims import (
     surfaces_of_kind,
 )
 from fourfold.report.figures._convergence import fit_rows, images_reached
-from fourfold.report.pairs import ONE, SEVERAL
+from fourfold.report.pairs import ONE, SEVERAL, main_surface
 from fourfold.report.summary import COINCIDENT_DISTANCE, markdown_table
 
 SLACK = 1.02  # a rival may cost this much more than the surface: epochs are whole numbers
@@ -55,6 +54,7 @@ GROUPS = {
     "rivals": Group("Rivals at equal cost", "rivals.png", "Methods at equal cost of"),
     "fits": Group("How many images a fit takes", "convergence.png", "Convergence of the fits of"),
     "corners": Group("Careful selection, examined", "careful.png", "Barriers and distances of"),
+    "ablations": Group("Ablations of the fit", "convergence.png", "Convergence of the fits of"),
 }
 
 
@@ -112,36 +112,35 @@ def over_replicates(experiment: str, metric: str, values: Iterable[float], what:
     return Found(experiment, len(given), metric, float(np.mean(given)), low, high, what)
 
 
-def answer(found: Sequence[Found]) -> str:
-    """Return in a word or two what several differences say together."""
-    words = Counter(one.word for one in found)
+def answer(words: Counter[str]) -> str:
+    """Return in a word or two what several verdicts say together."""
     if words[YES] and words[NO]:
         return "Now yes, now no"
     if words[NO]:
         return "No"
     if words[YES]:
-        return "Yes" if words[YES] == len(found) else "In part"
-    return "Can't tell"
+        return "Yes" if words[YES] == words.total() else "In part"
+    return "Trivial" if words[TRIVIAL] else "Can't tell"
 
 
 def say(found: Sequence[Found], good: str = "in favour", bad: str = "against") -> str:
-    """Return the answer, how many differences say what, and the clearest on each side."""
+    """Return the answer, how many differences say what, and the clearest on each side; or nothing."""
+    if not found:
+        return ""
     words = Counter(one.word for one in found)
-    counts = (
-        f"{words[NO]} of {len(found)} {bad}, {words[YES]} {good}, {words[UNDECIDED]} can't tell"
-    )
-    extremes = [
+    named = {NO: bad, YES: good, UNDECIDED: UNDECIDED}
+    of_word = {word: [one for one in found if one.word == word] for word in named}
+    clearest = [
         max(of, key=lambda one: abs(one.mean) / max(one.high - one.low, 1e-12)).text
-        for word in (NO, YES)
-        if (of := [one for one in found if one.word == word])
-    ]
-    ends = f"; clearest: {'; and '.join(extremes)}" if extremes else _widest(found)
-    return f"**{answer(found)}** ({counts}{ends})."
+        for of in (of_word[NO], of_word[YES])
+        if of
+    ] or [max(found, key=lambda one: abs(one.mean)).text]
+    counts = _counts(words, named)
+    return f"**{answer(words)}** (of {len(found)}: {counts}; clearest: {'; '.join(clearest)})."
 
 
-def _widest(found: Sequence[Found]) -> str:
-    """Return the largest of differences that nobody can tell from zero."""
-    return f"; largest: {max(found, key=lambda one: abs(one.mean)).text}" if found else ""
+def _counts(words: Counter[str], named: Mapping[str, str]) -> str:
+    return ", ".join(f"{words[word]} {name}" for word, name in named.items() if words[word])
 
 
 # --- what is in the tables ------------------------------------------------------------------------
@@ -156,14 +155,14 @@ def of_summary(
     rows = of.summary
     rows = rows[(rows["kind"] == kind) & (rows["method"] == method) & (rows["metric"] == metric)]
     for row in rows.itertuples():
-        figures = (float(value) for value in (row.mean, row.low, row.high))
-        return Found(name, int(row.replicates), metric, *figures, what)
+        low, high = float(row.low), float(row.high)
+        return Found(name, int(row.replicates), metric, float(row.mean), low, high, what)
     return None
 
 
 def bezier(of: Published) -> str | None:
-    """Return the surface that is asked about: the first fitted square on independent networks."""
-    return next(iter(surfaces_of_kind(surfaces(of), BEZIER)), None)
+    """Return the surface that is asked about."""
+    return main_surface(surfaces(of))
 
 
 def surfaces(of: Published) -> Surfaces:
@@ -194,11 +193,14 @@ def images(of: Published, method: str) -> float:
     return found.mean if found else math.inf
 
 
-def matrix(found: Iterable[Found], label: Callable[[Found], str], first: str = "") -> str:
+def matrix(
+    found: Iterable[Found], label: Callable[[Found], str], first: str, *, words: bool = True
+) -> str:
     """Return a table, a row for each label, a column for each experiment."""
     cells: dict[str, dict[str, str]] = {}
     for one in found:
-        cells.setdefault(label(one), {})[one.experiment] = f"{one.cell} {one.word}"
+        cell = f"{one.cell} {one.word}" if words else one.cell
+        cells.setdefault(label(one), {})[one.experiment] = cell
     names = list(dict.fromkeys(name for row in cells.values() for name in row))
     body = [[of, *(row.get(name, "") for name in names)] for of, row in cells.items()]
     return markdown_table([first, *names], body)
@@ -210,7 +212,7 @@ def listing(found: Iterable[Found], head: Sequence[str] = ("difference", "verdic
         [one.experiment, str(one.replicates), one.what, one.metric, one.cell, one.word]
         for one in found
     ]
-    return markdown_table(["experiment", "replicates", "", "metric", *head], body)
+    return markdown_table(["experiment", "replicates", "what", "metric", *head], body)
 
 
 # --- sections -------------------------------------------------------------------------------------
@@ -231,17 +233,17 @@ def claims(texts: Sequence[str]) -> Callable[[Results], Written]:
                 words[row["text"]] += 1
                 metric, count = row["metric"], int(row["replicates"])
                 one = Found(name, count, metric, row["mean"], row["low"], row["high"])
-                decided.append(f"{one.text}: {row['text']}")
+                decided.append((row["text"], f"{one.text}, {row['text']}"))
                 cells = [metric.replace("_", " "), one.cell, row["text"]]
                 body.append([name, str(count), text, *cells])
         if not body:
             return None
-        said = ", ".join(f"{words[word]} {word}" for word in (NO, UNDECIDED, TRIVIAL, YES))
-        known = [word for word in (NO, UNDECIDED, TRIVIAL, YES) if words[word]]
-        first = known[0].capitalize() if len(known) == 1 else "It depends"
+        order = (NO, UNDECIDED, TRIVIAL, YES)
+        counts = _counts(words, {word: word for word in order})
+        worst = min(decided, key=lambda one: order.index(one[0]))
+        text = f"**{answer(words)}** (of {len(body)}: {counts}). Least in favour: {worst[1]}."
         head = ["experiment", "replicates", "claim", "decided by", "difference", "holds?"]
-        closest = f" First of them: {decided[0]}."
-        return f"**{first}** (of {len(body)}: {said}).{closest}", markdown_table(head, body)
+        return text, markdown_table(head, body)
 
     return write
 
@@ -279,7 +281,10 @@ def compare_center(results: Results) -> Written:
     """The center, which nobody chooses, against the best corner on val."""
     found = []
     for name, of in results.items():
-        corners = surfaces(of)[str(bezier(of))]["corners"] if bezier(of) else ""
+        described = surfaces(of).get(str(bezier(of)))
+        if described is None:
+            continue
+        corners = described.get("origin", described["corners"])
         shown = pairs(name, of, f"{bezier(of)}/center", (_ACCURACY, _NLL))
         found += [one for one in shown if against(one) == f"{corners}/network"]
     text = "Is the center, chosen in advance, better than the best corner on val? "
@@ -306,7 +311,8 @@ def compare_distances(results: Results) -> Written:
         f"Corners of one run are nearer than {COINCIDENT_DISTANCE} of their norm, nearly one "
         f"network, in {near} of {len(run)} cases: {'; '.join(one.text for one in run)}."
     )
-    return (text, listing(found, ("mean", "above zero"))) if run else None
+    shown = matrix(found, lambda one: f"{one.what}: {one.metric[7:]}", "corners", words=False)
+    return (text, shown) if run else None
 
 
 def compare_kinds(results: Results) -> Written:
@@ -422,17 +428,14 @@ def compare_fits(results: Results) -> Written:
             body.append([name, str(len(found)), line, column, cell])
         for column in ("max", "mean"):
             known = [reached.get((line, column), []) for line in ("independent", "aligned")]
-            logs = [
-                math.log(b / a)
-                for (sign, b), (other, a) in zip(*known, strict=False)
-                if not sign and not other
-            ]
-            if logs:
-                what = f"{column}, independent / aligned"
-                aligned.append(over_replicates(name, FACTOR, logs, what))
-        published += [
-            over_replicates(name, FACTOR, logs, f"{surface} / ours") for surface, logs in ratios
-        ]
+            both = list(zip(*known, strict=True))
+            if not both or any(a == "<" or b == ">" for (a, _), (b, _) in both):
+                continue  # even a bound of the factor is unknown
+            is_bound = any(a or b for (a, _), (b, _) in both)
+            what = f"{column}, independent / aligned{', at least' if is_bound else ''}"
+            logs = [math.log(a / b) for (_, a), (_, b) in both]
+            aligned.append(over_replicates(name, FACTOR, logs, what))
+        published += [over_replicates(name, FACTOR, logs, what) for what, logs in ratios]
     if not body:
         return None
     text = "Do aligned corners need fewer images until the corners' mean nll on val + 0.1 nats? "
@@ -472,13 +475,12 @@ def _reached(of: Published) -> tuple[_Reached, list[tuple[str, list[float]]]]:
                 for column in ("max", "mean"):
                     found = images_reached(family, column)
                     reached.setdefault((corners, column), []).append(found)
-        of_ours = rows["surface"].map(lambda one: described[one]["kind"] == "seeds")
-        ours = rows[is_ours & of_ours]
+        corners = rows["surface"].map(lambda surface: described[surface]["corners"])
         for theirs in rows[~is_ours].itertuples():
-            before = ours[ours["images"] <= theirs.images]["max"]
-            if len(before):
-                log = math.log(theirs.max / before.iloc[-1])
-                ratios.setdefault(theirs.surface, []).append(log)
+            before = rows[is_ours & (rows["images"] <= theirs.images)]
+            for kind, ours in before.groupby(corners, sort=False):
+                log = math.log(theirs.max / ours["max"].iloc[-1])
+                ratios.setdefault(f"{theirs.surface} / ours, {kind}", []).append(log)
     return reached, list(ratios.items())
 
 
@@ -514,6 +516,21 @@ def compare_certificates(results: Results) -> Written:
     head = ["experiment", "replicates", "at most", "have val nll above", "have val error above"]
     text = "With 95 % confidence, as random points say, at most this part of the surface is worse: "
     return text + "; ".join(said) + ".", markdown_table([*head, "corners' mean val nll"], body)
+
+
+def compare_ablations(results: Results) -> Written:
+    """The fit against fits in which one thing is otherwise."""
+    found = [
+        one
+        for name, of in results.items()
+        for method in ("center", "all")
+        for one in pairs(name, of, f"{bezier(of)}/{method}", (_NLL,))
+        if against(one).rpartition("/")[0] in surfaces(of)
+        and surfaces(of)[against(one).rpartition("/")[0]]["fit"] is not None
+    ]
+    text = "Is the fit better than those in which one thing is otherwise? "
+    table = matrix(found, lambda one: one.what, "nll, positive: better as it is")
+    return (text + say(found, "better", "worse"), table) if found else None
 
 
 def compare_scratch(results: Results) -> Written:
@@ -590,6 +607,7 @@ SECTIONS = (
     Section("What a surface owes its corners", "corners", compare_untrained, "careful.png"),
     Section("What is certain of the whole surface", None, compare_certificates, "surfaces.png"),
     Section("Surfaces from scratch", "rivals", compare_scratch, "rivals.png"),
+    Section("Ablations of the fit", "ablations", compare_ablations, "convergence.png"),
     Section("The linear surface's barrier in parts", "rivals", compare_barriers, "barriers.png"),
 )  # fmt: skip
 
@@ -663,7 +681,8 @@ def _first_line(results: Results, targets: Targets) -> str:
         )
         if found
     ]
-    return f"{question} **{answer([*one, *several])}.** {' '.join(said)}"
+    words = Counter(found.word for found in (*one, *several))
+    return f"{question} **{answer(words)}.** {' '.join(said)}"
 
 
 def _deep_ensemble(of: Surfaces) -> str:

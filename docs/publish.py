@@ -247,12 +247,20 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any], *, added: bool) ->
 
     A switch that came later and is off is no change.
     """
-    a, b = (pd.json_normalize(dict(one)).to_dict("records")[0] for one in (then, now))
+    a, b = (dict(_dotted(one)) for one in (then, now))
     return [
         f"`{key}` was {a.get(key, 'absent')}, is {b.get(key, 'absent')}"
         for key in (a | b if added else a)
         if a.get(key, "absent") != b.get(key, "absent") and (key in a or b[key] is not False)
     ]
+
+
+def _dotted(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

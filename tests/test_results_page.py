@@ -2,21 +2,28 @@
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 from conftest import import_docs_program
 from PIL import Image
+from report.test_summary import make_tables, together
 
-from fourfold.files.table import read_table, write_table
+from fourfold.files.table import GATHERED, SCHEMAS, read_table, write_table
+from fourfold.report.claims import compare
+from fourfold.report.summary import summarize
 from fourfold.surfaces.points import lattice_rows, own_corner_rows
 from fourfold.surfaces.shapes import SQUARE
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "docs" / "results"
-NAME = "digits-vit"
+NAME, LARGE = "digits-vit", "digits-vit-corners"
+REPLICATES = 2
 
 publish = import_docs_program("publish")
 TARGETS = publish.read_targets(ROOT)
@@ -34,6 +41,8 @@ def published():
 def test_pages_are_what_the_program_makes_of_the_tables_and_params(published):
     pages = publish.render_pages(published, TARGETS)
     assert {path: (OUTPUT / path).read_text(encoding="utf-8") for path in pages} == pages
+    findings = publish.render_findings(published, TARGETS)
+    assert (OUTPUT.parent / "findings.md").read_text(encoding="utf-8") == findings
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     block = publish.render_readme_block(published, TARGETS)
     assert publish.replace_block(readme, "headline", block) == readme
@@ -43,14 +52,33 @@ def test_pages_are_what_the_program_makes_of_the_tables_and_params(published):
 def test_what_is_published_is_complete_and_small(published):
     assert {path.name for path in OUTPUT.iterdir() if path.is_dir()} == published.keys()
     for name, of in published.items():
-        assert set(of.tables["grid"]["surface"]) == of.environment["surfaces"].keys()
-        assert of.tables["grid"]["replicate"].nunique() == of.environment["replicates"]
-        assert (OUTPUT / name / publish.FIGURE).is_file()
+        surfaces = of.environment["surfaces"]
+        has_many = len(surfaces) > publish.MANY
+        rows = of.tables["barrier" if has_many else "grid"]
+        assert set(rows["surface"]) == surfaces.keys()
+        assert rows["replicate"].nunique() == of.environment["replicates"]
+        assert publish._figure(name, list(surfaces)) in of.figures
+        files = [path for path in (OUTPUT / name).rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in files) < 1e6 or not has_many
     assert all(path.stat().st_size <= publish.FIGURE_BYTES for path in OUTPUT.rglob("*.png"))
 
 
+def test_published_intervals_come_out_of_published_draws_where_these_are_there(published):
+    for of in published.values():
+        if (differences := of.tables.get("difference")) is None:
+            continue
+        rows = of.summary[of.summary["kind"] == "difference"].set_index(["method", "metric"])
+        for (surface, comparison), found in compare(differences).items():
+            for one in found:
+                row = rows.loc[(f"{surface}/{comparison}", f"{one.split}_{one.metric}")]
+                assert (row["mean"], row["low"], row["high"]) == pytest.approx(
+                    (one.difference, one.low, one.high)
+                )
+
+
 def test_published_corners_are_as_trained_whether_re_estimated_or_not(published):
-    for environment, tables, _ in published.values():
+    small = [of for of in published.values() if "grid" in of.tables]
+    for environment, tables, _, _ in small:
         endpoints = tables["endpoints"]
         final = endpoints[endpoints["checkpoint"].str.startswith("endpoints/")]
         independent = [k for k, s in environment["surfaces"].items() if s["kind"] == "seeds"]
@@ -82,28 +110,99 @@ def write_job(path, rows, settings=None, **made_by):
     write_table(table, rows, path, made_by | {"settings": settings})
 
 
+def any_row(table, **known):
+    """Return a row of a table, with what is not known made up."""
+    kinds = {field.name: field.type for field in SCHEMAS[table]}
+    row = {name: "x" if kind == pa.string() else 0 for name, kind in kinds.items()}
+    return pd.DataFrame([row | known])
+
+
+def rivals(name, number):
+    """Return the tables that `make_tables` leaves empty."""
+    methods = [f"bezier/{of}" for of in ("center", "best-point", "greedy-4", "all")]
+    methods += ["independent/network", "independent/mean", "independent/ensemble-4"]
+    known = {"experiment": name, "replicate": number, "surface": "bezier"}
+    rival = [
+        any_row("rival", **known, method=method, split=split, images_backward=10)
+        for method, split in product(methods, ("val", "test"))
+    ]
+    draws = np.random.default_rng(number).normal(-0.1, 0.01, (len(methods), 3, 1000))
+    against = {**known, "split": "test", "against": "independent/network"}
+    del against["surface"]
+    difference = [
+        any_row("rival_difference", **against, method=method, metric=metric).assign(
+            difference=draws[k, m].mean(), draws=[draws[k, m]]
+        )
+        for k, method in enumerate(methods)
+        for m, metric in enumerate(("accuracy", "nll", "nll_scaled"))
+        if method != "independent/network"
+    ]
+    picks = [
+        any_row("pick", **known, pick=pick, split="test", metric=metric, gap=0.01 + 0.001 * number)
+        for pick, metric in product(("merge", "ensemble"), ("accuracy", "nll"))
+    ]
+    rows = {"rival": rival, "rival_difference": difference, "pick": picks}
+    return {table: pd.concat(of) for table, of in rows.items()}
+
+
+def make_results(root, name, own):
+    """Write the results of an experiment as if it had been run; `own`: settings of its jobs."""
+    surfaces = TARGETS.described(name)
+    for number in range(REPLICATES):
+        folder = root / "results" / name / str(number)
+        common = {"experiment": name, "replicate": number}
+        tables = make_tables({"bezier": 0.8 + 0.01 * number}, number, surfaces=surfaces)
+        tables |= {table: rows.assign(experiment=name) for table, rows in tables.items()}
+        tables |= rivals(name, number)
+        runs = [
+            any_row("cost", **common, stage="train_endpoint", item=run, images_backward=10)
+            for run in TARGETS.runs(name, number)
+            if run not in set(tables["cost"]["item"])
+        ]
+        tables["cost"] = pd.concat([tables["cost"], *runs])
+        for table in TARGETS.tables(name):
+            kind, _, item = table.partition("-")
+            rows = tables.get(kind, any_row(kind, **common))
+            if kind == "grid":
+                rows = rows[rows["surface"] == item]
+            write_job(folder / "tables" / f"{table}.parquet", rows)
+        for part in GATHERED:
+            for job in TARGETS.job_parts(name, number, part):
+                settings = own.get(Path(job).stem.partition("-")[2], {})
+                write_job(folder / job, tables["cost"].head(1), settings)
+        (folder / "figures").mkdir()
+        for figure in TARGETS.figures(name):
+            Image.new("RGB", (40, 30)).save(folder / "figures" / f"{figure}.png")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The published tables of an experiment as its results, with what its jobs note."""
     root = tmp_path_factory.mktemp("finished")
     for file in ("params.yaml", "README.md"):
         shutil.copy(ROOT / file, root)
-    of_job = {
-        "cost-bezier": {"fit": EXPERIMENT["fits"]["standard"]},
-        "cost-trajectory-corners": {"corners": EXPERIMENT["corners"]["trajectory"]},
-    }
-    for number in range(5):
-        folder = root / "results" / NAME / str(number)
-        tables = {path.stem: path for path in replicate(OUTPUT / NAME, number).glob("*.parquet")}
-        for stem, path in tables.items():
-            rows = read_table(stem.partition("-")[0], path)
-            write_job(folder / "tables" / path.name, rows)
-        for part in ("training", "endpoints", "cost"):
-            for job in TARGETS.job_parts(NAME, number, part):
-                rows = read_table("cost", tables["cost"]).head(1)
-                write_job(folder / job, rows, of_job.get(Path(job).stem, {}))
-        (folder / "figures").mkdir()
-        shutil.copy(OUTPUT / NAME / publish.FIGURE, folder / "figures")
+    corners = TARGETS.experiments[LARGE]["corners"]
+    trainings = TARGETS.experiments[LARGE]["trainings"]
+    make_results(
+        root,
+        NAME,
+        {
+            "bezier": {"fit": EXPERIMENT["fits"]["standard"]},
+            "trajectory-corners": {"corners": EXPERIMENT["corners"]["trajectory"]},
+        },
+    )
+    make_results(
+        root,
+        LARGE,
+        {
+            "constant-seed0": {"training": trainings["constant"]},
+            "tuned-1": {"training": trainings["tune"]},
+            "constant-paper-corners": {
+                "corners": corners["constant-paper"],
+                "training": trainings["constant"],
+            },
+        },
+    )
+    publish.main([NAME, LARGE], root)
     return root
 
 
@@ -125,25 +224,51 @@ def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_publishing_what_was_published_gives_its_tables_and_text_again(root):
-    page = run(root, NAME)
+def test_a_copy_has_the_tables_and_the_summary_of_all_replicates(root):
+    page = (root / "docs" / "results" / "README.md").read_text(encoding="utf-8")
     folder, source = root / "docs" / "results" / NAME, root / "results" / NAME
-    for number in range(5):
-        for table in (source / str(number) / "tables").glob("*.parquet"):
-            assert (replicate(folder, number) / table.name).read_bytes() == table.read_bytes()
-    assert (folder / "tables.md").read_bytes() == (OUTPUT / NAME / "tables.md").read_bytes()
-    new, old = (
-        json.loads((path / NAME / "environment.json").read_text())
-        for path in (folder.parent, OUTPUT)
-    )
-    for key in ("experiment", "replicates", "surfaces"):
-        assert new[key] == old[key]
-    assert new["data_sha256"] == "d"
+    read = []
+    for n in range(REPLICATES):
+        files = sorted((source / str(n) / "tables").glob("*.parquet"))
+        copied = [file for file in files if file.stem != "rival_difference"]
+        copies = [replicate(folder, n) / file.name for file in copied]
+        assert [file.read_bytes() for file in copied] == [file.read_bytes() for file in copies]
+        assert len(copied) < len(files) == len(TARGETS.tables(NAME))
+        paths = {}
+        for file in files:
+            paths.setdefault(file.stem.partition("-")[0], []).append(file)
+        read.append({table: read_table(table, *of) for table, of in paths.items()})
+    expected = summarize(together(*read), {NAME: TARGETS.described(NAME)})
+    found = read_table("summary", folder / "summary.parquet")
+    pd.testing.assert_frame_equal(found, expected[found.columns], check_dtype=False)
+    assert {"pair", "claim"} <= set(found["kind"])
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    assert (environment["experiment"], environment["replicates"]) == (NAME, REPLICATES)
+    assert environment["data_sha256"] == "d"
     assert "0000000000 *with changes*" in page
     before = content(root)
     (folder / "old.png").write_bytes(b"old")
     run(root, NAME)
     assert content(root) == before
+
+
+def test_of_many_surfaces_a_page_and_a_copy_have_what_matters(root):
+    page = (root / "docs" / "results" / "README.md").read_text(encoding="utf-8")
+    folder = root / "docs" / "results" / LARGE
+    tables = {path.stem for path in folder.rglob("*.parquet")}
+    assert tables == {*publish._OF_MANY, "summary"}
+    for table in tables - {"summary"}:
+        rows = read_table(table, folder / f"{table}.parquet")
+        assert set(rows["replicate"]) == set(range(REPLICATES))
+    assert {path.stem for path in folder.glob("*.png")} == {
+        *("barriers", "careful", "convergence", "rivals")
+    }
+    assert f"of {LARGE}]({LARGE}/careful.png)" in page.partition("## Careful selection")[2]
+    assert LARGE not in page.partition("## Where they were measured")[0]
+    assert len((folder / "tables.md").read_text(encoding="utf-8")) < 40_000
+    findings = (root / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert f"results/{LARGE}/careful.png" in findings
+    assert f"results/{NAME}/merges.png" in findings
 
 
 @pytest.mark.parametrize(
@@ -157,7 +282,6 @@ def test_publishing_what_was_published_gives_its_tables_and_text_again(root):
     ],
 )
 def test_the_page_says_when_params_have_changed_since(root, path, value, said):
-    shutil.copytree(OUTPUT / NAME, root / "docs" / "results" / NAME)
     place = params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     for key in path[:-1]:
         place = place[key]
@@ -170,10 +294,10 @@ def test_the_page_says_when_params_have_changed_since(root, path, value, said):
     assert said in page
 
 
-def mix(*settings, **made_by):
+def mix(*settings, run="seed1", **made_by):
     """Return what puts a job made otherwise among the others."""
     return lambda of: write_job(
-        of / "jobs" / "cost-seed1.parquet",
+        of.parents[1] / (LARGE if run != "seed1" else NAME) / "0" / f"jobs/cost-{run}.parquet",
         read_table("cost", of / "jobs" / "cost-seed1.parquet"),
         *settings,
         **made_by,
@@ -184,17 +308,17 @@ def mix(*settings, **made_by):
     ("arguments", "spoil", "said"),
     [
         ([NAME], lambda of: (of / "tables/barrier.parquet").unlink(), "lacks tables/barrier"),
-        ([NAME], lambda of: (of.parent / "5").mkdir(), "digits-vit/5 is not finished"),
+        ([NAME], lambda of: (of.parent / "2").mkdir(), "digits-vit/2 is not finished"),
         ([NAME], lambda of: (of / "figures/surfaces.png").write_bytes(b"no"), "surfaces.png"),
         ([NAME], lambda of: (of / "tables/merge.parquet").write_bytes(b"no"), "merge.parquet"),
         ([NAME], mix({"training": {"epochs": 99}}), "`training.epochs` was 99, is 120"),
         ([NAME], mix(data_sha256="e"), "`data_sha256` was e, is d"),
+        ([LARGE], mix({"training": {"epochs": 99}}, run="tuned-1"), "99, is 60"),
         ([NAME, "third"], lambda of: None, "no experiment is called third; params.yaml defines"),
         ([NAME, "--headline"], lambda of: None, "README.md shows digits-vgg16"),
     ],
 )
 def test_a_copy_that_fails_leaves_everything_as_it_was(root, arguments, spoil, said):
-    run(root)
     spoil(root / "results" / NAME / "0")
     before = content(root)
     with pytest.raises(SystemExit, match=r"^error: [^\n]*$") as stop:

@@ -1,7 +1,7 @@
 """Alignment: the same networks with their hidden units permuted to be close to one another."""
 
-from collections.abc import Collection, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations, product
 from math import prod
 from typing import Any
 
@@ -90,13 +90,12 @@ def align(
     inputs = _inputs(images, network, preprocess, _SHAPE if method == "weights" else _MANY)
     load_state(network, states[0])
     symmetry = find_symmetry(network, inputs)
-    every = [
-        _weights(symmetry, state)
+    compare: _Comparison = (
+        _Weights([_weights(symmetry, state) for state in states])
         if method == "weights"
-        else _activations(symmetry, network, state, inputs)
-        for state in states
-    ]
-    found = _align(symmetry.groups, every, reference)
+        else _Correlations([_activations(symmetry, network, state, inputs) for state in states])
+    )
+    found = _align(symmetry.groups, len(states), compare, reference)
     aligned = [permute_state(symmetry, *pair) for pair in zip(states, found, strict=True)]
     for k, (before, after) in enumerate(zip(states, aligned, strict=True)):
         _check_same(network, before, after, inputs, f"network {k}")
@@ -104,32 +103,89 @@ def align(
 
 
 def _align(
-    groups: Sequence[Group], every: Sequence[Sequence[Block]], reference: int | str
+    groups: Sequence[Group], count: int, compare: "_Comparison", reference: int | str
 ) -> list[Permutations]:
-    found = [_identity(groups) for _ in every]
+    found = [_identity(groups) for _ in range(count)]
     if isinstance(reference, int):
-        target = [tensor for tensor, _ in every[reference]]
+        of = {reference: found[reference]}
         return [
-            same if k == reference else _match(groups, target, own, same)
-            for k, (own, same) in enumerate(zip(every, found, strict=True))
+            same if k == reference else _match(groups, compare(of, k), same)
+            for k, same in enumerate(found)
         ]
-    is_changed = len(every) > 1
+    is_changed = count > 1
     while is_changed:
         is_changed = False
-        for k, own in enumerate(every):
-            others = [
-                [_permute(block, perms) for block in other]
-                for j, (other, perms) in enumerate(zip(every, found, strict=True))
-                if j != k
-            ]
-            target = [torch.stack(parts).mean(dim=0) for parts in zip(*others, strict=True)]
-            new = _match(groups, target, own, found[k])
+        for k in range(count):
+            others = {j: perms for j, perms in enumerate(found) if j != k}
+            new = _match(groups, compare(others, k), found[k])
             is_changed |= new is not found[k]
             found[k] = new
     return found
 
 
 # --- what is compared -----------------------------------------------------------------------------
+
+
+_Pair = tuple[Tensor, Block]  # a block of the target, and the same of what is matched to it
+# Maps networks, with their permutations, and another one to what it has in common with their mean.
+_Comparison = Callable[[Mapping[int, Permutations], int], list[_Pair]]
+
+
+class _Weights:
+    """Compares weights."""
+
+    def __init__(self, every: Sequence[Sequence[Block]]) -> None:
+        self._every = every
+
+    def __call__(self, targets: Mapping[int, Permutations], k: int) -> list[_Pair]:
+        permuted = [
+            [_permute(block, perms) for block in self._every[j]] for j, perms in targets.items()
+        ]
+        target = [torch.stack(parts).mean(dim=0) for parts in zip(*permuted, strict=True)]
+        return list(zip(target, self._every[k], strict=True))
+
+
+class _Correlations:
+    """Compares activations, by the sums over all images and places that any matching needs.
+
+    Of tensors with the same units only the sum of their inner products is kept.
+    """
+
+    def __init__(self, every: Sequence[Sequence[Block]]) -> None:
+        self._sums: dict[tuple[int, int], dict[tuple[Units, ...], Tensor]] = {}
+        rows = [[_by_units(block) for block in blocks] for blocks in every]
+        for j, k in combinations(range(len(every)), 2):
+            sums: dict[tuple[Units, ...], Tensor] = {}
+            for (units, first), (_, second) in zip(rows[j], rows[k], strict=True):
+                product = (first.T @ second).double()
+                sums[units] = sums[units] + product if units in sums else product
+            self._sums[j, k] = sums
+            self._sums[k, j] = {units: found.T for units, found in sums.items()}
+
+    def __call__(self, targets: Mapping[int, Permutations], k: int) -> list[_Pair]:
+        pairs = []
+        for units in self._sums[next(iter(targets)), k]:
+            sizes = [each.size for each in units]
+            fixed = Units(prod(sizes), is_fixed=True)
+            common = torch.stack(
+                [
+                    _permute((self._sums[j, k][units].view(*sizes, -1), (*units, fixed)), perms)
+                    for j, perms in targets.items()
+                ]
+            ).mean(dim=0)
+            # <target, permuted> is the sum over units of their entry here: that with an identity.
+            identity = torch.eye(fixed.size, dtype=common.dtype).view(-1, *sizes)
+            pairs.append((identity, (common.reshape(-1, *sizes), (fixed, *units))))
+        return pairs
+
+
+def _by_units(block: Block) -> tuple[tuple[Units, ...], Tensor]:
+    """Return the units of a block that aren't fixed, and (all else, those) as a matrix."""
+    tensor, units = block
+    free = [dim for dim, each in enumerate(units) if not each.is_fixed]
+    size = prod(tensor.shape[dim] for dim in free)
+    moved = tensor.movedim(free, [*range(-len(free), 0)])
+    return tuple(units[dim] for dim in free), moved.reshape(-1, size)
 
 
 def _weights(symmetry: Symmetry, state: StateDict) -> list[Block]:
@@ -247,20 +303,11 @@ def _check_same(
 # --- matching -------------------------------------------------------------------------------------
 
 
-_Pair = tuple[Tensor, Block]  # a block of the target, and the same of what is matched to it
-
-
-def _match(
-    groups: Sequence[Group],
-    target: Sequence[Tensor],
-    own: Sequence[Block],
-    start: Permutations,
-) -> Permutations:
+def _match(groups: Sequence[Group], pairs: Sequence[_Pair], start: Permutations) -> Permutations:
     """Return the permutations of a network that bring it closest to the target.
 
     They are `start` itself where nothing better is found.
     """
-    pairs = list(zip(target, own, strict=True))
     near = _descend(groups, pairs, start)
     far = _descend(groups, pairs, _first_pass(groups, pairs))
     return far if _is_more(_total(pairs, far), _total(pairs, near)) else near

@@ -13,13 +13,27 @@ SEVERAL = ("greedy-4", "greedy-9", "greedy-25", "all")  # and in several
 _ONE_OF_CORNERS = ("network", "mean", "ensemble-1")
 
 
+def main_surface(surfaces: Surfaces) -> str | None:
+    """Return the surface that others are held against, if there is one.
+
+    A fitted square on independent networks; of several one whose fit states no differences from
+    another, then one on aligned networks, then the first.
+    """
+    names = surfaces_of_kind(surfaces, BEZIER)
+
+    def rank(name: str) -> tuple[bool, bool]:
+        return "fit_of" in surfaces[name], surfaces[name]["kind"] != "aligned"
+
+    return min(names, key=rank, default=None)
+
+
 def pair_differences(differences: pd.DataFrame, surfaces: Surfaces) -> pd.DataFrame:
     """Return rows like those of `rival_difference`, of one method against another.
 
     There every method is held against one network; the draws are of the same images in all rows, so
     that they tell of any two. Of them these are taken:
 
-    - the first fitted square on independent networks against the same method of every other
+    - the `main_surface` against the same method of every other
       surface, and against what every corner set gives: one network against one, several against
       several;
     - a surface whose corners are free against the same method of the first one on them, and against
@@ -48,11 +62,11 @@ def _pairs(known: Collection[str], surfaces: Surfaces) -> Iterator[tuple[str, st
     alone = next((of["corners"] for of in trained), None)
     free = {name: of["corners"] for name, of in surfaces.items() if of["kind"] == "free"}
     first = {corners: name for name, corners in reversed(free.items())}
+    main = main_surface(surfaces)
     for method in (*ONE, *SEVERAL):
-        for surface in surfaces_of_kind(surfaces, BEZIER)[:1]:
-            others = [f"{other}/{method}" for other in surfaces if other != surface]
-            others += [of for of in known if _is_of_corners(of, is_one=method in ONE)]
-            yield from _those(known, f"{surface}/{method}", others)
+        others = [f"{other}/{method}" for other in surfaces if other != main]
+        others += [of for of in known if _is_of_corners(of, is_one=method in ONE)]
+        yield from _those(known, f"{main}/{method}", others)
         for name, corners in free.items():
             others = [first[corners]] if first[corners] != name else []
             others = [*(f"{other}/{method}" for other in others), f"{alone}/ensemble-1"]
