@@ -124,7 +124,7 @@ def answer(words: Counter[str]) -> str:
 
 
 def say(found: Sequence[Found], good: str = "in favour", bad: str = "against") -> str:
-    """Return the answer, how many differences say what, and the clearest on each side; or nothing."""
+    """Return the answer, how many differences say what, and the clearest of each side, if any."""
     if not found:
         return ""
     words = Counter(one.word for one in found)

@@ -215,6 +215,7 @@ def test_figures_that_compare_are_there_where_there_is_something_to_compare(surf
     ("surfaces", "points", "through", "runs"),
     [
         (["curve", "listed", "linear"], 5, "linear", ["seed0", "seed1", "seed2"]),
+        (["linear", "rival"], 5, "rival", ["seed0", "seed1", "seed2"]),
         (["free", "listed"], 5, "listed", ["seed0"]),
         (["triangle"], 0, None, None),
         (["curve", "free"], 5, None, None),

@@ -142,7 +142,9 @@ class Targets:
     def plane(self, experiment: str) -> str | None:
         """Return the surface whose first three corners span the plane that is shown, if one does.
 
-        The first with networks of independent runs, else the first with networks that were trained.
+        The first of a fit on independent or aligned networks, whose edges bend around the barriers
+        that the plane shows; else the first with networks of independent runs, else the first with
+        networks that were trained.
         """
         of = self.experiments[experiment]
         kinds = {
@@ -153,7 +155,12 @@ class Targets:
         trained = [name for name, kind in kinds.items() if kind not in (*SEEDED, "random")]
         if not of["grid"].get("plane_points"):
             return None
-        return min(trained, key=lambda name: kinds[name] != "seeds", default=None)
+
+        def rank(name: str) -> tuple[bool, bool]:
+            is_fitted = of["surfaces"][name]["fit"] is not None
+            return not (is_fitted and kinds[name] in ("seeds", "aligned")), kinds[name] != "seeds"
+
+        return min(trained, key=rank, default=None)
 
     def plane_runs(self, experiment: str, replicate: int | str) -> list[str]:
         """Return the files of what the runs behind the networks of the plane have kept."""

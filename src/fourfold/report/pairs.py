@@ -33,9 +33,8 @@ def pair_differences(differences: pd.DataFrame, surfaces: Surfaces) -> pd.DataFr
     There every method is held against one network; the draws are of the same images in all rows, so
     that they tell of any two. Of them these are taken:
 
-    - the `main_surface` against the same method of every other
-      surface, and against what every corner set gives: one network against one, several against
-      several;
+    - `main_surface` against the same method of every other surface, and against what every corner
+      set gives: one network against one, several against several;
     - a surface whose corners are free against the same method of the first one on them, and against
       one independent network, `<corners>/ensemble-1`.
 
