@@ -92,11 +92,15 @@ class Found(NamedTuple):
     @property
     def text(self) -> str:
         """The same with where it was found."""
-        count = f"{self.replicates} replicate" + "s" * (self.replicates != 1)
+        count = _replicates(self.replicates)
         metric = self.metric.removeprefix("test_").replace("_", " ")
         return (
             " ".join(filter(None, [self.experiment, self.what, metric, self.cell])) + f", {count}"
         )
+
+
+def _replicates(count: int) -> str:
+    return f"{count} replicate" + "s" * (count != 1)
 
 
 def _number(metric: str, value: float) -> str:
@@ -116,10 +120,10 @@ def answer(words: Counter[str]) -> str:
     """Return in a word or two what several verdicts say together."""
     if words[YES] and words[NO]:
         return "Now yes, now no"
-    if words[NO]:
-        return "No"
-    if words[YES]:
-        return "Yes" if words[YES] == words.total() else "In part"
+    for word in (NO, YES):
+        if words[word]:
+            part = "" if words[word] == words.total() else " in part"
+            return f"{word.capitalize()}{part}"
     return "Trivial" if words[TRIVIAL] else "Can't tell"
 
 
@@ -254,7 +258,7 @@ def compare_corners(results: Results) -> Written:
         one
         for name, of in results.items()
         for metric in (_ACCURACY, _NLL)
-        if (one := of_summary(name, of, "difference", f"{bezier(of)}/ensemble", metric))
+        if (one := of_summary(name, of, "difference", f"{bezier(of)}/ensemble", metric, "points"))
     ]
     text = (
         "Are four points of the surface, picked on val, a better ensemble than only the corners? "
@@ -271,7 +275,7 @@ def compare_picks(results: Results) -> Written:
         for pick, of_pick in rows.groupby("pick", sort=False):
             found.append(over_replicates(name, "accuracy", of_pick["gap"], f"{pick}"))
         repicked = over_replicates(name, "accuracy", rows["repicked"].dropna())
-        sure.append(f"{name} {100 * repicked.mean:.0f} % ({repicked.replicates} replicates)")
+        sure.append(f"{name} {100 * repicked.mean:.0f} % ({_replicates(repicked.replicates)})")
     text = "Does a choice on test flatter? " + say(found, "flattering", "the other way")
     text += f" Draws of val that pick the same point again: {', '.join(sure)}."
     return (text, listing(found, ("flatters by", "verdict"))) if found else None
@@ -434,7 +438,8 @@ def compare_fits(results: Results) -> Written:
             is_bound = any(a or b for (a, _), (b, _) in both)
             what = f"{column}, independent / aligned{', at least' if is_bound else ''}"
             logs = [math.log(a / b) for (_, a), (_, b) in both]
-            aligned.append(over_replicates(name, FACTOR, logs, what))
+            one = over_replicates(name, FACTOR, logs, what)
+            aligned += [one] if one.word != NO or not is_bound else []  # at least: no upper bound
         published += [over_replicates(name, FACTOR, logs, what) for what, logs in ratios]
     if not body:
         return None

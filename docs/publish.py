@@ -36,11 +36,11 @@ FIGURE_BYTES, COLORS = 150_000, 256
 SHRINK = 0.85  # of a figure's sides, until it is small enough
 SUMMARY = "summary.parquet"  # of an experiment's replicates, made when all tables were there
 # Of an experiment with more surfaces than these a page shows less, and only some tables are copied,
-# of all replicates in one file. Others have what `_LEFT_OUT` names in the summary alone.
+# of all replicates in one file. Others leave out what the summary or a figure has.
 MANY = 6
 _OF_MANY = ("barrier", "certificate", "cost", "merge", "pick", "rival")
 _FIGURES_OF_MANY = ("barriers", "rivals", "convergence", "careful", "plane")
-_LEFT_OUT = ("rival_difference",)  # a thousand draws in each of its rows
+_LEFT_OUT = ("rival_difference", "plane", "plane_path")  # a thousand draws in a row; a figure
 SELECTION_ROWS = 10  # of the best candidates for the corners from a run, in tables.md
 
 # What shapes the results of an experiment, beside fits and seeds; what its jobs may differ in.
@@ -320,7 +320,7 @@ def _render_tables(name: str, published: Published, kept: float) -> str:
         "called *oracle* was chosen on test and shows how much that flatters."
     )
     for table, rows in published.tables.items():
-        if table in ("grid", "training", "plane", "plane_path"):
+        if table in ("grid", "training"):
             continue
         rows = rows[rows["replicate"] == 0]
         if table == "endpoints":

@@ -26,8 +26,11 @@ def found(*ends, name="e"):
     ("ends", "said"),
     [
         ([GOOD, GOOD], "**Yes** (of 2: 2 in favour; clearest: e nll +0.020 [+0.010, +0.030], 5"),
-        ([GOOD, OPEN], "**In part** (of 2: 1 in favour, 1 can't tell; clearest"),
-        ([BAD, OPEN], "**No** (of 2: 1 against, 1 can't tell; clearest: e nll -0.020 [-0.030, -"),
+        ([GOOD, OPEN], "**Yes in part** (of 2: 1 in favour, 1 can't tell; clearest"),
+        (
+            [BAD, OPEN],
+            "**No in part** (of 2: 1 against, 1 can't tell; clearest: e nll -0.020 [-0.030, -",
+        ),
         ([GOOD, BAD], "**Now yes, now no** (of 2: 1 against, 1 in favour; clearest: e nll -0.020"),
         ([OPEN], "**Can't tell** (of 1: 1 can't tell; clearest: e nll +0.020 [-0.010, +0.050]"),
         ([(9.0, math.nan, math.nan)], "**Can't tell** (of 1: 1 can't tell; clearest: e nll +9.000"),
@@ -78,7 +81,8 @@ def rivals(of_long, of_deep, costs=200):
 @pytest.mark.parametrize(
     ("of_long", "of_deep", "word"),
     [
-        (BAD, BAD, "No"), (BAD, OPEN, "No"), (OPEN, OPEN, "Can't tell"), (GOOD, OPEN, "In part"),
+        (BAD, BAD, "No"), (BAD, OPEN, "No in part"), (OPEN, OPEN, "Can't tell"),
+        (GOOD, OPEN, "Yes in part"),
         (GOOD, GOOD, "Yes"), (GOOD, BAD, "Now yes, now no"),
     ],
 )  # fmt: skip

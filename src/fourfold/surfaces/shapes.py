@@ -864,7 +864,7 @@ def make_shape(kind: str, corners: int | None = None, **settings: Any) -> Shape:
     Raises:
         InputError: if settings don't belong to the shape, or the corners are too many or too few.
     """
-    if kind not in _MAKERS:
+    if not isinstance(kind, str) or kind not in _MAKERS:
         raise InputError(f"shape is {kind!r}; choose one of {', '.join(KINDS)}.")
     given = dict(inspect.signature(_MAKERS[kind]).parameters)
     del given["corners"]
