@@ -15,13 +15,16 @@ def fit_temperature(
 ) -> float:
     """Return the T that minimizes the nll of softmax(log p / T), NaN if a prediction is.
 
-    The nll is convex in 1 / T, so that there is one minimum; it lies at an end of what is searched,
-    1 / 20 to 20, where all images are classified right, for instance.
+    The nll is convex in 1 / T, so that there is one minimum, which is searched from 1 / 20 to 20.
+    Where all images are classified right there is none: the nll falls with T, down to 0. T is then
+    1, for that says nothing about other images.
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
     if bool(log_probabilities.isnan().any()):
         return math.nan
+    if bool((log_probabilities.argmax(dim=1) == labels).all()):
+        return 1.0
     scores = log_probabilities.double()
     of_label = scores[torch.arange(len(labels)), labels].mean().item()
 
