@@ -129,7 +129,9 @@ def prepared_data(wildcards):
 
 def read(rule, wildcards):
     """Return what a job reads of its experiment, see `targets.READS`."""
-    of_job = {key: wildcards[key] for key in ("surface", "corners", "run") if key in wildcards.keys()}
+    of_job = {
+        key: wildcards[key] for key in ("surface", "corners", "run") if key in wildcards.keys()
+    }
     return TARGETS.read(rule, wildcards.experiment, **of_job)
 
 
