@@ -122,7 +122,8 @@ def grid_work(case: Case, again: int | None = None) -> tuple[int, int]:
     """Return how many images evaluating one surface passes, and what it keeps, in bytes."""
     grid, sizes = case.experiment["grid"], case.sizes
     splits = (min(grid["train_images"], sizes[0]), *sizes[1:])
-    few, whole = sum(min(n, grid["search_images"] or n) for n in splits), sum(splits)
+    screened = [min(n, grid["search_images"] or n) for n in splits]
+    few, whole = sum(screened), sum(splits)
     # Of the `along` steps of an edge every gcd-th ends on the grid.
     steps, along = grid["points"] - 1, grid["edge_points"] - 1
     edge = 4 * (along - math.gcd(along, steps)) if grid["edge_points"] else 0
@@ -133,6 +134,7 @@ def grid_work(case: Case, again: int | None = None) -> tuple[int, int]:
     reestimating = min(grid["batchnorm_images"], sizes[0]) * is_reestimated
     images = (lattice + searched + again) * reestimating + (lattice + again) * whole
     images += searched * few + CORNERS * whole * case.has_batchnorm
+    images += grid["random_points"] * (splits[1] - screened[1])  # these on all of val
     kept = EXAMPLE * (lattice + CORNERS + (again if few < whole else searched)) * whole
     return images, kept + 2 * (lattice + CORNERS) * case.classes * sum(sizes[1:])
 

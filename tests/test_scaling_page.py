@@ -38,7 +38,11 @@ def points_evaluated_again(grid, search_images):
 
 
 def test_the_formulas_give_the_flop_that_published_runs_counted(targets):
-    for name, of in scaling.read_published(ROOT / "docs" / "results").items():
+    published = scaling.read_published(ROOT / "docs" / "results")
+    # Copies of many surfaces have no grids, which tell how many points were evaluated again.
+    with_grids = {name: of for name, of in published.items() if "grid" in of.tables}
+    assert with_grids
+    for name, of in with_grids.items():
         case = scaling.case_of(targets, name)
         first = {table: rows[rows["replicate"] == 0] for table, rows in of.tables.items()}
         counted = first["cost"].groupby("stage")["flop"].sum()
