@@ -221,6 +221,21 @@ def table_as_csv(table):
     )
 
 
+def drawn(*figures):
+    """Return the outputs of a rule that draws figures of a replicate, each as PNG and as SVG."""
+    png = {
+        figure: report(
+            f"{REPLICATE}/figures/{figure}.png",
+            caption=f"../report/{figure}.rst",
+            category="{experiment}",
+            subcategory="figures, replicate {replicate}",
+            labels={"figure": figure},
+        )
+        for figure in figures
+    }
+    return {**png, "svg": [f"{REPLICATE}/figures/{figure}.svg" for figure in figures]}
+
+
 # --- what is not in params.yaml ------------------------------------------------------------------
 
 

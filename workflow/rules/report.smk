@@ -27,21 +27,6 @@ rule collect_tables:
         " --cost {input.cost} --output {params.tables} > {log} 2>&1"
 
 
-def drawn(*figures):
-    """Return the outputs of a rule that draws figures of a replicate, each as PNG and as SVG."""
-    png = {
-        figure: report(
-            f"{REPLICATE}/figures/{figure}.png",
-            caption=f"../report/{figure}.rst",
-            category="{experiment}",
-            subcategory="figures, replicate {replicate}",
-            labels={"figure": figure},
-        )
-        for figure in figures
-    }
-    return {**png, "svg": [f"{REPLICATE}/figures/{figure}.svg" for figure in figures]}
-
-
 rule plot_figures:
     """Draw the figures that each replicate has; one job, since starting seaborn costs more than a figure."""
     input:
