@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import import_docs_program
 
-from fourfold.report.pairs import pair_differences
+from fourfold.report.pairs import main_surface, pair_differences
 
 findings = import_docs_program("findings")
 TARGETS = import_docs_program("publish").read_targets(Path(__file__).parent.parent)
@@ -194,3 +194,19 @@ def test_surfaces_from_scratch_are_held_against_one_network_and_without_the_cosi
         ("scratch-square-cosine/center", "independent/ensemble-1"),
         ("scratch-square-cosine/center", "scratch-square/center"),
     }
+
+
+def test_the_surface_that_others_are_held_against_is_of_the_usual_fit():
+    def of(corners, fit, **further):
+        kind = {"independent": "seeds", "aligned": "aligned"}[corners]
+        square = {"shape": "square", "degree": [2, 2], "count": 4, "corners": corners}
+        return square | {"kind": kind, "origin_kind": "seeds", "fit": fit} | further
+
+    short = of("independent", "short", fit_of="standard")
+    published, usual = of("independent", "paper"), of("independent", "standard")
+    surfaces = {"published": published, "short": short, "brief": {**short, "fit": "brief"}}
+    assert main_surface(surfaces) == "short"
+    assert main_surface(surfaces | {"usual": usual}) == "usual"
+    aligned = of("aligned", "standard")
+    assert main_surface(surfaces | {"usual": usual, "aligned": aligned}) == "aligned"
+    assert main_surface({"linear": {**usual, "fit": None}}) is None

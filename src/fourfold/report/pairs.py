@@ -1,11 +1,12 @@
 """Which methods are held against each other at equal cost, and their differences."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 
 import numpy as np
 import pandas as pd
 
-from fourfold.combination.baselines import Surfaces
+from fourfold.combination.baselines import Described, Surfaces
 from fourfold.report.claims import BEZIER, surfaces_of_kind
 
 ONE = ("center", "best-point")  # methods of a surface that end in one network
@@ -16,15 +17,22 @@ _ONE_OF_CORNERS = ("network", "mean", "ensemble-1")
 def main_surface(surfaces: Surfaces) -> str | None:
     """Return the surface that others are held against, if there is one.
 
-    A fitted square on independent networks; of several one whose fit states no differences from
-    another, then one on aligned networks, then the first.
+    A fitted square on independent networks. Of several it is one of the most frequent fit, whatever
+    its length; of these one that has that very fit, then one on aligned networks, then the first.
     """
     names = surfaces_of_kind(surfaces, BEZIER)
+    fits = Counter(_family(surfaces[name]) for name in names)
 
-    def rank(name: str) -> tuple[bool, bool]:
-        return "fit_of" in surfaces[name], surfaces[name]["kind"] != "aligned"
+    def rank(name: str) -> tuple[int, bool, bool]:
+        of = surfaces[name]
+        return -fits[_family(of)], "fit_of" in of, of["kind"] != "aligned"
 
     return min(names, key=rank, default=None)
+
+
+def _family(of: Described) -> str | None:
+    """Return the fit that a surface's own differs from in its length alone."""
+    return of.get("fit_of", of["fit"])
 
 
 def pair_differences(differences: pd.DataFrame, surfaces: Surfaces) -> pd.DataFrame:
