@@ -6,26 +6,29 @@ CORES ?= all
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install reproduce test lint clean
+.PHONY: install reproduce test docs lint clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v <= (3, 13); \
-	sys.exit(None if ok else "error: Python %d.%d found, 3.11 to 3.13 is needed; name one: make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v <= (3, 14); \
+	sys.exit(None if ok else "error: Python %d.%d found, 3.11 to 3.14 is needed; name one: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev,docs]'
 	touch $@
 
 reproduce: install
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --quiet rules > /dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) > /dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report results/.unfinished-report.html --quiet all
 	mv results/.unfinished-report.html results/report.html
 	@sed '/^## /,$$d' results/summary.md
-	@echo "All tables and figures: results/report.html"
+	@echo "All tables and figures: results/report.html. To explore them: results/explorer.html"
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+docs: install
+	$(BIN)/sphinx-build -E -W --keep-going --quiet -b html docs site
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -1,11 +1,13 @@
 # Main entry point: `snakemake --cores N` builds everything that `run:` in params.yaml names.
 from snakemake.utils import min_version
 
+import fourfold
+
 min_version("9.20")
 
 
 # Used only with --software-deployment-method apptainer; the Dockerfile makes the image.
-container: "docker-daemon://fourfold:0.1.0"
+container: f"docker-daemon://fourfold:{fourfold.__version__}"
 
 
 include: "workflow/rules/params.smk"
@@ -18,6 +20,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/records.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/progress.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -26,13 +29,16 @@ report: "workflow/report/workflow.rst"
 onstart:
     check_writable()
     remove_unfinished()
+    tell_plan()
 
 
 onerror:
+    tell_end()
     explain_kill(log)
 
 
 onsuccess:
+    tell_end()
     print_headline()
 
 

@@ -3,7 +3,8 @@
     python docs/benchmarks.py          # from the outputs kept in docs/measured/
     python docs/benchmarks.py --run    # run the programs first; let nothing else run
 
-`data.py` needs the CIFAR-10 files (FOURFOLD_DATA). All take about ten minutes on two cores.
+`data.py` needs the CIFAR-10 files (FOURFOLD_DATA). All take about a quarter of an hour on two
+cores.
 """
 
 import argparse
@@ -25,6 +26,7 @@ RUNS = {
     "data": ["benchmarks/data.py"],
     "loader": ["benchmarks/loader.py"],
     "ensembles": ["benchmarks/ensembles.py", "--threads", "1"],
+    "full-size": ["benchmarks/full_size.py", "--threads", "1"],
 }
 # Kept from machines with a GPU; `--run` leaves them alone.
 ON_GPU = {

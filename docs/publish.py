@@ -19,6 +19,14 @@ from typing import Any
 
 import pandas as pd
 from findings import GROUPS, Published, group_of, render_findings
+from overview import (
+    accuracy_table,
+    cells_of,
+    claim_table,
+    draw_figures,
+    figure_name,
+    full_size_table,
+)
 from PIL import Image
 
 from fourfold.errors import InputError
@@ -31,7 +39,16 @@ from fourfold.report.summary import markdown_table, render_headline, rival_block
 
 ROOT = Path(__file__).parent.parent
 FIGURE = "surfaces.png"  # of an experiment, on the page
-IN_README = "digits-resnet18"  # the experiment whose surfaces README.md shows
+NINE = "cpu"  # the scale of the experiments that the pages show first
+FIGURE_OF_NINE = figure_name(NINE)
+IN_README = "cifar10-resnet18-cpu"  # whose surfaces README.md shows until all nine have been run
+TABLE_NOTE = (
+    "Accuracy on test in percent, over the whole surface: its worst point, on the grid, along the "
+    "edges or at random; its mean, and its center. Best point, four points: picked on val; beside "
+    "them what they have more than the best corner on val and than the four corners, in points, "
+    "and whether that is more (yes), less (no) or can't be told: the 95 % interval, of a paired "
+    "bootstrap over images, has zero inside."
+)
 FIGURE_BYTES, COLORS = 150_000, 256
 SHRINK = 0.85  # of a figure's sides, until it is small enough
 SUMMARY = "summary.parquet"  # of an experiment's replicates, made when all tables were there
@@ -41,6 +58,7 @@ MANY = 6
 _OF_MANY = ("barrier", "certificate", "cost", "merge", "pick", "rival")
 _FIGURES_OF_MANY = ("barriers", "rivals", "convergence", "careful", "plane")
 _LEFT_OUT = ("rival_difference", "plane", "plane_path")  # a thousand draws in a row; a figure
+SHOWN = 6  # settings that differ
 SELECTION_ROWS = 10  # of the best candidates for the corners from a run, in tables.md
 
 # What shapes the results of an experiment, beside fits and seeds; what its jobs may differ in.
@@ -84,12 +102,16 @@ def publish(root: Path, results: Path, experiments: Sequence[str], is_headline: 
             summary = pd.concat(published[name].summary for name in targets.params["run"])
             surfaces = dict.fromkeys(summary.loc[summary["kind"] == "surface", "method"])
             save_figure(plot_summary(summary, surfaces), Path(temporary) / "summary")
+        for file, figure in draw_figures(published, targets):
+            path = Path(temporary) / file
+            save_figure(figure, path.with_suffix(""))
+            path.write_bytes(compress_figure(path))
         for name, folder in new.items():
             if (output / name).exists():
                 (output / name).rename(Path(temporary) / f"old-{name}")
             folder.rename(output / name)
-        if is_headline:
-            (Path(temporary) / "summary.png").replace(output / "summary.png")
+        for path in Path(temporary).glob("*.png"):
+            path.replace(output / path.name)
     for path, text in texts.items():
         write_text(path, text)
 
@@ -305,8 +327,8 @@ def _render_tables(name: str, published: Published, kept: float) -> str:
     blocks = [
         f"# {name}",
         f"Written by `python docs/publish.py {name}` from the parquet files beside this page "
-        "([what their columns mean](../../tables.md)); [environment.json](environment.json) says "
-        "what made them.",
+        "([what their columns mean](../../reference/tables.md)); [environment.json]"
+        "(environment.json) says what made them.",
         _shown_figure(name, published),
         "## Headline",
         _headline({name: published}, kept),
@@ -365,46 +387,79 @@ def _headline(published: Mapping[str, Published], kept: float) -> str:
 
 def _render_page(published: Mapping[str, Published], targets: Targets) -> str:
     """Return README.md, its experiments in the order of params.yaml."""
-    defined, kept = targets.experiments, targets.params["summary"]["kept"]
+    defined = targets.experiments
     published = {
         name: published[name] for name in dict.fromkeys([*defined, *published]) if name in published
     }
     absent = [name for name in defined if name not in published]
     main = {name: of for name, of in published.items() if group_of(name) is None}
-    counts = sorted({of.environment["replicates"] for of in main.values()})
+    nine = {name: of for name, of in main.items() if name in cells_of(targets, NINE)}
+    others = {name: of for name, of in main.items() if name not in nine}
     blocks = [
         "# Reference results",
         "Finished experiments, copied from `results/`: their tables, figures, and what made them. "
         f"`params.yaml` defines {len(defined)} experiments; {len(published)} are here, and below "
         "is a list of those that are not. [What they say](../findings.md), question by question.",
-        "## Figures and claims",
+        "## The paper's nine experiments, small enough for two cores",
+        *_nine(published, targets),
+        *([claim_table(nine)] if nine else []),
+        "In each cell the verdict, and of the comparisons (splits, metrics) the one least in "
+        "favour of the surface: accuracy in points, nll in nats, positive in its favour. A surface "
+        "is low-loss if its worst point keeps at least "
+        f"{100 * targets.params['summary']['kept']:g} % of what the corners have above guessing; "
+        "*trivial* where these nearly coincide. Each experiment's page has its other surfaces and "
+        "the controls.",
+        *(["## Others", accuracy_table(others, others), claim_table(others)] if others else []),
+        "## At full size",
+        "The paper's experiments as they are meant for a GPU. What is expected is the corners' "
+        "mean accuracy on test: our guess from what others state of like networks, which is no "
+        "measurement of ours. What one costs: [scaling.md](../scaling.md#the-experiments-of-"
+        "paramsyaml), [benchmarks.md](../benchmarks.md#at-full-size).",
+        full_size_table(published, targets),
+        "## Where they were measured",
+        _origin_table(published, defined),
     ]
-    for count in counts:
-        alike = {n: of for n, of in main.items() if of.environment["replicates"] == count}
-        blocks.append(_headline(alike, kept))
-    blocks += ["## Where they were measured", _origin_table(published, defined)]
     titles = {None: "Published experiments"} | {key: of.title for key, of in GROUPS.items()}
     for group, title in titles.items():
         if alike := {name: of for name, of in published.items() if group_of(name) == group}:
-            blocks.append(f"## {title}")
-        for name, of in alike.items():
-            blocks += [
-                f"### {name}",
-                _settings_note(of.environment["settings"], targets, name),
-                _shown_figure(name, of, f"{name}/"),
-                f"[All tables]({name}/tables.md), [environment]({name}/environment.json)",
-            ]
+            blocks += [f"## {title}", _pages_table(alike, targets)]
     blocks += [
         "## Not run",
         f"`params.yaml` defines {len(absent)} experiments of which this repository has no result; "
-        "they have not been run. Where it has an `expected_accuracy`, that is what we would look "
-        f"for, not a measurement: {', '.join(absent)}.",
+        f"they have not been run: {', '.join(absent)}.",
         "## Rebuilding this page",
         "No number here is typed by hand: `python docs/publish.py` makes this page of the tables "
         "here and of `params.yaml`, and with the name of an experiment that `snakemake --cores 2 "
         "--config 'run=[EXPERIMENT]' replicates=1` has finished, copies that here first.",
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _nine(published: Mapping[str, Published], targets: Targets) -> Iterator[str]:
+    """Yield the figure of the nine experiments on two cores, their table, and how to read it."""
+    names = cells_of(targets, NINE)
+    if count := sum(name in published for name in names):
+        yield _figure_of_nine(count, len(names))
+    yield accuracy_table(published, names)
+    yield TABLE_NOTE
+
+
+def _figure_of_nine(count: int, of: int, folder: str = "") -> str:
+    return f"![Accuracy over the surfaces of {count} of {of} experiments]({folder}{FIGURE_OF_NINE})"
+
+
+def _pages_table(published: Mapping[str, Published], targets: Targets) -> str:
+    """One row for each experiment: where its tables and its figure are, and its settings."""
+    body = [
+        [
+            f"[{name}]({name}/tables.md)",
+            _shown_figure(name, of, f"{name}/").removeprefix("!"),
+            f"[environment]({name}/environment.json)",
+            _settings_note(of.environment["settings"], targets, name),
+        ]
+        for name, of in published.items()
+    ]
+    return markdown_table(["tables", "figure", "made by", "settings"], body)
 
 
 def _origin_table(published: Mapping[str, Published], defined: Mapping[str, Any]) -> str:
@@ -439,26 +494,33 @@ def _settings_note(then: Mapping[str, Any], targets: Targets, name: str) -> str:
     if name not in targets.experiments:
         return "**Differs from params.yaml**, which no longer defines this experiment."
     if changes := _changes(then, settings_of(targets, name), added=True):
-        return f"**Differs from params.yaml**: {'; '.join(changes)}."
-    return "Run with the settings that `params.yaml` has now."
+        more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+        return f"**Differs from params.yaml**: {'; '.join(changes[:SHOWN])}{more}."
+    return "as `params.yaml` has them"
 
 
 def render_readme_block(published: Mapping[str, Published], targets: Targets) -> str:
-    """Return README.md's text about the experiments in `run`."""
+    """Return README.md's text about the nine experiments on two cores, and those in `run`."""
     names = [*targets.params["run"], IN_README]
     if absent := [name for name in names if name not in published]:
         raise InputError(f"README.md shows {absent[0]}, which is not published; name it as well.")
-    table = _headline({n: published[n] for n in names[:-1]}, targets.params["summary"]["kept"])
+    nine = cells_of(targets, NINE)
+    there = [name for name in nine if name in published]
     made_by = published[IN_README].environment
-    return (
-        f"![Loss and accuracy over the surfaces of {IN_README}](docs/results/{IN_README}/{FIGURE})"
-        f"\n\n{table}\n\n"
-        "![Accuracy over the surfaces of all experiments](docs/results/summary.png)\n\n"
+    blocks = [
+        _figure_of_nine(len(there), len(nine), "docs/results/")
+        if there == nine
+        else f"![Surfaces of {IN_README}](docs/results/{IN_README}/{FIGURE})",
+        accuracy_table(published, [*there, *names[:-1]]),
+        TABLE_NOTE,
         f"Measured on {made_by['device'][0]} with Python {made_by['versions'][0]['python']} and "
         f"torch {made_by['versions'][0]['torch']}, threads per job: {made_by['threads'][0]}; "
         "written by `python docs/publish.py --headline` from "
-        "[docs/results](docs/results/README.md)."
-    )
+        "[docs/results](docs/results/README.md).",
+    ]
+    if rest := [name for name in nine if name not in there]:
+        blocks.insert(3, f"Not run yet: {', '.join(rest)}.")
+    return "\n\n".join(blocks)
 
 
 if __name__ == "__main__":

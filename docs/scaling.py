@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from overview import cells_of
 from publish import Published, read_published, read_targets, replace_block
 
 from fourfold.files.atomic import write_text
@@ -60,17 +61,18 @@ def case_of(targets: Targets, name: str) -> Case:
     """Return an experiment of params.yaml with its sizes."""
     of, surfaces = targets.experiments[name], targets.experiments[name]["surfaces"].values()
     images = of["dataset"].removesuffix("-parquet").removesuffix("-small")
-    train, test, *shape, classes = IMAGES[images]
-    split = targets.params["datasets"][of["dataset"]]["split"]
+    train, test, channels, size, classes = IMAGES[images]
+    source, split = (targets.params["datasets"][of["dataset"]][key] for key in ("source", "split"))
+    size = source.get("size") or size
     tested = test if split["test_images"] is None else split["test_images"]
     left = train - split["val_images"] - (0 if test else tested)
     return Case(
         of,
         len(targets.runs(name, 0)),
         [(control_points(one), of["fits"][one["fit"]]) for one in surfaces if one["fit"]],
-        *measure(json.dumps(of["network"]), *shape, classes),
+        *measure(json.dumps(of["network"]), channels, size, classes),
         (split["train_images"] or left, split["val_images"], tested),
-        shape[0] * shape[1] ** 2,
+        channels * size**2,
         classes,
     )
 
@@ -152,7 +154,7 @@ def render_experiments(targets: Targets) -> str:
     """What each experiment of params.yaml needs."""
     head = ["experiment", "D (M)", "F (GFLOP)", "corners (PFLOP)", "fit", "grids", "at 100 TFLOP/s"]
     head += ["fit keeps (GB)", "images (MB)", "files (GB)"]
-    body = []
+    body, whole = [], {}
     for name in targets.experiments:
         case = case_of(targets, name)
         flop, surfaces = stage_flop(case), case.experiment["surfaces"].values()
@@ -169,7 +171,12 @@ def render_experiments(targets: Targets) -> str:
         cells += [f"{FLOAT32 * case.parameters * max(vectors, default=0) / 1e9:.2f}"]
         cells += [f"{sum(case.sizes) * case.image_bytes / 1e6:.0f}", f"{files / 1e9:.2f}"]
         body.append(cells)
-    return markdown_table(head, body)
+        whole[name] = sum(flop.values()) / 1e15, files / 1e9
+    totals = []
+    for scale, what in (("cpu", "The nine for two cores"), ("full", "at full size")):
+        flop, files = map(sum, zip(*(whole[n] for n in cells_of(targets, scale)), strict=True))
+        totals.append(f"{what}: {flop:,.1f} PFLOP and {files:.1f} GB of files")
+    return f"{markdown_table(head, body)}\n\n{'; '.join(totals)}."
 
 
 def render_flop(targets: Targets, published: Mapping[str, Published]) -> str:

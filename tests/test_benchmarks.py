@@ -1,11 +1,13 @@
 """The benchmark programs run; their figures are no test, since they depend on the machine."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import import_docs_program
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +35,12 @@ def test_the_scaling_benchmark_writes_what_its_page_needs(tmp_path):
     assert measured.keys() == kept.keys()
     assert measured["memory"][0].keys() == kept["memory"][0].keys()
     assert all(value > 0 for row in measured["memory"] for value in row.values())
+
+
+def test_an_experiment_at_full_size_makes_a_step_of_its_fit(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    program = importlib.import_module("full_size")
+    assert program.run_stage("cifar10-resnet18", "fit", 8, torch.device("cpu")) > 0
 
 
 def test_the_page_shows_the_outputs_that_are_kept():

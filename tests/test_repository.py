@@ -12,7 +12,8 @@ import fourfold
 from fourfold.pipeline.cli import RULES
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
@@ -70,15 +71,47 @@ def test_every_command_has_its_rule_and_its_module():
 def test_everything_that_is_required_is_pinned_without_an_address():
     lines = (ROOT / "constraints.txt").read_text().lower().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for name in required_names():
+        assert name in pins
+
+
+def required_names():
+    """Yield the name of everything that pyproject.toml requires, of extras too."""
     extras = PROJECT["optional-dependencies"].values()
     for requirement in [*PROJECT["dependencies"], *(name for extra in extras for name in extra)]:
-        assert re.split(r"[<>=,[]", requirement)[0].lower() in pins
+        yield re.split(r"[<>=,[]", requirement)[0].lower()
 
 
-def test_the_version_is_the_same_everywhere():
-    assert PROJECT["version"] == fourfold.__version__
-    assert f"version: {fourfold.__version__}" in (ROOT / "CITATION.cff").read_text()
-    assert f"fourfold:{fourfold.__version__}" in (ROOT / "Snakefile").read_text()
+def test_the_version_stands_in_one_place_and_in_the_citation():
+    assert "version" in PROJECT["dynamic"]
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fourfold.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", fourfold.__version__)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == fourfold.__version__
+
+
+def test_a_wheel_has_every_file_beside_the_modules():
+    package, patterns = ROOT / "src" / "fourfold", PYPROJECT["tool"]["setuptools"]["package-data"]
+    files = {
+        path
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name != ".DS_Store"
+    }
+    assert files == {path for pattern in patterns["fourfold"] for path in package.glob(pattern)}
+
+
+def test_the_licence_of_everything_required_is_listed():
+    page = (ROOT / "docs" / "licenses.md").read_text().lower().replace("_", "-")
+    for name in required_names():
+        assert f"\n| {name.replace('_', '-')} |" in page
+
+
+def test_the_tried_versions_of_python_are_the_same_everywhere():
+    low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
+    tried = [f"3.{minor}" for minor in range(int(low), int(high))]
+    of_ci = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert of_ci["jobs"]["check"]["strategy"]["matrix"]["python"] == tried
+    assert f"{tried[0]} to {tried[-1]} is needed" in (ROOT / "Makefile").read_text()
 
 
 def test_public_names_are_importable():

@@ -17,7 +17,7 @@ from report.test_summary import make_tables, together
 from fourfold.files.table import GATHERED, SCHEMAS, read_table, write_table
 from fourfold.report.claims import compare
 from fourfold.report.summary import summarize
-from fourfold.surfaces.points import lattice_rows, own_corner_rows
+from fourfold.surfaces.points import lattice_rows, own_corner_rows, surface_rows
 from fourfold.surfaces.shapes import SQUARE
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +61,28 @@ def test_what_is_published_is_complete_and_small(published):
         files = [path for path in (OUTPUT / name).rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in files) < 1e6 or not has_many
     assert all(path.stat().st_size <= publish.FIGURE_BYTES for path in OUTPUT.rglob("*.png"))
+
+
+def test_the_table_of_the_nine_says_what_their_grids_have_and_which_were_not_run(published):
+    names = publish.cells_of(TARGETS, publish.NINE)
+    assert len(names) == 9
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")]
+        for line in publish.accuracy_table(published, names).splitlines()
+    ]
+    rows = {row[0]: dict(zip(head, row, strict=False)) for row in rows}
+    assert list(rows) == names
+    for name, row in rows.items():
+        if name not in published:
+            assert row[head[1]] == "not run"
+            continue
+        grid = published[name].tables["grid"]
+        test = grid[(grid["split"] == "test") & (grid["replicate"] == 0)]
+        for surface, column in (("linear", "linear: worst"), ("bezier", "Bezier: worst")):
+            worst = surface_rows(test[test["surface"] == surface])["accuracy"].min()
+            if published[name].environment["replicates"] == 1:
+                assert float(row[column]) == pytest.approx(100 * worst, abs=0.005)
+    assert (OUTPUT / publish.FIGURE_OF_NINE).is_file() == bool(published.keys() & set(names))
 
 
 def test_published_intervals_come_out_of_published_draws_where_these_are_there(published):

@@ -8,7 +8,7 @@ import fourfold
 PACKAGE = Path(fourfold.__file__).parent
 # From the bottom to the top; modules beside the rooms are below them all.
 ROOMS = ("files", "networks", "surfaces", "data", "evaluation", "training", "combination")
-ROOMS += ("report", "pipeline")
+ROOMS += ("zoo", "report", "pipeline")
 
 
 def imported_rooms(path: Path) -> set[str]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fourfold.training.fit import fit
     from fourfold.training.snapshots import Snapshots
     from fourfold.training.train import train
+    from fourfold.zoo.export import export_surface
+    from fourfold.zoo.load import load_network, load_surface
 
 _MODULES = {
     "combination.alignment": ["align"],
@@ -48,6 +50,8 @@ _MODULES = {
     "surfaces.surface": ["BezierSurface", "Surface"],
     "training.train": ["train"],
     "combination.selection": ["select_corners"],
+    "zoo.export": ["export_surface"],
+    "zoo.load": ["load_network", "load_surface"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -69,11 +73,14 @@ __all__ = [
     "evaluate_grid",
     "evaluate_plane",
     "evaluate_points",
+    "export_surface",
     "fit",
     "greedy_ensemble",
     "greedy_soup",
     "grid_points",
     "load_checkpoint",
+    "load_network",
+    "load_surface",
     "make_shape",
     "measure_barriers",
     "measure_certificates",

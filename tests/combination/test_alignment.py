@@ -9,6 +9,7 @@ from conftest import NETWORKS as SHARED
 from torch import Tensor, nn
 
 import fourfold as ff
+from fourfold.combination import alignment
 from fourfold.combination.alignment import METHODS, permute_state
 from fourfold.combination.symmetry import Symmetry, find_symmetry
 
@@ -149,6 +150,22 @@ def test_activations_match_a_permuted_copy_back_too(name):
     (state,) = states_of(name, 1)
     aligned = align(name, [state, shuffle(name, state)], method="activations")[1]
     assert differing(aligned, state) == []
+
+
+@pytest.mark.parametrize("name", ["batchnorm", "resnet18", "vit"])
+def test_activations_of_a_few_images_at_a_time_say_the_same_as_of_all(name, monkeypatch):
+    states, seen, found = states_of(name, 3), [], []
+    observe = alignment.observe
+    monkeypatch.setattr(
+        alignment,
+        "observe",
+        lambda model, inputs: seen.append(len(inputs)) or observe(model, inputs),
+    )
+    for at_a_time in (len(IMAGES), 6):
+        monkeypatch.setattr(alignment, "_AT_A_TIME", at_a_time)
+        found.append(align(name, states, method="activations", reference="mean"))
+    assert set(seen) == {len(IMAGES), 6}
+    assert all(differing(*pair) == [] for pair in zip(*found, strict=True))
 
 
 @every_network

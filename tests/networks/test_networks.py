@@ -95,7 +95,7 @@ def test_dropout_is_active_in_training_alone(name):
         ("vit", {"patch_size": 3}, r"model.patch_size is 3.*8.*\[1, 2, 4, 8\]"),
         ("vit", {"heads": 3, "hidden": 8}, "model.hidden is 8.*heads = 3"),
         ("torchvision", {}, "RGB images, got 1 channels"),
-        ("torchvision", {"channels": 3, "architecture": "vgg16"}, "32 pixels, got 8"),
+        ("torchvision", {"channels": 3, "architecture": "resnet81"}, "did you mean resnet18"),
     ],
 )
 def test_sizes_that_do_not_fit_each_other_are_refused_with_what_is_allowed(name, settings, said):

@@ -212,7 +212,7 @@ def test_a_job_killed_for_lack_of_memory_is_named_and_continued(fresh, trained):
             process.kill()
     with pytest.raises(BrokenLawError, match="ended with 1:"):
         run.wait(300)
-    assert "Error in rule train_endpoint" in run.text
+    assert "failed  train_endpoint" in run.text
     assert "lack of memory" in run.text
     assert state.exists()
     assert not (fresh / CORNER).exists()
@@ -224,7 +224,7 @@ def test_a_job_killed_for_lack_of_memory_is_named_and_continued(fresh, trained):
 def test_a_run_on_a_full_disk_says_so_and_a_later_one_goes_on(fresh, trained):
     results = fresh / "results"
     with small_disk(results, "size=100k"):
-        said = ("error: can't write results/", "No space left on device")
+        said = ("can't write results/", "No space left on device")
         check_failure(Run(fresh, TRAIN_ONE), *said)
         assert not (fresh / CORNER).exists()
         assert not list(fresh.rglob(".unfinished-*"))

@@ -1,4 +1,4 @@
-"""docs/own-models.md as its reader follows it: files from its blocks, then its commands."""
+"""docs/how-to/own-network.md as its reader follows it: files from its blocks, then its commands."""
 
 import os
 import re
@@ -9,17 +9,20 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 from project import ROOT, new_project, snakemake
 
+import fourfold as ff
 from fourfold.files.tensors import read_header
 
-PAGE = (ROOT / "docs" / "own-models.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "own-network.md").read_text()
 SHELL = "sh"
 
 
 def blocks():
-    """Yield language and text of each fenced block."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.M | re.S)
+    """Return language and text of each fenced block that a reader takes."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.M | re.S)
+    return [(language, text) for language, text in found if language != "text"]
 
 
 def run(project, command, **options):
@@ -129,3 +132,21 @@ def test_what_is_not_there_is_said_before_anything_runs(edit, said, project):
     errors = [x for x in (done.stdout + done.stderr).splitlines() if x.startswith("error: ")]
     assert len(errors) == 1
     assert said in errors[0]
+
+
+def test_the_surface_is_shared_with_the_name_of_its_builder(project, tmp_path, monkeypatch):
+    export = f"fourfold export photos-mine --surface mine-bezier --output {tmp_path / 'zoo'}"
+    done = run(project, f"{export} --file params.yaml own.yaml")
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "zoo" / "README.md").read_text()
+    assert 'allow="my_models:build"' in card
+    assert "files_sha256: {0.pt: " in card
+    assert "downloads" not in card, "paths are nobody's business"
+    monkeypatch.chdir(project)
+    network = ff.load_network(tmp_path / "zoo", 0, 1, allow="my_models:build")
+    monkeypatch.delitem(sys.modules, "my_models")
+    state = ff.load_checkpoint("downloads/nets/1.pt")
+    images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found, own = network(images), network.network
+    own.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+    torch.testing.assert_close(found, own((images - 0.5) / 0.25))

@@ -69,6 +69,16 @@ def test_letters_that_the_terminal_lacks_are_shown_as_escapes(tmp_path):
     assert rb'classes: ["Caf\xe9", "\u732b"]' in shown.stdout
 
 
+def test_a_reader_that_stops_early_is_no_error(tmp_path):
+    save_checkpoint({"w": torch.zeros(1)}, tmp_path / "c.safetensors", {})
+    command = [sys.executable, "-m", "fourfold", "show", tmp_path / "c.safetensors"]
+    end, begin = os.pipe()
+    os.close(end)  # what `| head` does when it has seen enough
+    shown = subprocess.run(command, stdout=begin, stderr=subprocess.PIPE)
+    os.close(begin)
+    assert (shown.returncode, shown.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("name", ["absent.parquet", "t.parquet", "c.safetensors", "n.txt"])
 def test_what_can_not_be_shown_is_one_message(tmp_path, name, capsys):
     if not name.startswith("absent"):

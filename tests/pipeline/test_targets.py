@@ -25,6 +25,8 @@ OF_CORNERS = {"import_corners", "select_trajectory_corners", "align_corners", "r
 EVALUATING = {"evaluate_grid", "compare_merges", "select_trajectory_corners", "randomize_corners"}
 EVALUATING |= {"measure_plane"}
 DESCRIBING = {"compare_ensembles", "compare_merges", "plot_figures", "plot_plane", "summarize"}
+DESCRIBING |= {"plot_experiments", "plot_explorer"}
+KINDS = ("png", "svg")
 # The first key that fits a resolved key says which rules read it.
 DECLARED = {
     "network": {*TRAINING, "fit_bezier_surface", "import_corners", "align_corners"} | EVALUATING,
@@ -117,6 +119,21 @@ def test_a_surface_has_its_own_statistics_in_its_evaluation_alone(batchnorm):
 def test_every_file_is_named_once():
     files = Targets({**PARAMS, "run": list(PARAMS["experiments"])}).all_files()
     assert len(files) == len(set(files))
+
+
+@pytest.mark.parametrize(
+    ("run", "figures"),
+    [
+        ([], []),
+        (["tiny-imagenet-vit-cpu", "cifar10-vgg16-cpu"], ["cpu"]),
+        (["cifar100-vit", "cifar10-vit-paper"], ["full", "paper"]),
+    ],
+)
+def test_experiments_of_a_scale_have_a_figure_together(run, figures):
+    targets = Targets(read_params(ROOT / "params.yaml") | {"run": ["digits-vit", *run]})
+    found = [file for file in targets.all_results() if "figures/experiments-" in file]
+    assert found == [f"results/figures/experiments-{of}.{kind}" for of in figures for kind in KINDS]
+    assert {name for of in figures for name in targets.of_scale(of)} == set(run)
 
 
 # What a corner set has a replicate build, before its surfaces; `job` parts are those of networks.

@@ -1,22 +1,31 @@
 """The workflow as a user runs it: one small experiment from data to headline table."""
 
 import base64
+import contextlib
 import io
 import json
+import re
 import shutil
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+import yaml
 from compare_results import differences
 from conftest import CORNERS
 from PIL import Image
 from project import EXPERIMENT, ROOT, edit, new_project, planned, section, snakemake
 
+import fourfold as ff
+from fourfold.data.dataset import Dataset
 from fourfold.errors import InputError
+from fourfold.evaluation.logits import SurfaceLogits, to_half
 from fourfold.files.table import SCHEMAS, read_metadata
 from fourfold.files.tensors import read_header
+from fourfold.networks import build_model
+from fourfold.pipeline.cli import main
 from fourfold.pipeline.reads import READS
 from fourfold.pipeline.yaml_file import check_yaml
 from fourfold.surfaces.surface import BezierSurface
@@ -46,6 +55,15 @@ def project(finished, tmp_path):
 
 def test_a_second_run_has_nothing_to_do(finished):
     assert planned(finished) == {}
+
+
+def test_a_project_of_the_installed_package_has_the_same_rules(finished, tmp_path):
+    project = tmp_path / "project"
+    assert main(["init", str(project)]) == 0
+    for name in ("data", "results", ".snakemake/metadata"):
+        shutil.copytree(finished / name, project / name)
+    shutil.copy(finished / "params.yaml", project)
+    assert planned(project) == {}  # for another code, command or parameter, jobs would run again
 
 
 def test_every_table_has_its_columns_and_types(finished):
@@ -177,6 +195,7 @@ def test_every_job_states_its_cost(finished):
     cost = _rows(finished, "cost")
     elsewhere = {"train_fork", "import_corners", "plot_figures", "summarize"}
     elsewhere |= {"measure_plane", "plot_plane", "align_corners", "randomize_corners"}
+    elsewhere |= {"plot_experiments", "plot_explorer"}
     assert set(cost["stage"]) == READS.keys() - elsewhere
     assert (cost["wall_s"] > 0).all()
     trained = cost["images_backward"] > 0
@@ -185,6 +204,7 @@ def test_every_job_states_its_cost(finished):
 
 
 COMPARISONS = {"compare_ensembles", "collect_tables", "plot_figures", "summarize", "all"}
+COMPARISONS |= {"plot_explorer"}
 OF_GRIDS = {"evaluate_grid", "compare_merges", "measure_geometry", "measure_differences"}
 
 
@@ -200,7 +220,7 @@ OF_GRIDS = {"evaluate_grid", "compare_merges", "measure_geometry", "measure_diff
         ),
         (
             lambda p: p["summary"].update(kept=0.8),
-            COMPARISONS - {"compare_ensembles"} | {"measure_differences"},
+            COMPARISONS - {"compare_ensembles", "plot_explorer"} | {"measure_differences"},
             0,
         ),
         (lambda p: p.update(device="auto"), set(), 0),
@@ -359,7 +379,10 @@ def test_a_training_that_diverges_stops_with_its_message_and_leaves_no_network(p
     edit(project, lambda p: section(p, "training")["optimizer"].update(lr=1.0e9))
     run = snakemake(project, f"results/{EXPERIMENT}/0/endpoints/seed0.safetensors")
     assert run.returncode == 1
-    assert "diverged" in run.stdout + run.stderr
+    said = run.stdout + run.stderr
+    failures = [line for line in said.splitlines() if "failed  train_endpoint" in line]
+    assert len(failures) == said.count("diverged") == 1
+    assert not re.search("Select jobs|Error in rule|CalledProcessError|jobid|resources:", said)
     replicate = project / "results" / EXPERIMENT / "0"
     assert not (replicate / "endpoints" / "seed0.safetensors").exists()
     assert not list((replicate / "trajectory").glob("seed0.*"))
@@ -400,3 +423,94 @@ def test_an_interrupted_job_is_built_again_and_not_refused(project):
     assert file in refused.stdout + refused.stderr
     (project / ".snakemake" / "incomplete" / name).write_text('{"external_jobid": null}')
     assert "compare_merges" in planned(project)
+
+
+@pytest.fixture(scope="module")
+def exported(finished, tmp_path_factory):
+    """Return a folder to share of the main surface."""
+    folder = tmp_path_factory.mktemp("zoo") / "bezier"
+    with contextlib.chdir(finished):
+        assert main(["export", EXPERIMENT, "--output", str(folder), "--license", "mit"]) == 0
+    return folder
+
+
+def test_a_shared_surface_predicts_what_the_tables_say(finished, exported):
+    replicate, test = (
+        finished / "results" / EXPERIMENT / "0",
+        Dataset.load(finished / "data/digits"),
+    )
+    images, labels = test.splits["test"].images, test.splits["test"].labels
+    cached = SurfaceLogits.load(replicate / "logits" / "bezier.safetensors")
+    for point, stated in zip(cached.points, cached.logits["test"], strict=True):
+        if point in CORNERS:
+            continue
+        network = ff.load_network(exported, *point)
+        torch.testing.assert_close(network(images).detach(), stated.float(), atol=1e-3, rtol=1e-3)
+    center = _rows(finished, "merge").query("merge == 'center' and surface == 'bezier'")
+    logits = ff.load_network(exported, 0.5, 0.5)(images).detach()
+    nll = torch.nn.functional.cross_entropy(to_half(logits).float(), labels).item()
+    assert nll == pytest.approx(center.query("split == 'test'")["nll"].item(), abs=1e-4)
+    settings = section(yaml.safe_load((finished / "params.yaml").read_text()), "network")
+    for seed, corner in enumerate(CORNERS):
+        model = build_model(**settings, channels=1, image_size=8, classes=10)
+        model.load_state_dict(ff.load_checkpoint(replicate / f"endpoints/seed{seed}.safetensors"))
+        stated = ff.predict(model, images, preprocess=test.normalize)
+        found = ff.load_network(exported, *corner)(images).detach()
+        torch.testing.assert_close(found, stated, atol=1e-5, rtol=1e-5)
+
+
+def test_the_card_has_the_numbers_and_what_made_them(finished, exported):
+    _, front, text = (exported / "README.md").read_text().split("---\n", 2)
+    front, rival = yaml.safe_load(front), _rows(finished, "rival").query("split == 'test'")
+    (results,) = front["model-index"][0]["results"]
+    found = {one["name"]: one["value"] for one in results["metrics"]}
+    center = rival.set_index("method").loc["bezier/center"]
+    assert found["accuracy, center"] == pytest.approx(center["accuracy"], abs=1e-6)
+    for end in ("low", "high"):
+        assert f"{100 * center[f'accuracy_{end}']:.2f}" in text
+    made = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    header = read_header(finished / "results" / EXPERIMENT / "0" / "surfaces/bezier.safetensors")
+    assert made["fit"] == header["settings"]["fit"]
+    assert made["seeds"] == {"corners": [0, 1, 2, 3], "fit": 1000}
+    assert made["training"]["optimizer"] == {"name": "sgd", "lr": 0.1, "momentum": 0.9}
+    assert front["license"] == "mit"
+    assert str(finished) not in "".join(
+        path.read_bytes().decode(errors="replace") for path in exported.iterdir()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "change", "said"),
+    [
+        (["tiny-vit"], None, "tiny-vit, replicate 0, is not finished: results/tiny-vit/0/"),
+        ([EXPERIMENT, "--replicate", "1"], None, "replicate 1, is not finished"),
+        (["digits"], None, "names 'digits', which `experiments` doesn't define"),
+        ([EXPERIMENT, "--surface", "cubic"], None, "choose one of linear, bezier, trajectory"),
+        ([EXPERIMENT, "--license", "My own"], None, "license is 'My own'"),
+        ([EXPERIMENT, "--file", "p.yaml"], None, "no file at p.yaml"),
+        (
+            [EXPERIMENT],
+            lambda params: params["recipes"]["sgd"]["augment"].update(shift=2),
+            "was made with another augment than params.yaml states",
+        ),
+        (
+            [EXPERIMENT],
+            lambda params: params["experiments"][EXPERIMENT].update(surfaces=["linear"]),
+            "has no main surface, a fitted square on independent networks",
+        ),
+    ],
+)
+def test_what_can_not_be_exported_is_one_message(
+    arguments, change, said, finished, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(finished)
+    if change is not None:
+        shutil.copy("params.yaml", tmp_path)
+        edit(tmp_path, change)
+        arguments = [*arguments, "--file", str(tmp_path / "params.yaml")]
+    assert main(["export", *arguments, "--output", str(tmp_path / "zoo")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "zoo").exists()

@@ -312,6 +312,43 @@ def test_one_surface_can_be_drawn(name, surface):
     draw(name, {surface: SURFACES[surface]}, **tables).draw_without_rendering()
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "panels"),
+    [
+        ("surfaces", 5, 18),  # four of them once more, on scales of their own
+        ("surfaces_3d", 6, 6), ("profiles", 6, 12), ("training", 6, 14),
+        ("ensembles", 16, 2), ("geometry", 16, 2),
+    ],
+)  # fmt: skip
+def test_many_surfaces_fit_a_page_across(name, count, panels):
+    """Warnings are errors: also that of a layout without room for its panels."""
+    names = [f"surface-number-{k}" for k in range(count)]
+    surfaces = {one: SURFACES["trajectory"] | {"corners": one} for one in names}
+    heights = {one: HEIGHTS["bezier" if k else "linear"] for k, one in enumerate(names)}
+    tables = {"grid": grid_table(3, heights)} if "grid" in READ[name] else {}
+    for one in {*READ[name]} - tables.keys():
+        rows = TABLES[one]()
+        of = "bezier" if one == "training" else "trajectory"
+        column = {"ensemble": "ensemble", "training": "item"}.get(one, "surface")
+        part = rows[rows[column].str.startswith(of)]
+        copies = [part.assign(**{column: part[column].str.replace(of, new)}) for new in names]
+        tables[one] = pd.concat([*copies, rows[rows[column] == "seed0"]])
+    figure = draw(name, surfaces, **tables)
+    figure.draw_without_rendering()
+    assert figure.get_figwidth() < 9.2
+    shown = [
+        axes for axes in figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"
+    ]
+    assert len(shown) == panels
+    for axes in shown:
+        assert (axes.get_window_extent().size > figure.dpi / 2).all()
+    for legend in figure.legends:
+        box = legend.get_window_extent()
+        assert min(box.x0, box.y0) >= 0 and box.x1 <= figure.bbox.x1
+    titles = [axes.title.get_window_extent() for axes in shown if axes.get_title()]
+    assert not any(a.overlaps(b) for a, b in combinations(titles, 2))
+
+
 @pytest.mark.parametrize("name", READ)
 def test_a_surface_that_is_not_among_those_to_draw_is_named(name):
     with pytest.raises(InputError, match="not among those to draw"):

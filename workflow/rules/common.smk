@@ -10,7 +10,7 @@ from pathlib import Path
 from fourfold.pipeline.code import code_hash
 from fourfold.pipeline.devices import count_gpus
 from fourfold.pipeline.reads import BESIDE
-from fourfold.pipeline.targets import FIGURES, SPLITS, Targets, split_run
+from fourfold.pipeline.targets import FIGURES, SCALES, SPLITS, Targets, split_run
 
 TARGETS = Targets(config)
 
@@ -41,6 +41,7 @@ wildcard_constraints:
     position=r"\d+",
     surface=one_of(config["surfaces"]),
     corners=one_of(config["corners"]),
+    scale=one_of(SCALES),
 
 
 # --- inputs ---------------------------------------------------------------------------------------
@@ -60,6 +61,15 @@ def per_surface(pattern):
             pattern.format(surface=surface) for surface in TARGETS.surfaces(wildcards.experiment)
         ]
     )
+
+
+def of_all_surfaces(pattern):
+    """Return a file of every surface of every replicate, from the top."""
+    return [
+        f"results/{experiment}/{replicate}/{pattern.format(surface=surface)}"
+        for experiment, replicate in TARGETS.replicates()
+        for surface in TARGETS.surfaces(experiment)
+    ]
 
 
 def job_parts(part):
@@ -170,6 +180,10 @@ def fork_start(wildcards):
     epoch = TARGETS.fork_epoch(wildcards.experiment, wildcards.corners)
     corners = EXPERIMENTS[wildcards.experiment]["corners"][wildcards.corners]
     return f"--epoch {epoch}{' --anew' * (corners.get('then') is not None)}"
+
+
+# How params.yaml defines the surfaces of each experiment in `run`, as JSON.
+ALL_DESCRIBED = json.dumps({name: TARGETS.described(name) for name in config["run"]})
 
 
 def surfaces_as_json(rule):

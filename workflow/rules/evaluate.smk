@@ -8,7 +8,7 @@ rule evaluate_grid:
         surface=f"{REPLICATE}/surfaces/{{surface}}.safetensors",
     output:
         table=f"{REPLICATE}/tables/grid-{{surface}}.parquet",
-        csv=table_as_csv("grid-{surface}"),
+        csv=f"{REPLICATE}/tables/csv/grid-{{surface}}.csv",  # as large as all others in the report
         logits=f"{REPLICATE}/logits/{{surface}}.safetensors",
         examples=f"{REPLICATE}/examples/{{surface}}.safetensors",
         cost=f"{REPLICATE}/jobs/cost-{{surface}}-grid.parquet",

@@ -17,8 +17,8 @@ if Path("params.yaml").exists():
     _config_files.append("params.yaml")  # Snakemake reads it next
 elif not _config_files:
     stop(
-        f"no params.yaml in {Path.cwd()}; start snakemake in the repository, or name the folder or "
-        "the file: --directory, --configfile."
+        f"no params.yaml in {Path.cwd()}; start snakemake in a project (`fourfold init FOLDER` makes "
+        "one) or in the repository, or name the folder or the file: --directory, --configfile."
     )
 try:
     for _file in _config_files:

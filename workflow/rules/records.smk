@@ -72,10 +72,11 @@ def stale_paths(folder, expected):
             yield path
 
 
-def prune():
+def prune(log):
     """Move stale files out of the way, with the records of files that nothing asks for.
 
-    They are kept, since nobody may have another copy: results of a run with another `run`, say.
+    They are kept, since nobody may have another copy: results of a run with another `run`, say. A
+    note in the log says where; the display shows it.
     """
     expected = set(map(Path, TARGETS.all_files()))
     stale = [path for start in ("results", "data") for path in stale_paths(Path(start), expected)]
@@ -85,7 +86,8 @@ def prune():
     if stale:
         PRUNED.mkdir(exist_ok=True)
         kept = Path(tempfile.mkdtemp(prefix=time.strftime("%Y-%m-%d-%H%M%S-"), dir=PRUNED))
-        print(f"moving to {kept} what params.yaml no longer asks for: {', '.join(map(str, stale))}")
+        moved = ", ".join(map(str, stale))
+        Path(log).write_text(f"note: to {kept} goes what params.yaml no longer asks for: {moved}\n")
     for path in [*stale, *records]:
         if stale:
             (kept / path).parent.mkdir(parents=True, exist_ok=True)

@@ -102,14 +102,42 @@ rule plot_plane:
         " --surfaces {params.surfaces:q} --output {params.figures} > {log} 2>&1"
 
 
+rule plot_experiments:
+    """Draw the linear and the Bezier surface of all experiments of a scale side by side."""
+    input:
+        grid=lambda wildcards: [
+            f"results/{experiment}/0/tables/grid-{surface}.parquet"
+            for experiment in TARGETS.of_scale(wildcards.scale)
+            for surface in TARGETS.surfaces(experiment)
+        ],
+    output:
+        png=report(
+            "results/figures/experiments-{scale}.png",
+            caption="../report/experiments.rst",
+            category="summary",
+        ),
+        svg="results/figures/experiments-{scale}.svg",
+    log:
+        "results/log/plot_experiments-{scale}.log",
+    resources:
+        mem_mb=plain_memory,
+        runtime=plain_runtime,
+    params:
+        code=code("plot_experiments"),
+        surfaces=lambda wildcards: json.dumps(
+            {name: TARGETS.described(name) for name in TARGETS.of_scale(wildcards.scale)}
+        ),
+        cells=lambda wildcards: json.dumps(TARGETS.cells(wildcards.scale)),
+        stem=lambda wildcards, output: output.svg.removesuffix(".svg"),
+    shell:
+        "python -m fourfold plot-experiments --grid {input.grid} --surfaces {params.surfaces:q}"
+        " --cells {params.cells:q} --output {params.stem} > {log} 2>&1"
+
+
 rule summarize:
     """Write the headline table over all experiments and replicates, its figure and its metrics."""
     input:
-        grid=[
-            f"results/{experiment}/{replicate}/tables/grid-{surface}.parquet"
-            for experiment, replicate in TARGETS.replicates()
-            for surface in TARGETS.surfaces(experiment)
-        ],
+        grid=of_all_surfaces("tables/grid-{surface}.parquet"),
         barrier=TARGETS.per_replicate("tables/barrier.parquet"),
         certificate=TARGETS.per_replicate("tables/certificate.parquet"),
         ensemble=TARGETS.per_replicate("tables/ensemble.parquet"),
@@ -135,7 +163,7 @@ rule summarize:
         runtime=plain_runtime,
     params:
         kept=config["summary"]["kept"],
-        surfaces=json.dumps({name: TARGETS.described(name) for name in config["run"]}),
+        surfaces=ALL_DESCRIBED,
         code=code("summarize"),
     shell:
         "python -m fourfold summarize --grid {input.grid} --barrier {input.barrier}"
@@ -144,6 +172,31 @@ rule summarize:
         " --geometry {input.geometry} --cost {input.cost} --difference {input.difference}"
         " --rival {input.rival} --rival-difference {input.rival_difference}"
         " --surfaces {params.surfaces:q} --kept {params.kept} --output results > {log} 2>&1"
+
+
+rule plot_explorer:
+    """Write the page in which all experiments are explored; it needs no network to be read."""
+    input:
+        grid=of_all_surfaces("tables/grid-{surface}.parquet"),
+        logits=of_all_surfaces("logits/{surface}.safetensors"),
+        barrier=TARGETS.per_replicate("tables/barrier.parquet"),
+        merge=TARGETS.per_replicate("tables/merge.parquet"),
+        ensemble=TARGETS.per_replicate("tables/ensemble.parquet"),
+        rival=TARGETS.per_replicate("tables/rival.parquet"),
+    output:
+        page="results/explorer.html",
+    log:
+        "results/log/plot_explorer.log",
+    resources:
+        mem_mb=plain_memory,
+        runtime=plain_runtime,
+    params:
+        surfaces=ALL_DESCRIBED,
+        code=code("plot_explorer"),
+    shell:
+        "python -m fourfold plot-explorer --grid {input.grid} --logits {input.logits}"
+        " --barrier {input.barrier} --merge {input.merge} --ensemble {input.ensemble}"
+        " --rival {input.rival} --surfaces {params.surfaces:q} --output {output.page} > {log} 2>&1"
 
 
 localrules:
@@ -155,4 +208,4 @@ rule prune_results:
     log:
         "results/log/prune_results.log",
     run:
-        prune()
+        prune(log[0])

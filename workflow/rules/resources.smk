@@ -1,6 +1,6 @@
 # What a job asks a cluster for: memory and time. A run on one machine takes notice of its number of
 # GPUs alone, and no value here reruns a finished job. The rules of thumb are explained in
-# docs/cluster.md.
+# docs/how-to/cluster.md.
 import math
 
 from fourfold.pipeline.devices import count_gpus
@@ -10,6 +10,9 @@ from fourfold.training.phases import fit_passes
 
 BASE_MB = 2000  # Python with torch, and 8x8 images; a job with digits took 0.5 GB
 IMAGES_MB = 4000  # copies of a larger data set, and a batch's activations where there is no GPU
+# Train images from which on IMAGES_MB is asked for; of fewer a part. Jobs with 10,000 of 32x32 pixels
+# took 0.8 GB in all.
+MANY_IMAGES = 40_000
 CUDA_MB = 2000  # what CUDA keeps in a process's own memory
 BASE_MINUTES = 5
 DOWNLOAD_MINUTES = 60
@@ -31,6 +34,14 @@ def source_name(experiment):
     return config["datasets"][experiment["dataset"]]["source"]["name"]
 
 
+def images_memory(dataset):
+    """Return what the images of a data set take beyond the base, MB."""
+    if config["datasets"][dataset]["source"]["name"] == "digits":
+        return 0
+    count = config["datasets"][dataset]["split"]["train_images"]
+    return IMAGES_MB * min(1, (count or MANY_IMAGES) / MANY_IMAGES)
+
+
 def parameter_count(model):
     """Return about how many parameters a network has, without building it: torch starts slowly."""
     if model["name"] == "vit":
@@ -47,7 +58,7 @@ def plain_memory(wildcards, attempt):
 
 
 def data_memory(wildcards, attempt):
-    """Return the memory of a job that prepares a data set, MB."""
+    """Return the memory of a job that prepares a data set, MB; it reads all of its images."""
     is_small = config["datasets"][wildcards.dataset]["source"]["name"] == "digits"
     return attempt * (BASE_MB + (0 if is_small else IMAGES_MB))
 
@@ -59,7 +70,7 @@ def data_runtime(wildcards, attempt):
 
 
 def network_memory(vectors):
-    """Return a resource function: MB of a job that keeps `vectors(experiment)` networks' parameters.
+    """Return a resource function: MB of a job that keeps so many networks' parameters.
 
     What a GPU holds is counted as well, since a state is copied from there to be saved. The second
     attempt gets twice as much, and so on.
@@ -68,9 +79,9 @@ def network_memory(vectors):
     def megabytes(wildcards, attempt):
         experiment = EXPERIMENTS[wildcards.experiment]
         network = 4e-6 * parameter_count(experiment["network"])  # float32
-        images = 0 if source_name(experiment) == "digits" else IMAGES_MB
+        images = images_memory(experiment["dataset"])
         cuda = CUDA_MB * gpus(wildcards)
-        total = BASE_MB + images + cuda + vectors(experiment) * network
+        total = BASE_MB + images + cuda + vectors(experiment, wildcards) * network
         return attempt * math.ceil(total / 100) * 100
 
     return megabytes
@@ -108,28 +119,27 @@ def moved_point_count(experiment):
     )
 
 
-def training_vectors(experiment):
+def training_vectors(experiment, wildcards):
     """Return parameters, gradient and two moments, and as many again while they are saved."""
     return 8
 
 
-def evaluation_vectors(experiment):
+def evaluation_vectors(experiment, wildcards):
     """Return the control points, as read and on the device, and two networks."""
     return 2 * control_point_count(experiment) + 2
 
 
-def plane_vectors(experiment):
+def plane_vectors(experiment, wildcards):
     """Return those, the plane in float64 with what it is made from, and what runs have kept."""
-    return evaluation_vectors(experiment) + 20 + len(experiment["training"]["keep"])
+    return evaluation_vectors(experiment, wildcards) + 20 + len(experiment["training"]["keep"])
 
 
-def fitting_vectors(experiment):
+def fitting_vectors(experiment, wildcards):
     """Return what docs/scaling.md counts for a fit, and control points and moments once more."""
-    control_points = control_point_count(experiment)
-    fits = experiment["fits"].values()
-    moments = 2 if any(fit["optimizer"]["name"] == "adamw" for fit in fits) else 1
-    saved = control_points + moments * moved_point_count(experiment)
-    return 2 * saved + 2 * max(fit["points_per_step"] for fit in fits) + 1
+    fit = read("fit_bezier_surface", wildcards)["fit"]
+    moments = 2 if fit["optimizer"]["name"] == "adamw" else 1
+    saved = control_point_count(experiment) + moments * moved_point_count(experiment)
+    return 2 * saved + 2 * fit["points_per_step"] + 1
 
 
 def plain_runtime(wildcards, attempt):
@@ -138,26 +148,25 @@ def plain_runtime(wildcards, attempt):
 
 
 def network_runtime(epochs):
-    """Return a resource function: minutes of a job as long as `epochs(experiment)` of training."""
+    """Return a resource function: minutes of a job as long as so many epochs of training."""
 
     def minutes(wildcards, attempt):
         experiment = EXPERIMENTS[wildcards.experiment]
         each = MINUTES_PER_EPOCH.get(source_name(experiment), OTHER_MINUTES_PER_EPOCH)
-        return attempt * math.ceil(BASE_MINUTES + epochs(experiment) * each)
+        return attempt * math.ceil(BASE_MINUTES + epochs(experiment, wildcards) * each)
 
     return minutes
 
 
-def training_epochs(experiment):
-    trainings = [experiment["training"], *experiment["trainings"].values()]
-    return max(training["epochs"] for training in trainings)
+def training_epochs(experiment, wildcards):
+    return read("train_endpoint", wildcards)["training"]["epochs"]
 
 
-def fitting_epochs(experiment):
-    return max(map(fit_passes, experiment["fits"].values()))
+def fitting_epochs(experiment, wildcards):
+    return fit_passes(read("fit_bezier_surface", wildcards)["fit"])
 
 
-def grid_epochs(experiment):
+def grid_epochs(experiment, wildcards):
     grid = experiment["grid"]
 
     def points(shape):
@@ -171,10 +180,10 @@ def grid_epochs(experiment):
     return EPOCHS_PER_GRID_POINT * max(map(points, shapes(experiment).values()))
 
 
-def plane_epochs(experiment):
+def plane_epochs(experiment, wildcards):
     share = 1 if experiment["grid"]["search_images"] is None else SEARCHED_SHARE
     return EPOCHS_PER_GRID_POINT * share * experiment["grid"]["plane_points"] ** 2
 
 
-def comparison_epochs(experiment):
+def comparison_epochs(experiment, wildcards):
     return EPOCHS_PER_COMPARISON

@@ -1,8 +1,8 @@
 """Alignment: the same networks with their hidden units permuted to be close to one another."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import combinations, product
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from fourfold.combination.symmetry import (
     observe,
 )
 from fourfold.data.batches import Preprocess, as_input, call_model, input_batches
-from fourfold.data.inputs import Input, output_tensors, parts_of
+from fourfold.data.inputs import Input, output_tensors, parts_of, split_input
 from fourfold.errors import InputError
 from fourfold.surfaces.layout import StateDict, check_same_architecture
 from fourfold.surfaces.modules import copy_module, evaluation_mode, load_state, module_of
@@ -27,6 +27,7 @@ from fourfold.surfaces.modules import copy_module, evaluation_mode, load_state, 
 METHODS = ("weights", "activations")
 
 _SHAPE, _MANY = 2, 2**62  # inputs to look at
+_AT_A_TIME = 20  # of these, whose activations in all layers are in memory together
 
 Permutations = Mapping[Units, Tensor]  # (units,) indices, or (outer, units) of those inside others
 
@@ -57,7 +58,8 @@ def align(
         model: a module of it; it is copied, not changed.
         images: (n, ...) some of its inputs, or batches, of which the first is taken; as in
             `predict`. For `weights` only their shape matters, and two are enough; for
-            `activations` some hundred, whose activations in all layers have to fit into memory.
+            `activations` some hundred, in equal parts of at most 20: at most one for each part
+            is left out.
         method: `weights`, or `activations`: the inner products are those of the standardized
             activations instead, that is, correlations of units.
         reference: index of the network that the others are matched to, or `mean`: each is
@@ -89,16 +91,17 @@ def align(
     network = copy_module(module_of(model, states[0])).cpu()
     inputs = _inputs(images, network, preprocess, _SHAPE if method == "weights" else _MANY)
     load_state(network, states[0])
-    symmetry = find_symmetry(network, inputs)
+    first = split_input(inputs, _parts(inputs))[0]
+    symmetry = find_symmetry(network, first)
     compare: _Comparison = (
         _Weights([_weights(symmetry, state) for state in states])
         if method == "weights"
-        else _Correlations([_activations(symmetry, network, state, inputs) for state in states])
+        else _Correlations(symmetry, network, states, inputs)
     )
     found = _align(symmetry.groups, len(states), compare, reference)
     aligned = [permute_state(symmetry, *pair) for pair in zip(states, found, strict=True)]
     for k, (before, after) in enumerate(zip(states, aligned, strict=True)):
-        _check_same(network, before, after, inputs, f"network {k}")
+        _check_same(network, before, after, first, f"network {k}")
     return aligned
 
 
@@ -148,19 +151,36 @@ class _Weights:
 class _Correlations:
     """Compares activations, by the sums over all images and places that any matching needs.
 
-    Of tensors with the same units only the sum of their inner products is kept.
+    Of tensors with the same units only the sum of their inner products is kept, and of the
+    activations those of a few images at a time.
     """
 
-    def __init__(self, every: Sequence[Sequence[Block]]) -> None:
-        self._sums: dict[tuple[int, int], dict[tuple[Units, ...], Tensor]] = {}
-        rows = [[_by_units(block) for block in blocks] for blocks in every]
-        for j, k in combinations(range(len(every)), 2):
-            sums: dict[tuple[Units, ...], Tensor] = {}
-            for (units, first), (_, second) in zip(rows[j], rows[k], strict=True):
-                product = (first.T @ second).double()
-                sums[units] = sums[units] + product if units in sums else product
-            self._sums[j, k] = sums
-            self._sums[k, j] = {units: found.T for units, found in sums.items()}
+    def __init__(
+        self, symmetry: Symmetry, network: nn.Module, states: Sequence[StateDict], inputs: Input
+    ) -> None:
+        parts = split_input(inputs, _parts(inputs))
+        scales = [_scales(symmetry, network, state, parts) for state in states]
+        pairs = list(combinations(range(len(states)), 2))
+        self._sums: dict[tuple[int, int], dict[tuple[Units, ...], Tensor]] = {
+            pair: {} for pair in pairs
+        }
+        for part in parts:
+            rows = [
+                [
+                    _by_units((torch.where(scale > 0, (view - mean) * scale, 0.0), units))
+                    for (view, units), (mean, scale) in zip(
+                        _activations(symmetry, network, state, part), known, strict=True
+                    )
+                ]
+                for state, known in zip(states, scales, strict=True)
+            ]
+            for j, k in pairs:
+                sums = self._sums[j, k]
+                for (units, first), (_, second) in zip(rows[j], rows[k], strict=True):
+                    product = (first.T @ second).double()
+                    sums[units] = sums[units].add_(product) if units in sums else product
+        for j, k in pairs:
+            self._sums[k, j] = {units: found.T for units, found in self._sums[j, k].items()}
 
     def __call__(self, targets: Mapping[int, Permutations], k: int) -> list[_Pair]:
         pairs = []
@@ -199,24 +219,49 @@ def _weights(symmetry: Symmetry, state: StateDict) -> list[Block]:
 
 def _activations(
     symmetry: Symmetry, network: nn.Module, state: StateDict, inputs: Input
-) -> list[Block]:
+) -> Iterator[Block]:
+    """Yield what a forward pass computes, as far as it has units that are not fixed."""
     load_state(network, state)
-    found, known = [], {parameter.data_ptr() for parameter in network.parameters()}
+    known = {parameter.data_ptr() for parameter in network.parameters()}
     for tensor, axes in zip(observe(network, inputs), symmetry.activations, strict=True):
         storage = tensor.untyped_storage().data_ptr()
         if axes is None or not tensor.is_floating_point() or storage in known:
             continue
         known.add(storage)
         for view, units in blocks(tensor.float().contiguous(), axes):
-            rest = [dim for dim, each in enumerate(units) if each.is_fixed]
-            if rest and len(rest) < len(units):
-                centered = view - view.mean(dim=rest, keepdim=True)
-                norm, whole = (
-                    torch.linalg.vector_norm(each, dim=rest, keepdim=True)
-                    for each in (centered, view)
-                )
-                is_varying = norm > 1e-6 * whole
-                found.append((torch.where(is_varying, centered / norm, 0.0), units))
+            if 0 < sum(each.is_fixed for each in units) < len(units):
+                yield view, units
+
+
+def _scales(
+    symmetry: Symmetry, network: nn.Module, state: StateDict, parts: Sequence[Input]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return mean and 1 / norm over all images and places, of each block of the activations.
+
+    That is 0 for units that do not vary.
+    """
+    found = []
+    for every in zip(*(_moments(symmetry, network, state, part) for part in parts), strict=True):
+        count = every[0][0]  # parts are equal in size
+        means, norms = (torch.stack([each[k] for each in every]).double() for k in (1, 2))
+        mean = means.mean(dim=0)
+        square = (norms.square() + count * (means - mean).square()).sum(dim=0)
+        is_varying = square > 1e-12 * (square + len(parts) * count * mean.square())
+        scale = torch.where(is_varying, square.rsqrt(), 0.0)
+        found.append((mean.float(), scale.float()))
+    return found
+
+
+def _moments(
+    symmetry: Symmetry, network: nn.Module, state: StateDict, inputs: Input
+) -> list[tuple[int, Tensor, Tensor]]:
+    """Return of each block how many values each unit has, their mean, and the norm around it."""
+    found = []
+    for view, units in _activations(symmetry, network, state, inputs):
+        rest = [dim for dim, each in enumerate(units) if each.is_fixed]
+        mean = view.mean(dim=rest, keepdim=True)
+        norm = torch.linalg.vector_norm(view - mean, dim=rest, keepdim=True)
+        found.append((prod(view.shape[dim] for dim in rest), mean, norm))
     return found
 
 
@@ -232,6 +277,11 @@ def _inputs(images: Any, network: nn.Module, preprocess: Preprocess | None, most
     batches = input_batches(images, network, most, device="cpu")
     inputs, _ = next(iter(batches.in_order(0)))
     return as_input(preprocess or batches.preprocess, network)(inputs)
+
+
+def _parts(inputs: Input) -> int:
+    """Return how many equal parts hold at most so many inputs as are looked at together."""
+    return ceil(len(parts_of(inputs)[0]) / _AT_A_TIME)
 
 
 # --- permutations ---------------------------------------------------------------------------------

@@ -4,11 +4,12 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from fourfold.errors import FourfoldError, WriteError
+from fourfold.errors import FourfoldError, InputError, WriteError
 
 _FREE_SPACE = "Free some space there, or write elsewhere, and start again."
 _PERMIT = "Make the folder writable, or write elsewhere, and start again."
@@ -33,8 +34,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         WriteError: if the file can't be written: no space, no permission, something in the way.
     """
     path = Path(path)
-    temporary = path.parent / f".unfinished-{uuid.uuid4().hex}{path.suffix}"
-    try:
+    temporary = _beside(path)
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -43,6 +44,38 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder` that becomes `folder` when the block succeeds.
+
+    Raises:
+        InputError: if there is something already: a file, or a folder that isn't empty.
+        WriteError: as `atomic_path`.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} is there and isn't empty; remove it, or name a new folder.")
+    temporary = _beside(folder)
+    with _writing(folder):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            temporary.replace(folder)  # an empty folder gives way
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.parent / f".unfinished-{uuid.uuid4().hex}{path.suffix}"
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what a user can cure into a `WriteError`."""
+    try:
+        yield
     except FourfoldError:
         raise
     except Exception as error:

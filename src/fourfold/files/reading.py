@@ -5,6 +5,7 @@ import json
 import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 from fourfold.errors import FourfoldError, InputError, printable
@@ -75,6 +76,8 @@ def has_type(value: Any, kind: Any) -> bool:
         return isinstance(value, list) and all(has_type(item, parts[0]) for item in value)
     if origin is dict:
         return isinstance(value, dict) and all(has_type(v, parts[1]) for v in value.values())
+    if origin is UnionType:
+        return any(has_type(value, part) for part in parts)
     if isinstance(value, bool):  # Python counts it among the integers
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)

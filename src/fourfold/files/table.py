@@ -1,6 +1,7 @@
 """The tables: column schemas, atomic parquet writing, and reading with a check.
 
-A table's columns, their order and types are public interface; docs/tables.md says what each means.
+A table's columns, their order and types are public interface; docs/reference/tables.md says what
+each means.
 """
 
 import json

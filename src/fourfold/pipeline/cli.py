@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import io
+import os
 import re
 import sys
 from typing import NoReturn
@@ -31,11 +32,15 @@ RULES = {
     "collect-tables": "gather the tables of single jobs",
     "plot-figures": "draw the figures of one replicate",
     "plot-plane": "draw the loss on the plane through three networks",
+    "plot-experiments": "draw the linear and the Bezier surface of experiments side by side",
     "summarize": "write the headline table and figure of all experiments",
+    "plot-explorer": "write the page in which all experiments are explored",
 }
 TOOLS = {
+    "init": "start a project: a folder with params.yaml and the rest, for snakemake and dvc",
     "show": "print what is in a table or a checkpoint, and what made it",
     "params": "print every value of an experiment, and which part of params.yaml states it",
+    "export": "write a surface into a folder to share, with a card, in the layout of model hubs",
 }
 COMMANDS = RULES | TOOLS
 
@@ -79,6 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         chosen.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read what it wanted; at its end, Python would write on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if _is_out_of_memory(error):
             print(f"error: {_out_of_memory(error)}", file=sys.stderr)

@@ -17,6 +17,7 @@ from fourfold.errors import InputError
 from fourfold.files.reading import reading
 
 PACKAGE = Path(__file__).parents[1]
+_ASSETS = ("*.html", "*.css", "*.js")  # beside a module: what it makes a page of
 
 
 def code_hash(command: str, network: Mapping[str, Any] | None = None) -> str:
@@ -41,6 +42,7 @@ def _code_hash(command: str, network: str | None, builder: str | None, here: Pat
         files |= _behind(PACKAGE / "networks" / f"{network}.py", PACKAGE)
         if builder is not None:
             files |= _behind(builder_file(builder, here), here)
+    files |= {asset for file in files for kind in _ASSETS for asset in file.parent.glob(kind)}
     digest = hashlib.sha256()
     for path in sorted(files):
         below = next((folder for folder in (PACKAGE, here) if path.is_relative_to(folder)), None)

@@ -27,6 +27,8 @@ READS: dict[str, tuple[str | dict[str, tuple[str, ...]], ...]] = {
     "measure_differences": (),
     "plot_figures": ("surfaces",),
     "plot_plane": ("surfaces",),
+    "plot_experiments": ("surfaces",),
     "summarize": ("surfaces",),
+    "plot_explorer": ("surfaces",),
 }
 BESIDE = ("shape", "surfaces")  # have arguments of their own, beside --settings

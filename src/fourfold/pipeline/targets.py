@@ -19,8 +19,14 @@ _OF_CORNERS = ("at", "training", "then", "to", "method")
 SUMMARY = (
     *(f"results/summary.{kind}" for kind in ("parquet", "csv", "md")),
     "results/metrics.json",
+    "results/explorer.html",
     *(f"results/figures/summary.{kind}" for kind in ("png", "svg")),
 )
+
+# Experiments that one figure shows, data sets down and networks across: those of one scale, and
+# how their names end.
+DATASETS, NETWORKS = ("cifar10", "cifar100", "tiny-imagenet"), ("vgg16", "resnet18", "vit")
+SCALES = {"cpu": "-cpu", "full": "", "paper": "-paper"}
 
 # Kinds of corner sets whose networks have files of their own, by name and position; kinds that are
 # made from another set, each in one file; and kinds that a fit starts from seeds alone.
@@ -349,13 +355,31 @@ class Targets:
             for replicate in range(self.params["replicates"]):
                 yield experiment, replicate
 
+    def cells(self, scale: str) -> dict[str, dict[str, str]]:
+        """Return data set -> network -> name of the experiment of a scale, defined or not."""
+        return {
+            dataset: {network: f"{dataset}-{network}{SCALES[scale]}" for network in NETWORKS}
+            for dataset in DATASETS
+        }
+
+    def of_scale(self, scale: str) -> list[str]:
+        """Return those of them that `run` asks for."""
+        names = [name for cells in self.cells(scale).values() for name in cells.values()]
+        return [name for name in names if name in self.params["run"]]
+
     def per_replicate(self, file: str) -> list[str]:
         """Return a file of every replicate, from the top."""
         return self._of_replicates(lambda experiment, replicate: [file])
 
     def all_results(self) -> list[str]:
         """Return what `snakemake` is asked for."""
-        return [*SUMMARY, *self._of_replicates(self.results)]
+        overviews = [
+            f"results/figures/experiments-{scale}.{kind}"
+            for scale in SCALES
+            if self.of_scale(scale)
+            for kind in ("png", "svg")
+        ]
+        return [*SUMMARY, *overviews, *self._of_replicates(self.results)]
 
     def all_files(self) -> list[str]:
         """Return every file that is built for it, on the way as well."""

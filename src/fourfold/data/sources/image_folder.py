@@ -47,6 +47,15 @@ def read_image_folder(
     return Source(names, images, labels, published, tuple(remarks))
 
 
+def count_images(folder: Path) -> dict[str, int]:
+    """Return class -> its images, of a folder that `read_image_folder` would read."""
+    class_of: dict[Path, str] = {}
+    return {
+        name: sum(map(_is_image, _walk(folder / name, name, class_of)))
+        for name in _class_names(folder)
+    }
+
+
 def _class_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise InputError(

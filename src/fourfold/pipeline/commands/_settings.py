@@ -64,6 +64,24 @@ def add_surfaces_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_surfaces_of_each(parser: argparse.ArgumentParser) -> None:
+    """Add `--surfaces`, those of several experiments."""
+    parser.add_argument(
+        "--surfaces",
+        required=True,
+        metavar="JSON",
+        help=f"of each experiment, in their order: {{experiment: {SURFACES_HELP}}}",
+    )
+
+
+def read_surfaces_of_each(text: str) -> dict[str, Surfaces]:
+    """Parse `--surfaces` of several experiments."""
+    return {
+        experiment: check_described(described, f"--surfaces, {experiment},")
+        for experiment, described in parse_object(text, "--surfaces").items()
+    }
+
+
 def read_settings(text: str, *parts: str | dict[str, tuple[str, ...]]) -> dict[str, Any]:
     """Parse `--settings` and check that it has exactly these sections, by the schema.
 

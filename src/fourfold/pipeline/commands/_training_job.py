@@ -102,7 +102,7 @@ def run_training(
         augment=job.augment(),
         preprocess=job.normalize,
         snapshots=snapshots,
-        on_step=Progress(f"{job.arguments.experiment} {label}").on_step,
+        on_step=Progress(f"{job.arguments.experiment} {label}", epochs=last - before).on_step,
         on_epoch=on_epoch,
     )
     made_by = job.metadata() | {"seed": seed}

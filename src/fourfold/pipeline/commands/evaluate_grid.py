@@ -9,6 +9,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import torch
@@ -50,11 +51,15 @@ def run(arguments: argparse.Namespace) -> None:
     chosen = [grid[key] for key in ("points", "edge_points", "random_points", "seed")]
     further = choose_points(shape, *chosen)
     lattice = further.pop("grid")
+    progress = Progress(f"{arguments.experiment} {surface.name}", unit="point")
+    of_random = {sample: few | {name: images[name]} for sample, name in _CERTIFIED.items()}
+    sampled = {"grid": images, "center": images, **of_random}  # the others are searched
+    for sample, points in {"grid": lattice, **further}.items():
+        progress.expect(len(points), _images(sampled.get(sample, few), grid))
 
     def evaluate(
         sample: str, points: list[Point], of: dict[str, Images], keep_logits: Sequence[str] = ()
     ) -> Evaluation:
-        label = f"{arguments.experiment} {surface.name} {sample}"
         evaluation = evaluate_points(
             surface,
             model,
@@ -63,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
             sample=sample,
             **job.evaluation(),
             keep_logits=keep_logits,
-            on_point=Progress(label, unit="point").on_item,
+            on_point=progress.on_item,
         )
         job.count_evaluated(evaluation.table)
         return evaluation
@@ -80,8 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         if sample == "center":  # a merge, which is no candidate for the worst point alone
             parts.append((sample, points, evaluate(sample, points, images)))
             continue
-        certified = _CERTIFIED.get(sample)
-        searched = few | {name: images[name] for name in images if name == certified}
+        certified, searched = _CERTIFIED.get(sample), sampled.get(sample, few)
         first = evaluate(sample, points, searched)
         if all(len(y) == sizes[name] for name, (_, y) in searched.items()):
             parts.append((sample, points, first))
@@ -93,6 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
         is_kept = (first.table["n"] < of_split.map(sizes)) | (of_split == certified)
         worst = _worst_points(first.table, shape)
         parts.append((sample, points, replace(first, table=first.table[is_kept])))
+        progress.expect(len(worst), _images(images, grid))
         parts.append((sample, worst, evaluate(sample, worst, images)))
 
     tables = [evaluation.table for sample, _, evaluation in parts if sample != "own"]
@@ -118,6 +123,11 @@ def run(arguments: argparse.Namespace) -> None:
     ).save(arguments.logits, job.metadata())
     job.write("grid", _drop_repeated(pd.concat(tables, ignore_index=True)), arguments.output)
     job.write_network_cost(surface.name, model)
+
+
+def _images(splits: dict[str, Images], grid: dict[str, Any]) -> int:
+    """Return about how many images pass through a network to evaluate it on some splits."""
+    return (grid["batchnorm_images"] or 0) + sum(len(labels) for _, labels in splits.values())
 
 
 def _worst_points(table: pd.DataFrame, shape: Shape) -> list[Point]:

@@ -53,17 +53,20 @@ def run(arguments: argparse.Namespace) -> None:
         corners=[state_hash(corner) for corner in corners],
     )
     model, train = job.build_model(), job.dataset.splits["train"]
+    settings = job.settings["fit"]
+    epochs = sum(phase["epochs"] for phase in (*(settings["phases"] or ()), settings))
+    epochs += settings["boundary_epochs"]
     history = fit(
         surface,
         model,
         train.images,
         train.labels,
-        **training_arguments(job.settings["fit"]),
+        **training_arguments(settings),
         seed=arguments.seed,
         augment=job.augment(),
         preprocess=job.normalize,
         snapshots=snapshots,
-        on_step=Progress(f"{arguments.experiment} {name}").on_step,
+        on_step=Progress(f"{arguments.experiment} {name}", epochs=epochs).on_step,
     )
     job.cost.seconds_before = snapshots.seconds_before
     if len(history):

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from fourfold.files.atomic import atomic_path, write_text
-from fourfold.files.reading import parse_object
 from fourfold.files.table import SCHEMAS, common_metadata, read_metadata, read_table, write_table
 from fourfold.pipeline.commands._settings import (
-    SURFACES_HELP,
     add_kept_argument,
     add_paths,
-    check_described,
+    add_surfaces_of_each,
+    read_surfaces_of_each,
 )
 from fourfold.report import figures as plot
 from fourfold.report.summary import render_markdown, render_metrics, summarize
@@ -27,22 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     read = {name.replace("_", "-"): f"{name} tables to read" for name in _TABLES}
     add_paths(parser, nargs="+", **read)
-    parser.add_argument(
-        "--surfaces",
-        required=True,
-        metavar="JSON",
-        help=f"of each experiment, in their order: {{experiment: {SURFACES_HELP}}}",
-    )
+    add_surfaces_of_each(parser)
     add_kept_argument(parser)
     add_paths(parser, output="folder of the results")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write summary.parquet, .csv and .md, metrics.json, and the summary figure."""
-    surfaces = {
-        experiment: check_described(described, f"--surfaces, {experiment},")
-        for experiment, described in parse_object(arguments.surfaces, "--surfaces").items()
-    }
+    surfaces = read_surfaces_of_each(arguments.surfaces)
     tables = {name: read_table(name, *getattr(arguments, name)) for name in _TABLES}
     summary = summarize(tables, surfaces)[SCHEMAS["summary"].names]
     folder = arguments.output

@@ -5,6 +5,7 @@ from fourfold.report.figures._comparison import plot_merges, plot_summary
 from fourfold.report.figures._convergence import plot_convergence
 from fourfold.report.figures._difference import plot_differences
 from fourfold.report.figures._ensemble import plot_ensembles
+from fourfold.report.figures._experiments import plot_experiments
 from fourfold.report.figures._networks import plot_geometry, plot_training
 from fourfold.report.figures._plane import plot_plane
 from fourfold.report.figures._rivals import plot_rivals
@@ -17,6 +18,7 @@ __all__ = [
     "plot_convergence",
     "plot_differences",
     "plot_ensembles",
+    "plot_experiments",
     "plot_geometry",
     "plot_merges",
     "plot_plane",

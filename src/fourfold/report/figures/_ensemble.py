@@ -1,5 +1,6 @@
 """Figure of ensembles: what each further member is worth."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from fourfold.combination.baselines import Surfaces, corner_ensembles, reference
 from fourfold.report.figures import _style
 from fourfold.report.figures._measure import ACCURACY, NLL, Measure
 from fourfold.report.wording import equal_points
+
+_LONG = 62  # characters; two columns of a legend hold no longer texts
+_POINTS = ".vPX"  # of lines, by how often all colours were taken before
 
 # Selections that are one ensemble per surface: legend text, marker, filled.
 _SINGLE = {
@@ -41,7 +45,7 @@ def plot_ensembles(
     shown = _style.surface_order(rows.loc[~is_corners, "ensemble"], surfaces)
     colours = {name: _style.surface_style(name, surfaces)[0] for name in surfaces}
     looks = {
-        name: _line(name, colours, corners)
+        name: _line(name, surfaces, corners)
         for name in _style.in_order(curves["ensemble"], [*shown, *corners])
     }
     most = int(curves["forward_passes"].max())
@@ -66,23 +70,27 @@ def plot_ensembles(
     for selection in _style.in_order(marks["selection"], _SINGLE):
         label = _SINGLE[selection][0].format(inner=inner, points=points)
         handles.append(_single(selection, _style.GREY) | {"label": label})
-    _style.legend(figure, handles, 2)
+    columns = 2 if max(len(look["label"]) for look in handles) <= _LONG else 1
+    _style.legend(figure, handles, columns)
+    figure.set_figheight(3.7 + 0.15 * max(0, math.ceil(len(handles) / columns) - 6))
     what = "ensembles (averaged predictions)"
     figure.suptitle(_style.heading(what, rows, seeds, _style.one_example(rows)))
     return figure
 
 
-def _line(name: str, colours: Mapping[str, str], corners: Mapping[str, str]) -> dict[str, Any]:
+def _line(name: str, surfaces: Surfaces, corners: Mapping[str, str]) -> dict[str, Any]:
     """Return how the line of an ensemble looks, of a surface or of its corners."""
+    surface = corners.get(name, name)
+    colour, turn = _style.surface_style(surface, surfaces)[0], _style.colour_turn(surface, surfaces)
+    points: dict[str, Any] = {"marker": _POINTS[turn % len(_POINTS)], "markersize": 4}
     if name not in corners:
         label = f"{name} surface, points chosen on val"
-        style = {"linestyle": "-", "marker": ".", "markersize": 4, "label": label}
-        return {"color": colours[name], **style}
+        return {"color": colour, "linestyle": "-", "label": label, **points}
+    of = f"corners of the {surface} surface"
     if name == "corners":
         colour, of = _style.BLACK, "corners"
-    else:
-        colour, of = colours[corners[name]], f"corners of the {corners[name]} surface"
-    return {"color": colour, "linestyle": "--", "label": f"{of}, mean over all choices"}
+    look = {"color": colour, "linestyle": "--", "label": f"{of}, mean over all choices"}
+    return look | (points if turn and name != "corners" else {})
 
 
 def _single(selection: str, colour: str) -> dict[str, Any]:
@@ -127,10 +135,10 @@ def _draw_marks(
 
 
 def _set_members(axes: Axes, most: int, numbers_of_all: pd.Series) -> None:
-    members = range(1, most + 1, 1 + most // 12)
+    members = range(1, most + 1, _step(most))
     ticks, labels = [*map(float, members)], [*map(str, members)]
     if len(numbers_of_all):
-        axes.axvline(most + 0.6, **_style.BORDER)
+        axes.axvline(most + 0.6 * _step(most), **_style.BORDER)
         ticks.append(_place_of_all(most))
         numbers = ", ".join(f"{number:,}" for number in sorted(set(numbers_of_all)))
         labels.append(f"all\n({numbers})")
@@ -140,4 +148,9 @@ def _set_members(axes: Axes, most: int, numbers_of_all: pd.Series) -> None:
 
 
 def _place_of_all(most: int) -> float:
-    return most + 1.2
+    return most + 1.2 * _step(most)
+
+
+def _step(most: int) -> int:
+    """Return how many members lie between ticks."""
+    return 1 + most // 12

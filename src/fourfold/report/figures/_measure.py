@@ -142,10 +142,14 @@ def draw_colourbar(
     *,
     count: int = 8,
     label: str | None = None,
+    height: float = 1,
 ) -> None:
-    """Draw the colour scale of a measure beside panels, with at most `count` ticks."""
+    """Draw the colour scale of a measure beside panels, with at most `count` ticks.
+
+    `height` is its share of that of the panels.
+    """
     label = f"{measure.label}\n{measure.spacing}" if label is None else label
-    bar = figure.colorbar(colours, ax=panels, pad=0.02, aspect=22, label=label)
+    bar = figure.colorbar(colours, ax=panels, pad=0.02, aspect=22, shrink=height, label=label)
     ticks = measure.ticks(*colours.get_clim(), count)
     bar.set_ticks(ticks.tolist(), labels=[f"{tick:g}" for tick in ticks])
     bar.minorticks_off()

@@ -22,7 +22,7 @@ _SPLITS: dict[str, tuple[str, tuple[int, ...]]] = {
 def plot_training(
     training: pd.DataFrame, surfaces: Collection[str], *, seeds: Sequence[int] = ()
 ) -> Figure:
-    """Draw nll (above) and accuracy (below) per epoch: endpoints left, each surface fit beside.
+    """Draw nll (above) and accuracy (below) per epoch: endpoints first, each surface fit beside.
 
     One line per run and split.
     """
@@ -30,14 +30,26 @@ def plot_training(
         return _style.only_text("nothing was trained here")
     rows = training.drop_duplicates(["stage", "item", "split", "epoch"], keep="last")
     endpoints, fits = (rows[rows["stage"] == stage] for stage in ("endpoint", "fit"))
-    names = ", ".join(sorted(endpoints["item"].unique()))
-    columns = {f"endpoints {names}": endpoints} if names else {}
+    names = sorted(endpoints["item"].unique())
+    title = f"endpoints {', '.join(names)}" if len(names) <= 4 else f"{len(names)} endpoints"
+    columns = {title: endpoints} if names else {}
     for item in _style.surface_order(fits["item"], surfaces):
         columns[f"fit of the {item} surface"] = fits[fits["item"] == item]
-    width = max(_style.NARROW_WIDTH, 0.5 * _style.FULL_WIDTH * len(columns))
-    figure = Figure((width, 4.0), layout="constrained")
-    panels = figure.subplots(2, len(columns), sharex="col", sharey="row", squeeze=False)
-    for (title, runs), (top, bottom) in zip(columns.items(), panels.T, strict=True):
+    bands = _style.in_rows([*columns])
+    count = len(bands[0])
+    width = max(_style.NARROW_WIDTH, 0.5 * _style.FULL_WIDTH * count)
+    size = (width, 4.0) if len(bands) == 1 else (1.3 * _style.FULL_WIDTH, 0.4 + 3.6 * len(bands))
+    figure = Figure(size, layout="constrained")
+    parts = [figure] if len(bands) == 1 else [*figure.subfigures(len(bands), squeeze=False).flat]
+    panels = []
+    for part, band in zip(parts, bands, strict=True):
+        found = part.subplots(2, count, sharex="col", sharey="row", squeeze=False)
+        panels += [*found.T[: len(band)]]
+        for axes in found[:, len(band) :].flat:
+            axes.remove()
+        for measure, axes in zip((NLL, ACCURACY), found[:, 0], strict=True):
+            axes.set_ylabel(measure.label)
+    for (title, runs), (top, bottom) in zip(columns.items(), panels, strict=True):
         for measure, axes in ((NLL, top), (ACCURACY, bottom)):
             sns.lineplot(
                 x=runs["epoch"],
@@ -55,11 +67,9 @@ def plot_training(
             )
             measure.set_axis(axes, "y", measure.values(rows))
             axes.grid(axis="y")
-        top.set(title=title, xlabel="")
+        top.set(title=_style.panel_title(title, figure, count), xlabel="")
         bottom.set(xlabel="epoch")
         bottom.xaxis.get_major_locator().set_params(integer=True)
-    for measure, axes in zip((NLL, ACCURACY), panels[:, 0], strict=True):
-        axes.set_ylabel(measure.label)
     lines = [
         {"color": colour, "linestyle": (0, dashes or None), "label": split}
         for split, (colour, dashes) in _SPLITS.items()
@@ -95,7 +105,9 @@ def plot_geometry(
         for surface in shown
         for pair in _style.in_order(rows.loc[rows["surface"] == surface, "pair"], ["corners"])
     ]
-    size = (0.75 * _style.FULL_WIDTH, 2.8 + 0.22 * len(kinds))
+    # Many surfaces have a wide legend of several lines.
+    width, lines = (0.75, 0) if len(shown) <= 4 else (1, len(shown) // 4)
+    size = (width * _style.FULL_WIDTH, 2.8 + 0.22 * len(kinds) + 0.15 * lines)
     figure = Figure(size, layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.0, 0.2 * len(kinds)])
     looks: list[dict[str, Any]] = []

@@ -1,8 +1,11 @@
 """What all figures share: fonts, colours, names, titles and saving."""
 
+import io
+import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from matplotlib import style
@@ -10,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, withStroke
+from PIL import Image
 
 from fourfold.errors import InputError
 from fourfold.files.atomic import atomic_path
@@ -21,8 +25,12 @@ PALE = "#D0D0D0"  # bands behind lines and marks
 BORDER: dict[str, Any] = {"color": "#BBBBBB", "linewidth": 0.4}
 
 FULL_WIDTH = 7.0  # inches; two columns of a paper
+_TITLE_WIDTH = 100  # characters that a figure of full width holds
+_MOST_COLUMNS = 4  # of panels beside each other
 NARROW_WIDTH = 4.2  # inches; the least that holds titles and legends
 MARKED_WIDTH = 0.6  # points; outlines of markers and thin lines
+
+T = TypeVar("T")
 
 # Keeps text readable on any colour.
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white")]
@@ -68,13 +76,18 @@ def save_figure(figure: Figure, path_stem: str | Path) -> None:
     Equal figures give equal bytes. The figures of this package are unknown to pyplot, so that
     nothing is left open afterwards.
     """
-    formats: dict[str, dict[str, Any]] = {
-        "png": {"dpi": 150, "pil_kwargs": {"optimize": True}},
-        "svg": {"metadata": {"Date": None}},
-    }
-    for suffix, options in formats.items():
-        with atomic_path(f"{path_stem}.{suffix}") as temporary:
-            figure.savefig(temporary, format=suffix, **options)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150)
+    # A palette: a third of the bytes, in the report too. By an octree colours differ by 5 of 255 at
+    # most; by median cut, where rare ones are merged, orange became vermillion.
+    with Image.open(drawn) as image:
+        palette = image.convert("RGB").quantize(
+            256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+        )
+    with atomic_path(f"{path_stem}.png") as temporary:
+        palette.save(temporary, "PNG", optimize=True)
+    with atomic_path(f"{path_stem}.svg") as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def shown_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -83,15 +96,30 @@ def shown_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def heading(what: str, rows: pd.DataFrame, seeds: Sequence[int], *details: str) -> str:
-    """Return a title of two lines: experiment and subject; split, n, replicate, seeds, details."""
+    """Return a title: experiment and subject, then split, n, replicate, seeds, details."""
     first, replicates = rows.iloc[0], rows["replicate"].unique()
     plural = "s" if len(replicates) > 1 else ""
     facts = [f"replicate{plural} {', '.join(map(str, replicates))}", *details]
-    if seeds:
+    if len(seeds) > 4 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        facts[0] += f" (corner seeds {seeds[0]} to {seeds[-1]})"
+    elif seeds:
         facts[0] += f" (corner seeds {', '.join(map(str, seeds))})"
     if "n" in rows.columns:
         facts = [f"{first['split']} split, n = {first['n']:,}", *facts]
-    return f"{first['experiment']}: {what}\n{', '.join(facts)}"
+    return f"{first['experiment']}: {what}\n{textwrap.fill(', '.join(facts), _TITLE_WIDTH)}"
+
+
+def in_rows(panels: Sequence[T]) -> list[Sequence[T]]:
+    """Return panels in rows of at most four, all as long as the first but for the last one."""
+    rows = math.ceil(len(panels) / _MOST_COLUMNS)
+    columns = math.ceil(len(panels) / max(rows, 1))
+    return [panels[start : start + columns] for start in range(0, len(panels), max(columns, 1))]
+
+
+def panel_title(title: str, figure: Figure, columns: int) -> str:
+    """Return a title in lines that fit above one of so many panels beside each other."""
+    width = int(_TITLE_WIDTH * figure.get_figwidth() / FULL_WIDTH / columns)
+    return textwrap.fill(title, width, break_on_hyphens=False)
 
 
 def statistics(rows: pd.DataFrame) -> str:
@@ -166,5 +194,10 @@ def surface_order(names: Iterable[str], surfaces: Iterable[str]) -> list[str]:
 
 def surface_style(surface: str, surfaces: Iterable[str]) -> tuple[str, str]:
     """Return colour and marker of `surface`, by its place among `surfaces`."""
-    turn, place = divmod(list(surfaces).index(surface), len(_COLOURS))
-    return _COLOURS[place], _MARKERS[(place + turn) % len(_MARKERS)]
+    place, turn = list(surfaces).index(surface), colour_turn(surface, surfaces)
+    return _COLOURS[place % len(_COLOURS)], _MARKERS[(place + turn) % len(_MARKERS)]
+
+
+def colour_turn(surface: str, surfaces: Iterable[str]) -> int:
+    """Return how many surfaces before this one have its colour."""
+    return list(surfaces).index(surface) // len(_COLOURS)

@@ -68,11 +68,12 @@ def plot_surfaces(
 ) -> Figure:
     """Draw nll (above) and accuracy (below) over (u, v), one column per surface.
 
+    More than four surfaces stand in several such pairs of rows, own scales in pairs of their own.
     Of a surface with a third coordinate it is the slice through its lattice that is nearest to the
     center. Curves have none.
 
     Each row has one colour scale; the light end is good. Surfaces that are flat on it are drawn
-    once more, at the right, on scales of their own. Contour lines are chosen for each panel.
+    once more, after the others, on scales of their own. Contour lines are chosen for each panel.
     Squares are the corners, the star is the point chosen on val (the row best-point of `merge`),
     the cross the center, the triangle the worst of all points, on and off the lattice; a point that
     is not in a slice is not marked. Panel titles give the range over all points of the surface.
@@ -84,35 +85,49 @@ def plot_surfaces(
     names = list(drawn)
     on_lattice = _in_planes(rows, {name: [plane] for name, plane in drawn.items()})
     flat = _flat_surfaces(on_lattice, names)
-    columns = [*((name, False) for name in names), *((name, True) for name in flat)]
+    alike, own = [(name, False) for name in names], [(name, True) for name in flat]
+    bands = _style.in_rows(alike)
+    is_wrapped = len(bands) > 1
+    bands = [*bands, *_style.in_rows(own)] if is_wrapped else [[*alike, *own]]
+    count = max(map(len, bands))
     best = merge[merge["merge"] == "best-point"].drop_duplicates("surface")
-    width, height = _size(len(names), 4.8)
+    width, height = _size([names], 4.8)
     # Further columns make all panels smaller, and so the figure lower.
     size = (width + 1.3 * len(flat), height - 0.2 * len(flat))
+    if is_wrapped:
+        size = _size(bands, 4.8, 4.0)
     layout = ConstrainedLayoutEngine(compress=True, hspace=0.1)  # titles of the lower row need room
     figure = Figure(figsize=size, layout=layout)
-    panels = figure.subplots(2, len(columns), sharex=True, sharey=True, squeeze=False)
-    for measure, row in zip((NLL, ACCURACY), panels, strict=True):
+    panels = figure.subplots(2 * len(bands), count, sharex=True, sharey=True, squeeze=False)
+    for place, row in enumerate(panels):
+        for axes in row[len(bands[place // 2]) :]:
+            axes.set_visible(False)
+    for measure, rows_of_panels in ((NLL, panels[::2]), (ACCURACY, panels[1::2])):
         shared = measure.limits(measure.values(on_lattice))
-        for (surface, has_own_scale), axes in zip(columns, row, strict=True):
-            plane, every = drawn[surface], rows[rows["surface"] == surface]
-            shown = values_on(plane, on_lattice, surface, measure)
-            limits = measure.limits(shown.z) if has_own_scale else shared
-            filled = _draw_contours(axes, measure, plane, shown, limits)
-            _mark_points(axes, measure, plane, every, best[best["surface"] == surface])
-            found = measure.values(every)
-            gaps = f", {np.isnan(found).sum()} NaN" if np.isnan(found).any() else ""
-            low, high = np.nanmin(found), np.nanmax(found)
-            axes.set_title(f"{measure.column} {low:.3g} to {high:.3g}{gaps}")
-            if has_own_scale:
-                draw_colourbar(figure, filled, measure, axes, count=5, label="")
-            elif surface == names[-1]:
-                draw_colourbar(figure, filled, measure, row[: len(names)])
-        row[0].set_ylabel("v", rotation=0)
-    for (surface, has_own_scale), top, bottom in zip(columns, *panels, strict=True):
-        scale = ", own scale" if has_own_scale else ""
-        top.set_title(f"{surface}{drawn[surface].suffix}{scale}\n{top.get_title()}")
-        bottom.set_xlabel("u")
+        for band, row in zip(bands, rows_of_panels, strict=True):
+            last = row[min(len(names), len(band)) - 1]
+            for (surface, has_own_scale), axes in zip(band, row, strict=False):
+                plane, every = drawn[surface], rows[rows["surface"] == surface]
+                shown = values_on(plane, on_lattice, surface, measure)
+                limits = measure.limits(shown.z) if has_own_scale else shared
+                filled = _draw_contours(axes, measure, plane, shown, limits)
+                _mark_points(axes, measure, plane, every, best[best["surface"] == surface])
+                found = measure.values(every)
+                gaps = f", {np.isnan(found).sum()} NaN" if np.isnan(found).any() else ""
+                low, high = np.nanmin(found), np.nanmax(found)
+                axes.set_title(f"{measure.column} {low:.3g} to {high:.3g}{gaps}")
+                if has_own_scale:
+                    draw_colourbar(figure, filled, measure, axes, count=5, label="")
+                elif axes is last:
+                    draw_colourbar(figure, filled, measure, row[: len(names)])
+            row[0].set_ylabel("v", rotation=0)
+    for band, tops, bottoms in zip(bands, panels[::2], panels[1::2], strict=True):
+        for (surface, has_own_scale), top, bottom in zip(band, tops, bottoms, strict=False):
+            scale = ", own scale" if has_own_scale else ""
+            title = _style.panel_title(f"{surface}{drawn[surface].suffix}{scale}", figure, count)
+            top.set_title(f"{title}\n{top.get_title()}")
+            bottom.set_xlabel("u")
+            bottom.tick_params(labelbottom=True)
     marks = [_BEST_MARK, _CENTER_MARK, _WORST_MARK]
     if with_corners := {name: plane for name, plane in drawn.items() if plane.corners()}:
         label = _corner_label(surfaces, with_corners)
@@ -139,25 +154,27 @@ def plot_surfaces_3d(
     low, high = limits = NLL.limits(NLL.values(on_lattice))
     colours = ScalarMappable(NLL.norm(low, high), colormaps[NLL.colours])
     columns = [(name, plane) for name, found in drawn.items() for plane in found]
-    figure = Figure(_size(len(columns), 2.5), layout="constrained")
+    lines = _style.in_rows(columns)
+    shape = len(lines), len(lines[0])
+    figure = Figure(_size(lines, 2.5, 2.0), layout="constrained")
     panels = []
     for place, (surface, plane) in enumerate(columns, start=1):
         shown = values_on(plane, on_lattice, surface, NLL)
         x, y = plane.axes
-        name = f"{surface}{plane.suffix}"
+        name = _style.panel_title(f"{surface}{plane.suffix}", figure, shape[1])
         if plane.held:
-            axes = figure.add_subplot(1, len(columns), place)
+            axes = figure.add_subplot(*shape, place)
             _draw_contours(axes, NLL, plane, shown, limits)
             axes.set_ylabel(y, rotation=0)
             axes.set_title(name)
         else:
-            axes = figure.add_subplot(1, len(columns), place, projection="3d")
+            axes = figure.add_subplot(*shape, place, projection="3d")
             _draw_relief(axes, colours, plane, shown)
             axes.set(ylabel=y, zlim=(0, high))
             axes.set_title(name, y=0.96)
         axes.set_xlabel(x)
         panels.append(axes)
-    draw_colourbar(figure, colours, NLL, np.array(panels))
+    draw_colourbar(figure, colours, NLL, np.array(panels), height=1 / len(lines))
     what = "nll in slices, as colour (log)"
     if any(not plane.held for _, plane in columns):
         slices = " or in slices," if any(plane.held for _, plane in columns) else ""
@@ -201,7 +218,6 @@ def plot_profiles(grid: pd.DataFrame, surfaces: Surfaces, *, seeds: Sequence[int
             axes.axhspan(band.min(), band.max(), color=_style.PALE, linewidth=0, zorder=0)
             axes.axhline(band.mean(), color=_style.GREY, linewidth=_style.MARKED_WIDTH, zorder=0.5)
             NLL.set_axis(axes, "y", shown)
-        panels[name][0].set_title(name)
     lines = [line for pair in panels.values() for axes in pair for line in axes.get_lines()]
     labels = {str(line.get_label()): line for line in reversed(lines)}  # the first of each
     handles: list[Artist] = [
@@ -220,20 +236,27 @@ def _profile_panels(shapes: Mapping[str, Shape]) -> tuple[Figure, dict[str, list
 
     Values have one axis.
     """
-    names, split = list(shapes), {name: bool(diagonals(shape)) for name, shape in shapes.items()}
-    lines = [[f"above {name}" if split[name] else name for name in names]]
-    lines += [names] if any(split.values()) else []
-    figure = Figure(_size(len(names), 4.6 if len(lines) > 1 else 3.0), layout="constrained")
-    layout: list[Any] = lines
+    split = {name: bool(diagonals(shape)) for name, shape in shapes.items()}
+    bands = _style.in_rows(list(shapes))
+    layout: list[Any] = []
+    for names in bands:
+        padding = ["."] * (len(bands[0]) - len(names))
+        layout.append([*(f"above {name}" if split[name] else name for name in names), *padding])
+        layout += [[*names, *padding]] if any(split.values()) else []
+    size = _size(bands, 4.6, 3.8) if any(split.values()) else _size(bands, 3.0, 2.2)
+    figure = Figure(size, layout="constrained")
     found = figure.subplot_mosaic(layout, sharey=True)
     panels = {
-        name: [found[key] for key in (f"above {name}", name) if key in found] for name in names
+        name: [found[key] for key in (f"above {name}", name) if key in found] for name in shapes
     }
-    for axes in panels[names[0]]:
-        axes.set_ylabel(NLL.label)
-    for before, name in pairwise(names):
-        for axes in panels[name]:  # the ticks of a lower panel beside a higher one lie elsewhere
-            axes.tick_params(labelleft=split[before] != split[name])
+    for name, of in panels.items():
+        of[0].set_title(_style.panel_title(name, figure, len(bands[0])))
+    for names in bands:
+        for axes in panels[names[0]]:
+            axes.set_ylabel(NLL.label)
+        for before, name in pairwise(names):
+            for axes in panels[name]:  # ticks of a lower panel beside a higher one lie elsewhere
+                axes.tick_params(labelleft=split[before] != split[name])
     return figure, panels
 
 
@@ -290,9 +313,11 @@ def _flat_surfaces(rows: pd.DataFrame, surfaces: list[str]) -> list[str]:
     return flat[-max(2, len(surfaces) - 1) :]  # more would leave each panel too small
 
 
-def _size(columns: int, height: float) -> tuple[float, float]:
+def _size(rows: Sequence[Sequence[Any]], first: float, further: float = 0) -> tuple[float, float]:
+    """Return the size of a figure with so many rows of panels, the first and each further high."""
     # Three columns fill the width of a page; titles need room over a single one.
-    return max(_style.NARROW_WIDTH, _style.FULL_WIDTH * (0.11 + 0.89 * columns / 3)), height
+    width = _style.FULL_WIDTH * (0.11 + 0.89 * max(map(len, rows)) / 3)
+    return max(_style.NARROW_WIDTH, width), first + further * (len(rows) - 1)
 
 
 def _draw_contours(

@@ -1,0 +1,128 @@
+"""The paper's experiments by data set and network: tables and a figure, for `publish.py`."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import pandas as pd
+from findings import Found, Published, bezier, of_summary, surfaces
+from matplotlib.figure import Figure
+
+from fourfold.pipeline.targets import SCALES, Targets
+from fourfold.report.claims import CLAIMS, LINEAR, TRAJECTORY, surfaces_of_kind
+from fourfold.report.figures import plot_experiments
+from fourfold.report.summary import markdown_table
+
+Results = Mapping[str, Published]
+
+_CIFAR10 = "[pytorch-cifar](https://github.com/kuangliu/pytorch-cifar)"
+_CIFAR100 = "[pytorch-cifar100](https://github.com/weiaicunzai/pytorch-cifar100)"
+_VIT = "[vision-transformers-cifar10](https://github.com/kentaroy47/vision-transformers-cifar10)"
+# Where an expected accuracy at full size comes from: what others state of such networks.
+SOURCES = {
+    "cifar10-resnet18": f"{_CIFAR10}: 93.0, with pre-activation 95.1, after 350 epochs",
+    "cifar10-vgg16": f"{_CIFAR10}: 92.6 after 350 epochs",
+    "cifar10-vit": f"{_VIT}: patches of 4 pixels, 80 after 200 epochs, 88 after 500",
+    "cifar100-resnet18": f"{_CIFAR100}: 75.6 after 200 epochs",
+    "cifar100-vgg16": f"{_CIFAR100}: 72.9 after 200 epochs, with a wider classifier",
+}
+
+
+def figure_name(scale: str) -> str:
+    """Return the file of a scale's figure."""
+    return f"experiments-{scale}.png"
+
+
+def cells_of(targets: Targets, scale: str) -> list[str]:
+    """Return the experiments of a scale, data set by data set, as far as they are defined."""
+    names = [name for row in targets.cells(scale).values() for name in row.values()]
+    return [name for name in names if name in targets.experiments]
+
+
+def draw_figures(results: Results, targets: Targets) -> Iterator[tuple[str, Figure]]:
+    """Yield file and figure of each scale of which an experiment is published."""
+    for scale in SCALES:
+        if there := [name for name in cells_of(targets, scale) if name in results]:
+            described = {name: surfaces(results[name]) for name in there}
+            # Copies of many surfaces have no grids.
+            grids = [of.tables["grid"] for name in there if "grid" in (of := results[name]).tables]
+            if grids:
+                grid = pd.concat(grids)
+                yield figure_name(scale), plot_experiments(grid, described, targets.cells(scale))
+
+
+def accuracy_table(results: Results, names: Iterable[str]) -> str:
+    """Return what the surfaces of experiments and their points give, a row for each, run or not."""
+    head = ["experiment", "corners' mean", "linear: worst", "Bezier: worst", "mean", "center"]
+    head += ["best point", "less the best corner", "four points", "less the four corners"]
+    head += ["trajectory: worst"]
+    body = [
+        [name, *(_accuracy_cells(name, results[name]) if name in results else ["not run"])]
+        for name in names
+    ]
+    return markdown_table(head, [row + [""] * (len(head) - len(row)) for row in body])
+
+
+def _accuracy_cells(name: str, of: Published) -> Iterator[str]:
+    main = bezier(of)
+    linear, run = (
+        next(iter(surfaces_of_kind(surfaces(of), k)), None) for k in (LINEAR, TRAJECTORY)
+    )
+
+    def accuracy(kind: str, method: str, metric: str) -> str:
+        found = of_summary(name, of, kind, method, metric)
+        return _percent(found) if found else ""
+
+    def over(surface: str | None, what: str) -> str:
+        return accuracy("surface", str(surface), f"accuracy_{what}")
+
+    def less(comparison: str) -> str:
+        found = of_summary(name, of, "difference", f"{main}/{comparison}", "test_accuracy")
+        return f"{found.cell}, {found.word}" if found else ""
+
+    yield over(main, "corner_mean_own")
+    yield over(linear, "min")
+    for what in ("min", "mean", "center"):
+        yield over(main, what)
+    yield accuracy("merge", f"{main}/best-point", "accuracy")
+    yield less("merge")
+    count = surfaces(of)[main]["count"] if main else 0
+    yield accuracy("ensemble", f"{main}/validation-{count}", "accuracy")
+    yield less("ensemble")
+    yield over(run, "min")
+
+
+def _percent(found: Found) -> str:
+    low, high = (f"{100 * end:.2f}" for end in (found.low, found.high))
+    return f"{100 * found.mean:.2f}" + (f" [{low}, {high}]" if found.replicates > 1 else "")
+
+
+def claim_table(results: Results) -> str:
+    """Return what became of each claim in each experiment, and the difference that decides it."""
+    head = ["experiment", *(claim.text for claim in CLAIMS)]
+    body = []
+    for name, of in results.items():
+        rows = of.summary[of.summary["kind"] == "claim"].set_index("method")
+        body.append([name, *(_claim_cell(name, rows, claim.text) for claim in CLAIMS)])
+    return markdown_table(head, body)
+
+
+def _claim_cell(name: str, rows: pd.DataFrame, text: str) -> str:
+    if text not in rows.index:
+        return ""
+    row = rows.loc[text]
+    one = Found(name, 1, row["metric"], row["mean"], row["low"], row["high"])
+    return f"**{row['text']}** {row['metric'].replace('_', ' ')} {one.cell}"
+
+
+def full_size_table(results: Results, targets: Targets) -> str:
+    """Return what is expected of the experiments at the paper's size, why, and which were run."""
+    body = []
+    for name in cells_of(targets, "full"):
+        of = targets.experiments[name]
+        expected = of.get("expected_accuracy")
+        measured = "not run"
+        if name in results:
+            measured = next(_accuracy_cells(name, results[name]))
+        cells = [name, str(of["training"]["epochs"]), f"{100 * expected:g}" if expected else ""]
+        body.append([*cells, SOURCES.get(name, "our guess"), measured])
+    head = ["experiment", "epochs", "expected (%)", "what others state (%)", "corners' mean (%)"]
+    return markdown_table(head, body)

@@ -1,0 +1,64 @@
+"""Write the explorer, one page that shows all experiments and needs no network to be read."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fourfold.evaluation.logits import SurfaceLogits
+from fourfold.files.atomic import write_text
+from fourfold.files.reading import check_fields, parse_object
+from fourfold.files.table import read_table
+from fourfold.files.tensors import read_header
+from fourfold.pipeline.commands._settings import (
+    SURFACES_HELP,
+    add_paths,
+    check_described,
+)
+from fourfold.report.explorer import Cached, render_explorer
+
+_TABLES = ("grid", "barrier", "merge", "ensemble", "rival")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_paths(parser, nargs="+", **{name: f"{name} tables to read" for name in _TABLES})
+    parser.add_argument(
+        "--logits",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="logits of the surfaces, for ensembles by click; without them there are none",
+    )
+    parser.add_argument(
+        "--surfaces",
+        required=True,
+        metavar="JSON",
+        help=f"of each experiment, in their order: {{experiment: {SURFACES_HELP}}}",
+    )
+    add_paths(parser, output="page to write")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the page."""
+    surfaces = {
+        experiment: check_described(described, f"--surfaces, {experiment},")
+        for experiment, described in parse_object(arguments.surfaces, "--surfaces").items()
+    }
+    tables = {name: read_table(name, *getattr(arguments, name)) for name in _TABLES}
+    cached = dict(_of_surface(path) for path in arguments.logits)
+    write_text(arguments.output, render_explorer(tables, surfaces, cached))
+
+
+def _of_surface(path: Path) -> tuple[tuple[str, int, str], Callable[[], Cached]]:
+    """Return whose logits a file holds, and what loads those on test."""
+    header = read_header(path)
+    check_fields(header, {"experiment": str, "replicate": int, "surface": str}, f"{path}")
+    return (header["experiment"], header["replicate"], header["surface"]), partial(_load, path)
+
+
+def _load(path: Path) -> Cached:
+    found = SurfaceLogits.load(path)
+    parts = (found.logits, found.own, found.labels)
+    logits, own, labels = (part["test"].numpy() for part in parts)
+    return Cached(found.points, logits, own, labels)
