@@ -99,7 +99,9 @@ def contents(path: Path) -> object:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
         return json.loads(text)
-    assert path.suffix in (".md", ".svg", ".html"), f"no file of the workflow ends in {path.suffix!r}"
+    assert path.suffix in (".md", ".svg", ".html"), (
+        f"no file of the workflow ends in {path.suffix!r}"
+    )
     assert text.endswith("\n"), "it ends in the middle of a line"
     return text
 
