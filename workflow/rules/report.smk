@@ -206,6 +206,6 @@ localrules:
 rule prune_results:
     """Move files of what is gone from `run` (experiments, replicates, seeds, data) to .pruned/."""
     log:
-        "results/log/prune_results.log",
+        ".snakemake/log/prune_results.log",  # in results/ it would be a change of what DVC keeps
     run:
         prune(log[0])
