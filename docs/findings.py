@@ -373,17 +373,49 @@ def compare_rivals(use: Sequence[str], metrics: Sequence[str]) -> Callable[[Resu
         for name, of in results.items():
             for method in (f"{bezier(of)}/{one}" for one in use):
                 cost = SLACK * images(of, method)
-                held = pairs(name, of, method, metrics)
-                found += [one for one in held if images(of, against(one)) <= cost]
+                held = list(pairs(name, of, method, metrics))
+                meant = rivals_of(of, method, map(against, held))
+                found += [
+                    one
+                    for one in held
+                    if against(one) in meant and images(of, against(one)) <= cost
+                ]
         if not found:
             return None
         shown = [one for one in found if one.metric == metrics[-1]]
-        what = "one network" if use is ONE else "several networks"
-        text = f"Is {what} of the surface better than rivals that cost no more images? "
+        what = "Is one network" if use is ONE else "Are several networks"
+        text = f"{what} of the surface better than rivals that cost no more images? "
+        note = (
+            " Other sizes of an ensemble, and the same networks under other names: in the tables."
+        )
         head = f"{metrics[-1].removeprefix('test_').replace('_', ' ')}, positive: better"
-        return text + say(found), matrix(shown, lambda one: one.what, head)
+        return text + say(found) + note, matrix(shown, lambda one: one.what, head)
 
     return write
+
+
+def rivals_of(of: Published, method: str, others: Iterable[str]) -> set[str]:
+    """Return what a method of a surface is to be held against, whatever comes out.
+
+    Left out are surfaces with other BatchNorm statistics, which a section of their own compares;
+    aligned corners, which compute the same as those they come from; one network under a second
+    name; and ensembles of a set, but for the largest and the one with as many members.
+    """
+    known = surfaces(of)
+    aligned = {one["corners"] for one in known.values() if one["kind"] == "aligned"}
+    kept, sizes = set(), dict[str, dict[int, str]]()
+    for other in others:
+        start, _, last = other.rpartition("/")
+        if last.startswith("ensemble-") and start not in aligned:
+            sizes.setdefault(start, {})[int(last.rpartition("-")[2])] = other
+        elif last in ("network", "mean"):
+            kept |= {other} - {f"{one}/{last}" for one in aligned}
+        elif start in known and known[start].get("batchnorm") is None:
+            kept.add(other)
+    as_many = int(method.rpartition("-")[2]) if method.rpartition("-")[2].isdigit() else 0
+    for of_set in sizes.values():
+        kept |= {of_set[size] for size in of_set if size > 1 and size in (as_many, max(of_set))}
+    return kept
 
 
 def compare_cost(results: Results) -> Written:
@@ -605,7 +637,7 @@ SECTIONS = (
     Section("Train against test loss", None, compare_splits, "profiles.png"),
     Section("Other ways to one network", "rivals", compare_rivals(ONE, (_SCALED, _ACCURACY)),
         "rivals.png"),
-    Section("Other ensembles", "rivals", compare_rivals(SEVERAL, (_ACCURACY, _SCALED)),
+    Section("Other ensembles", "rivals", compare_rivals((SEVERAL[0], SEVERAL[-1]), (_ACCURACY, _SCALED)),
         "rivals.png"),
     Section("Cost", None, compare_cost, "rivals.png"),
     Section("How many images a fit takes", "fits", compare_fits, "convergence.png"),

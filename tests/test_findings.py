@@ -210,3 +210,18 @@ def test_the_surface_that_others_are_held_against_is_of_the_usual_fit():
     aligned = of("aligned", "standard")
     assert main_surface(surfaces | {"usual": usual, "aligned": aligned}) == "aligned"
     assert main_surface({"linear": {**usual, "fit": None}}) is None
+
+
+def test_rivals_are_left_out_by_what_they_are():
+    of = make_published(RIVALS)
+    networks = ["independent/network", "aligned/network", "deep/mean", "deep/ensemble-1"]
+    points = ["star/center", "linear-repaired/center"]
+    assert findings.rivals_of(of, "bezier/center", networks + points) == {
+        "independent/network",
+        "deep/mean",
+        "star/center",
+    }
+    sizes = [f"deep/ensemble-{n}" for n in (1, 2, 4, 5)] + ["aligned/ensemble-4"]
+    as_many, largest = "deep/ensemble-4", "deep/ensemble-5"
+    assert findings.rivals_of(of, "bezier/greedy-4", sizes) == {as_many, largest}
+    assert findings.rivals_of(of, "bezier/all", sizes) == {largest}

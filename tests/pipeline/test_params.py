@@ -414,7 +414,7 @@ def test_params_shows_every_value_and_where_it_comes_from(capsys, tmp_path):
     params["experiments"]["tiny-vit"] |= {"surfaces": ["linear"], "augment": {"shift": 3}}
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(params, sort_keys=False))
-    assert main(["params", "tiny-vit", "--file", str(file)]) == 0
+    assert main(["params", "tiny-vit", "--file", str(file), "--all"]) == 0
     rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert [key for key, _ in rows] == list(leaves(resolve(params)["tiny-vit"]))
     shown = {key: " ".join(rest.split()) for key, rest in rows}
@@ -423,7 +423,12 @@ def test_params_shows_every_value_and_where_it_comes_from(capsys, tmp_path):
     assert shown["network.name"] == '"vit" networks.vit-4'
     assert shown["surfaces.linear.fit"] == "null surfaces.linear"
     assert shown["expected_accuracy"] == "null not stated"
-    assert shown["fits.standard.epochs"] == "2 recipes.sgd, which no surface of it uses"
+    assert shown["fits.standard.epochs"] == "2 recipes.sgd, which it doesn't use"
+    assert main(["params", "tiny-vit", "--file", str(file)]) == 0
+    *used, last = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in used} < set(shown)
+    assert not any(line.startswith("fits.") for line in used)
+    assert last.endswith("--all")
 
 
 def test_params_of_an_experiment_that_is_not_there_names_those_that_are(capsys):
