@@ -406,10 +406,13 @@ def rivals_of(of: Published, method: str, others: Iterable[str]) -> set[str]:
     kept, sizes = set(), dict[str, dict[int, str]]()
     for other in others:
         start, _, last = other.rpartition("/")
-        if last.startswith("ensemble-") and start not in aligned:
-            sizes.setdefault(start, {})[int(last.rpartition("-")[2])] = other
-        elif last in ("network", "mean"):
-            kept |= {other} - {f"{one}/{last}" for one in aligned}
+        if last in ("network", "mean") or last.startswith("ensemble-"):  # of a set of corners
+            if start in aligned:
+                continue
+            if last.startswith("ensemble-"):
+                sizes.setdefault(start, {})[int(last.rpartition("-")[2])] = other
+            else:
+                kept.add(other)
         elif start in known and known[start].get("batchnorm") is None:
             kept.add(other)
     as_many = int(method.rpartition("-")[2]) if method.rpartition("-")[2].isdigit() else 0
@@ -637,7 +640,7 @@ SECTIONS = (
     Section("Train against test loss", None, compare_splits, "profiles.png"),
     Section("Other ways to one network", "rivals", compare_rivals(ONE, (_SCALED, _ACCURACY)),
         "rivals.png"),
-    Section("Other ensembles", "rivals", compare_rivals((SEVERAL[0], SEVERAL[-1]), (_ACCURACY, _SCALED)),
+    Section("Other ensembles", "rivals", compare_rivals(SEVERAL[::3], (_ACCURACY, _SCALED)),
         "rivals.png"),
     Section("Cost", None, compare_cost, "rivals.png"),
     Section("How many images a fit takes", "fits", compare_fits, "convergence.png"),
