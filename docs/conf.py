@@ -1,5 +1,6 @@
 """The site that `make docs` builds into site/; a broken link is an error."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from docutils.utils.math import latex2mathml
 from sphinx.application import Sphinx
 
 import fourfold
+from fourfold.files.table import read_table
+from fourfold.report.explorer import render_explorer
 
 HERE = Path(__file__).parent
 RESULTS, CAPTIONS = HERE / "results", HERE.parent / "workflow" / "report"
@@ -100,6 +103,29 @@ def _add(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] += f"\n{_ADDED[page]()}\n"
 
 
+# --- the explorer of what is published, without predictions: those are too large for the repository
+
+EXPLORED = ("grid", "barrier", "merge", "ensemble", "rival")
+
+
+def _explore(app: Sphinx, exception: Exception | None) -> None:
+    if exception is not None or app.builder.format != "html":
+        return
+    found: dict[str, list[Path]] = {name: [] for name in EXPLORED}
+    surfaces = {}
+    for folder in sorted(path.parent for path in RESULTS.glob("*/environment.json")):
+        of = {name: [folder / f"{name}.parquet"] for name in EXPLORED}
+        of["grid"] = sorted(folder.glob("grid-*.parquet"))
+        if of["grid"] and all(path.exists() for every in of.values() for path in every):
+            environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+            surfaces[folder.name] = environment["surfaces"]
+            for name, every in of.items():
+                found[name] += every
+    tables = {name: read_table(name, *every) for name, every in found.items()}
+    page = render_explorer(tables, surfaces, {})
+    (Path(app.outdir) / "explorer.html").write_text(page, encoding="utf-8")
+
+
 # --- docstrings, which have code in single backticks and no other markup
 
 
@@ -116,5 +142,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register what is above."""
     app.add_html_math_renderer("mathml", (_formula, None), (_displayed, None))
     app.connect("source-read", _add)
+    app.connect("build-finished", _explore)
     app.connect("autodoc-process-docstring", _escape, priority=400)  # before napoleon
     return {"parallel_read_safe": True}
