@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
 from fourfold.pipeline.cli import main
 
@@ -46,6 +47,21 @@ def snakemake(project, *arguments):
         timeout=900,
         check=False,
     )
+
+
+def finished_project(tmp_path_factory):
+    """Return a project whose run has ended, to be read or copied: one for all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    project, said = base / "finished-project", base / "finished-project.txt"
+    with FileLock(f"{project}.lock"):
+        if not said.exists():
+            shutil.rmtree(project, ignore_errors=True)
+            project.mkdir()
+            run = snakemake(new_project(project))
+            assert run.returncode == 0, run.stdout + run.stderr
+            said.write_text(run.stdout)
+    return project, said.read_text()
 
 
 def planned(project):

@@ -30,11 +30,11 @@ def test_the_page_is_what_the_program_makes_of_it(targets):
 
 
 def points_evaluated_again(grid, search_images):
-    """Return for each surface how many searched points were evaluated on all images after that."""
+    """Return surface -> how many searched points were evaluated on all images after that."""
     test = grid[grid["split"] == "test"]
     again = test["sample"].isin(("edge", "random")) & (test["n"] == test["n"].max())
     counts = again.groupby(test["surface"], sort=False).sum()
-    return [0 if search_images is None else int(count) for count in counts]
+    return {name: 0 if search_images is None else int(count) for name, count in counts.items()}
 
 
 def test_the_formulas_give_the_flop_that_published_runs_counted(targets):
@@ -43,12 +43,13 @@ def test_the_formulas_give_the_flop_that_published_runs_counted(targets):
     with_grids = {name: of for name, of in published.items() if "grid" in of.tables}
     assert with_grids
     for name, of in with_grids.items():
-        case = scaling.case_of(targets, name)
+        then = scaling.as_published(targets, name, of)
+        case = scaling.case_of(then, name)
         first = {table: rows[rows["replicate"] == 0] for table, rows in of.tables.items()}
         counted = first["cost"].groupby("stage")["flop"].sum()
-        search_images = case.experiment["grid"]["search_images"]
+        search_images = then.experiments[name]["grid"]["search_images"]
         exact = scaling.stage_flop(case, points_evaluated_again(first["grid"], search_images))
-        assert exact == pytest.approx({stage: counted[stage] for stage in exact}, rel=1e-9)
+        assert exact == pytest.approx({stage: counted.get(stage, 0) for stage in exact}, rel=1e-9)
         assert all(flop >= exact[stage] for stage, flop in scaling.stage_flop(case).items())
 
 
@@ -60,10 +61,10 @@ def test_a_further_surface_costs_its_grid_and_its_fit_and_a_run_alone_one_traini
         params["experiments"][name]["surfaces"] = list(surfaces)
         return list(scaling.stage_flop(scaling.case_of(Targets(params), name)).values())
 
-    training, fit, grids = flop("linear", "bezier", "trajectory")
-    further = [training, 2 * fit, pytest.approx(4 / 3 * grids)]
+    training, forks, fit, grids = flop("linear", "bezier", "trajectory")
+    further = [training, forks, 2 * fit, pytest.approx(4 / 3 * grids)]
     assert flop("linear", "bezier", "trajectory", "rival") == further
-    assert flop("trajectory") == [training / 4, 0, pytest.approx(grids / 3)]
+    assert flop("trajectory") == [training / 4, 0, 0, pytest.approx(grids / 3)]
 
 
 @pytest.mark.parametrize("points", [1, 4])

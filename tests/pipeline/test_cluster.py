@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,6 +11,8 @@ import yaml
 from project import ROOT, edit, new_project, section, snakemake
 
 from fourfold.pipeline.cli import RULES
+from fourfold.pipeline.params import read_params
+from fourfold.pipeline.targets import Targets
 
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
 
@@ -54,7 +57,6 @@ def test_every_job_asks_for_memory_and_time_and_larger_ones_for_more(project):
 
     def enlarge(params):
         section(params, "network")["width"] = 256
-        section(params, "training")["epochs"] = 1000
         section(params, "fits")["unused"] = {"fit": "standard", "epochs": 10**6}
 
     before = (project / "params.yaml").read_text()
@@ -68,10 +70,36 @@ def test_every_job_asks_for_memory_and_time_and_larger_ones_for_more(project):
     assert rules <= memory[0].keys() & runtime[0].keys()
     for rule in ("train_endpoint", "fit_bezier_surface", "evaluate_grid"):
         assert memory[0][rule] < memory[1][rule]
+        assert runtime[0][rule] < runtime[1][rule] < 10**6
     assert memory[0]["plot_figures"] == memory[1]["plot_figures"]
-    assert runtime[0]["train_endpoint"] < runtime[1]["train_endpoint"]
-    for rule in ("evaluate_grid", "fit_bezier_surface"):  # whose own settings are the same
+    for rule in ("plot_figures", "compare_merges"):  # that run no network, or few
         assert runtime[0][rule] == runtime[1][rule]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "device", "rule", "of", "seconds"),
+    [
+        ("digits-resnet18", "cpu", "train_endpoint", {"run": "seed0"}, 16),
+        ("digits-vit", "cpu", "train_endpoint", {"run": "seed0"}, 65),
+        ("digits-resnet18", "cpu", "evaluate_grid", {"surface": "bezier"}, 43),
+        ("cifar10-resnet18-cpu", "cpu", "train_endpoint", {"run": "seed0"}, 580),
+        ("cifar10-resnet18-cpu", "cpu", "fit_bezier_surface", {"surface": "bezier"}, 650),
+        ("cifar10-resnet18-cpu", "cpu", "evaluate_grid", {"surface": "bezier"}, 650),
+        ("cifar10-resnet18-cpu", "cuda", "train_endpoint", {"run": "seed0"}, 75),
+        ("cifar10-vit-cpu", "cuda", "train_endpoint", {"run": "seed0"}, 102),
+        ("cifar10-resnet18", "cuda", "train_endpoint", {"run": "seed0"}, 37),
+        ("cifar10-resnet18", "cuda", "evaluate_grid", {"surface": "bezier"}, 60),
+    ],
+)
+def test_the_time_limit_is_several_times_what_was_measured(experiment, device, rule, of, seconds):
+    targets = Targets(read_params(ROOT / "params.yaml"))
+    local = SimpleNamespace(resource_settings=SimpleNamespace(nodes=1))
+    rules = {"workflow": local, "TARGETS": targets, "gpus": lambda of: int(device == "cuda")}
+    rules["experiment_threads"] = lambda of: targets.experiments[experiment]["threads"]
+    exec((ROOT / "workflow" / "rules" / "resources.smk").read_text(), rules)
+    limit = rules["network_runtime"](rule)({"experiment": experiment, **of}, 1)
+    assert 5 * seconds <= 60 * limit
+    assert limit <= rules["network_runtime"](rule)({"experiment": experiment, **of}, 2) / 2
 
 
 def test_a_gpu_is_asked_for_by_jobs_that_run_networks_alone(project):

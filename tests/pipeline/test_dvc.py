@@ -9,7 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from project import EXPERIMENT, ROOT, edit, new_project, planned, section, snakemake
+from project import EXPERIMENT, ROOT, edit, finished_project, planned, section, snakemake
 
 RESULTS = Path("results") / EXPERIMENT / "0"
 IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
@@ -55,7 +55,7 @@ def is_finished(folder):
 def origin(tmp_path_factory):
     """A repository whose results are built, committed, and pushed to the remote it comes with."""
     base = tmp_path_factory.mktemp("dvc")
-    project = new_project(base / "project")
+    project = shutil.copytree(finished_project(tmp_path_factory)[0], base / "project")
     for name in (".dvc", ".dvcignore", ".gitignore", "dvc.yaml"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, project / name)
     for private in ("tmp", "cache", "config.local"):

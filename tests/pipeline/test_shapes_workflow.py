@@ -12,6 +12,7 @@ from fourfold.files.table import SCHEMAS
 from fourfold.files.tensors import read_header
 from fourfold.pipeline.params import read_params
 from fourfold.pipeline.targets import Targets
+from fourfold.pipeline.work import predicted_passes
 from fourfold.surfaces.checkpoint import load_trajectory
 from fourfold.surfaces.surface import Surface
 
@@ -128,6 +129,33 @@ def test_what_a_surface_cost_is_what_was_trained_for_it(project, replicate):
         shared = {"branches": 0.5, "line": 1.0}.get(name, 0.0) * cost["seed0"]
         trained = shared + cost[networks].sum() + cost[name]
         assert of[name, "images_backward"] == trained, name
+
+
+def job_behind(cost):
+    """Return the wildcards of the job that wrote a row of the cost table."""
+    if cost.stage in ("evaluate_grid", "fit_bezier_surface"):
+        return {"surface": cost.item}
+    of_run = {"train_endpoint": {"run": cost.item}, "measure_plane": {}}
+    return of_run.get(cost.stage, {"corners": cost.item.rpartition("-")[0]})
+
+
+def test_every_job_passed_the_images_that_were_foretold(project):
+    targets, found = Targets(read_params(project / "params.yaml")), set()
+    for name in (EXPERIMENT, RIVALS):
+        replicate = project / "results" / name / "0"
+        for row in table(replicate, "cost").itertuples():
+            of, again = {"experiment": name, **job_behind(row)}, None
+            if row.stage == "evaluate_grid":
+                test = table(replicate, f"grid-{row.item}").query("split == 'test'")
+                again = int((test["sample"].isin(["edge", "random"]) & (test["n"] == 60)).sum())
+                assert again <= 2 * 6
+            foretold = predicted_passes(row.stage, of, targets, again=again)
+            if foretold:
+                assert foretold == row.images_forward + 2 * row.images_backward, row
+                assert foretold <= predicted_passes(row.stage, of, targets), row
+                found.add(row.stage)
+    trainings = {"train_endpoint", "train_fork", "fit_bezier_surface"}
+    assert found == trainings | {"evaluate_grid", "measure_plane"}
 
 
 def test_a_star_has_a_center_of_its_own_that_the_fit_moved(replicate):

@@ -23,7 +23,7 @@ rule compare_ensembles:
         f"{REPLICATE}/log/compare_ensembles.log",
     resources:
         mem_mb=network_memory(evaluation_vectors),
-        runtime=network_runtime(comparison_epochs),
+        runtime=network_runtime(None),
     params:
         job=job,
         settings=settings("compare_ensembles"),
@@ -53,7 +53,7 @@ rule compare_merges:
     resources:
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
-        runtime=network_runtime(comparison_epochs),
+        runtime=network_runtime(None),
     params:
         job=network_job,
         settings=settings("compare_merges"),
@@ -83,7 +83,7 @@ rule measure_geometry:
         f"{REPLICATE}/log/measure_geometry.log",
     resources:
         mem_mb=network_memory(evaluation_vectors),
-        runtime=network_runtime(comparison_epochs),
+        runtime=network_runtime(None),
     params:
         job=job,
         code=code("measure_geometry"),
@@ -107,7 +107,7 @@ rule measure_differences:
         f"{REPLICATE}/log/measure_differences.log",
     resources:
         mem_mb=network_memory(evaluation_vectors),
-        runtime=network_runtime(comparison_epochs),
+        runtime=network_runtime(None),
     params:
         job=job,
         kept=config["summary"]["kept"],

@@ -19,7 +19,7 @@ rule evaluate_grid:
     resources:
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
-        runtime=network_runtime(grid_epochs),
+        runtime=network_runtime("evaluate_grid"),
     params:
         job=network_job,
         settings=settings("evaluate_grid"),
@@ -48,7 +48,7 @@ rule measure_plane:
     resources:
         gpu=gpus,
         mem_mb=network_memory(plane_vectors),
-        runtime=network_runtime(plane_epochs),
+        runtime=network_runtime("measure_plane"),
     params:
         job=network_job,
         settings=settings("measure_plane"),

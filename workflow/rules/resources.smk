@@ -4,9 +4,7 @@
 import math
 
 from fourfold.pipeline.devices import count_gpus
-from fourfold.pipeline.targets import corner_count
-from fourfold.surfaces.shapes import shape_of
-from fourfold.training.phases import fit_passes
+from fourfold.pipeline.work import predicted_flop, predicted_passes
 
 BASE_MB = 2000  # Python with torch, and 8x8 images; a job with digits took 0.5 GB
 IMAGES_MB = 4000  # copies of a larger data set, and a batch's activations where there is no GPU
@@ -16,22 +14,20 @@ MANY_IMAGES = 40_000
 CUDA_MB = 2000  # what CUDA keeps in a process's own memory
 BASE_MINUTES = 5
 DOWNLOAD_MINUTES = 60
-MINUTES_PER_EPOCH = {"digits": 0.1}
-OTHER_MINUTES_PER_EPOCH = 2
-EPOCHS_PER_GRID_POINT = 0.5
-SEARCHED_SHARE = 0.3  # of the images of a grid point, at points that are screened
-EPOCHS_PER_COMPARISON = 5  # a few networks are evaluated
+COMPARISON_MINUTES = 15  # a few networks are evaluated, or permuted: that took up to 3
+# Operations that a job at least does in a second. Measured: one thread of a CPU 2e10 (a small ViT
+# beside other jobs) to 18e10 (ResNet18 in bfloat16), an H100 1e14 (ResNet18 as published).
+THREAD_FLOPS = 1e10
+GPU_FLOPS = 5e12
+# Passes of an image, where Python takes the time and not arithmetic; measured: 18,000 on an H100
+# that five small jobs shared.
+PASSES_PER_SECOND = 5_000
 JOBS_PER_GPU = 2  # small ones share a large GPU well: while one prepares or saves, another computes
 
 # Jobs of this machine that use a GPU at a time, unless --resources says; on a cluster each job gets
 # one of its own. Each job takes the least used (pipeline/devices.py).
 if workflow.resource_settings.nodes is None and "gpu" not in workflow.global_resources:
     workflow.global_resources["gpu"] = JOBS_PER_GPU * max(1, count_gpus())
-
-
-def source_name(experiment):
-    """Return the name of the source of an experiment's images, such as digits or parquet."""
-    return config["datasets"][experiment["dataset"]]["source"]["name"]
 
 
 def images_memory(dataset):
@@ -87,36 +83,16 @@ def network_memory(vectors):
     return megabytes
 
 
-def shapes(experiment):
-    """Return surface -> its shape."""
-    return {
-        name: shape_of(
-            {
-                **surface,
-                "count": corner_count(
-                    experiment["corners"][surface["corners"]], experiment["corners"]
-                ),
-            }
-        )
-        for name, surface in experiment["surfaces"].items()
-    }
-
-
-def control_point_count(experiment):
-    """Return the control points of an experiment's largest surface."""
-    return max(len(shape.control_point_names) for shape in shapes(experiment).values())
-
-
-def moved_point_count(experiment):
-    """Return how many of them a fit moves: those that are no corners, or all."""
-    return max(
-        len(
-            shape.control_point_names
-            if experiment["corners"][experiment["surfaces"][name]["corners"]]["kind"] == "free"
-            else shape.free_rows
-        )
-        for name, shape in shapes(experiment).items()
+def control_point_counts(name):
+    """Return the most control points that a surface of an experiment has, and that a fit moves."""
+    shapes = {one: TARGETS.shape(name, one) for one in TARGETS.surfaces(name)}
+    free = TARGETS.corner_sets(name, "free")  # whose corners move too
+    counts = {one: len(shape.control_point_names) for one, shape in shapes.items()}
+    moved = (
+        counts[one] if config["surfaces"][one]["corners"] in free else len(shape.free_rows)
+        for one, shape in shapes.items()
     )
+    return max(counts.values()), max(moved)
 
 
 def training_vectors(experiment, wildcards):
@@ -126,7 +102,7 @@ def training_vectors(experiment, wildcards):
 
 def evaluation_vectors(experiment, wildcards):
     """Return the control points, as read and on the device, and two networks."""
-    return 2 * control_point_count(experiment) + 2
+    return 2 * control_point_counts(wildcards.experiment)[0] + 2
 
 
 def plane_vectors(experiment, wildcards):
@@ -138,8 +114,8 @@ def fitting_vectors(experiment, wildcards):
     """Return what docs/scaling.md counts for a fit, and control points and moments once more."""
     fit = read("fit_bezier_surface", wildcards)["fit"]
     moments = 2 if fit["optimizer"]["name"] == "adamw" else 1
-    saved = control_point_count(experiment) + moments * moved_point_count(experiment)
-    return 2 * saved + 2 * fit["points_per_step"] + 1
+    points, moved = control_point_counts(wildcards.experiment)
+    return 2 * (points + moments * moved) + 2 * fit["points_per_step"] + 1
 
 
 def plain_runtime(wildcards, attempt):
@@ -147,43 +123,15 @@ def plain_runtime(wildcards, attempt):
     return attempt * BASE_MINUTES
 
 
-def network_runtime(epochs):
-    """Return a resource function: minutes of a job as long as so many epochs of training."""
+def network_runtime(rule):
+    """Return a resource function: minutes of a rule's job, by the work that is foretold for it."""
 
     def minutes(wildcards, attempt):
-        experiment = EXPERIMENTS[wildcards.experiment]
-        each = MINUTES_PER_EPOCH.get(source_name(experiment), OTHER_MINUTES_PER_EPOCH)
-        return attempt * math.ceil(BASE_MINUTES + epochs(experiment, wildcards) * each)
+        job = rule, dict(wildcards.items()), TARGETS
+        speed = GPU_FLOPS if gpus(wildcards) else THREAD_FLOPS * experiment_threads(wildcards)
+        passes = predicted_passes(*job)
+        seconds = max(predicted_flop(*job) / speed, passes / PASSES_PER_SECOND)
+        least = BASE_MINUTES if passes else COMPARISON_MINUTES
+        return attempt * math.ceil(least + seconds / 60)
 
     return minutes
-
-
-def training_epochs(experiment, wildcards):
-    return read("train_endpoint", wildcards)["training"]["epochs"]
-
-
-def fitting_epochs(experiment, wildcards):
-    return fit_passes(read("fit_bezier_surface", wildcards)["fit"])
-
-
-def grid_epochs(experiment, wildcards):
-    grid = experiment["grid"]
-
-    def points(shape):
-        if shape.dims == 1:
-            return len(shape.lattice(grid["edge_points"] or grid["points"]))
-        further = len(shape.edges) * grid["edge_points"] + grid["random_points"]
-        if grid["search_images"] is not None:
-            further *= SEARCHED_SHARE
-        return len(shape.lattice(grid["points"])) + further
-
-    return EPOCHS_PER_GRID_POINT * max(map(points, shapes(experiment).values()))
-
-
-def plane_epochs(experiment, wildcards):
-    share = 1 if experiment["grid"]["search_images"] is None else SEARCHED_SHARE
-    return EPOCHS_PER_GRID_POINT * share * experiment["grid"]["plane_points"] ** 2
-
-
-def comparison_epochs(experiment, wildcards):
-    return EPOCHS_PER_COMPARISON

@@ -15,7 +15,7 @@ rule build_linear_surface:
     priority: 20
     resources:
         mem_mb=network_memory(evaluation_vectors),
-        runtime=network_runtime(comparison_epochs),
+        runtime=network_runtime(None),
     params:
         job=job,
         shape=shape("build_linear_surface"),
@@ -44,7 +44,7 @@ rule fit_bezier_surface:
     resources:
         gpu=gpus,
         mem_mb=network_memory(fitting_vectors),
-        runtime=network_runtime(fitting_epochs),
+        runtime=network_runtime("fit_bezier_surface"),
     params:
         job=network_job,
         settings=settings("fit_bezier_surface"),

@@ -19,7 +19,7 @@ rule train_endpoint:
     resources:
         gpu=gpus,
         mem_mb=network_memory(training_vectors),
-        runtime=network_runtime(training_epochs),
+        runtime=network_runtime("train_endpoint"),
     params:
         job=network_job,
         settings=settings("train_endpoint"),
@@ -53,7 +53,7 @@ rule train_fork:
     resources:
         gpu=gpus,
         mem_mb=network_memory(training_vectors),
-        runtime=network_runtime(training_epochs),
+        runtime=network_runtime("train_fork"),
     params:
         job=network_job,
         settings=settings("train_fork"),
@@ -89,7 +89,7 @@ rule import_corners:
     resources:
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
-        runtime=network_runtime(comparison_epochs),
+        runtime=network_runtime(None),
     params:
         job=network_job,
         settings=settings("import_corners"),
@@ -121,7 +121,7 @@ rule select_trajectory_corners:
     resources:
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
-        runtime=network_runtime(comparison_epochs),
+        runtime=network_runtime(None),
     params:
         job=network_job,
         settings=settings("select_trajectory_corners"),
@@ -150,7 +150,7 @@ rule align_corners:
     resources:
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
-        runtime=network_runtime(comparison_epochs),
+        runtime=network_runtime(None),
     params:
         job=network_job,
         settings=settings("align_corners"),
@@ -178,7 +178,7 @@ rule randomize_corners:
     resources:
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
-        runtime=network_runtime(comparison_epochs),
+        runtime=network_runtime(None),
     params:
         job=network_job,
         settings=settings("randomize_corners"),

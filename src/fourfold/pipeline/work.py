@@ -1,21 +1,27 @@
-"""About how many floating-point operations a job will take, before anything is built. No torch.
+"""How many images a job will pass through a network, and how many operations that is. No torch.
 
-Only ratios matter: how long a job takes is reckoned from others of its rule (`estimate`), by what
-both should cost. The table `cost` has what jobs did cost.
+The one place that reckons it before a job has run: for the time left (`estimate`), for time limits
+on a cluster, for docs/scaling.md. What jobs did pass is in the table `cost`.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from fourfold.pipeline.targets import Targets
+from fourfold.surfaces.shapes import Shape
 from fourfold.training.phases import fit_passes
 
 _TRAININGS = ("train_endpoint", "train_fork", "fit_bezier_surface")
 _EVALUATIONS = ("evaluate_grid", "measure_plane")
 _PASSES = 3  # of an image that is passed backward too, in passes forward
-# Source -> images in all, pixels along a side; of a user's own files neither is known.
-_SOURCES = {"digits": (1_797, 8), "tiny-imagenet": (110_000, 64)}
-_OTHER_SOURCE = (60_000, 32)  # as CIFAR
+_SPANNING = 3  # networks that the plane goes through
+_WORST = 2  # points that are searched for in each split: in nll, in accuracy
+# Source -> images to split, published test images, pixels along a side; of a user's own files none
+# of them is known.
+_SOURCES = {"digits": (1_797, 0, 8), "tiny-imagenet": (100_000, 10_000, 64)}
+_OTHER_SOURCE = (50_000, 10_000, 32)  # as CIFAR
+
+Sizes = tuple[int, ...]  # images of train, val and test
 
 
 def predicted_flop(rule: str, wildcards: Mapping[str, str], targets: Targets) -> float:
@@ -26,41 +32,100 @@ def predicted_flop(rule: str, wildcards: Mapping[str, str], targets: Targets) ->
         wildcards: the job's.
         targets: of params.yaml.
     """
-    if rule not in _TRAININGS + _EVALUATIONS:
+    if not (passes := predicted_passes(rule, wildcards, targets)):
         return 0.0
-    experiment = wildcards["experiment"]
-    of, surface = targets.experiments[experiment], wildcards.get("surface")
-    of_job = {k: wildcards[k] for k in ("surface", "corners", "run") if k in wildcards}
-    read = targets.read(rule, experiment, **of_job)
-    data = targets.params["datasets"][of["dataset"]]
-    every, side = _SOURCES.get(data["source"]["name"], _OTHER_SOURCE)
-    side = data["source"].get("size") or side
-    val, test = data["split"]["val_images"], data["split"]["test_images"] or every // 6
-    train = data["split"]["train_images"] or every - val - test
+    of = targets.experiments[wildcards["experiment"]]
+    _, side = image_sizes(targets.params["datasets"][of["dataset"]])
+    return passes * flop_of_image(of["network"], side)
+
+
+def predicted_passes(
+    rule: str,
+    wildcards: Mapping[str, str],
+    targets: Targets,
+    *,
+    has_batchnorm: bool | None = None,
+    again: int | None = None,
+) -> int:
+    """Return how many images pass forward, plus twice those backward: a pass back costs as two.
+
+    It is what the job will count, but that classes which are listed are taken for all there are.
+    `has_batchnorm` says whether the network has BatchNorm, by default all but a ViT; of `again` see
+    `grid_evaluations`, of the others `predicted_flop`.
+    """
+    if rule not in _TRAININGS + _EVALUATIONS:
+        return 0
+    experiment, surface = wildcards["experiment"], wildcards.get("surface")
+    of, corners = targets.experiments[experiment], wildcards.get("corners")
+    read = targets.read(rule, experiment, surface, corners, wildcards.get("run"))
+    sizes, _ = image_sizes(targets.params["datasets"][of["dataset"]])
+    if has_batchnorm is None:
+        has_batchnorm = of["network"]["name"] != "vit"
     if rule == "fit_bezier_surface":
-        images = _PASSES * train * fit_passes(read["fit"])
-    elif rule in _EVALUATIONS:
-        grid, shape = read["grid"], targets.shape(experiment, surface or targets.plane(experiment))
-        few = grid["search_images"]
-        prepared = 0 if of["network"]["name"] == "vit" else grid["batchnorm_images"] or train
-        searched = (
-            prepared + min(few or train, train) + min(few or val, val) + min(few or test, test)
-        )
-        if rule == "measure_plane":
-            images = searched * grid["plane_points"] ** 2
-        else:
-            lattice = len(shape.lattice(grid["points"]))
-            further = len(shape.edges) * grid["edge_points"] + grid["random_points"]
-            images = (
-                lattice * (prepared + (grid["train_images"] or train) + val + test)
-                + further * searched
-            )
+        return fit_passes(read["fit"]) * _PASSES * _in_batches(sizes[0], read["fit"])
+    if rule in _TRAININGS:
+        training = read["training"]
+        epochs, kept, classes = training["epochs"], len(training["keep"]), training["classes"]
+        seen = round(classes * sizes[0]) if isinstance(classes, float) else sizes[0]
+        averaged = seen if training["ema"] is not None and has_batchnorm else 0
+        if corners is not None:  # it goes on from what a run kept, and keeps nothing on its way
+            kept = averaged = 0
+            if of["corners"][corners].get("then") is None:
+                epochs -= targets.fork_epoch(experiment, corners)
+        an_epoch = _PASSES * _in_batches(seen, training) + sizes[1]
+        return int(epochs * an_epoch) + (kept + 1) * sum(sizes) + averaged
+    grid = read["grid"]
+    if surface is None:
+        shown = min(sizes[0], grid["train_images"]), sizes[2]
+        few = tuple(min(n, grid["search_images"] or n) for n in shown)
+        evaluations, own = [(grid["plane_points"] ** 2 + _SPANNING, few)], _SPANNING
     else:
-        epochs = read["training"]["epochs"]
-        if rule == "train_fork" and not of["corners"][wildcards["corners"]].get("then"):
-            epochs -= targets.fork_epoch(experiment, wildcards["corners"])
-        images = epochs * (_PASSES * train + val)
-    return float(images * flop_of_image(of["network"], side))
+        shape = targets.shape(experiment, surface)
+        evaluations, own = grid_evaluations(shape, grid, sizes, again), len(shape.corner_rows)
+        if of["corners"][of["surfaces"][surface]["corners"]]["kind"] == "free":
+            own = 0  # a fit moved them: they are not evaluated with statistics of their own
+    is_repaired = grid["batchnorm"] == "repaired"
+    is_measured = is_repaired or (has_batchnorm and grid["batchnorm"] == "reestimated")
+    prepared = min(sizes[0], grid["batchnorm_images"]) if is_measured else 0
+    images = sum(points * (prepared + sum(splits)) for points, splits in evaluations)
+    return int(images + own * sum(evaluations[0][1]) * (has_batchnorm or is_repaired))
+
+
+def _in_batches(images: int, settings: Mapping[str, Any]) -> int:
+    """Return how many of some images an epoch passes: an incomplete batch is left out."""
+    size: int = settings["batch_size"]
+    return images // size * size
+
+
+def grid_evaluations(
+    shape: Shape, grid: Mapping[str, Any], sizes: Sizes, again: int | None = None
+) -> list[tuple[int, Sizes]]:
+    """Return how many points of a surface are evaluated, and on how many images of each split.
+
+    First the lattice, then its center if that lies beside it, the edges, the random points, and
+    those of both that are evaluated once more: `again`, by default as many as there can be.
+    """
+    whole = (min(sizes[0], grid["train_images"]), *sizes[1:])
+    few = tuple(min(n, grid["search_images"] or n) for n in whole)
+    along, is_line = grid["edge_points"], shape.dims == 1
+    lattice = set(shape.lattice(along if along and is_line else grid["points"]))
+    edges = sum(point not in lattice for point in shape.edge_points(0 if is_line else along))
+    random = 0 if shape.is_discrete else grid["random_points"]
+    searched = [(edges, few), (random, (few[0], whole[1], few[2]))]
+    if again is None:
+        most = _WORST * len(whole)
+        again = sum(min(points, most) for points, splits in searched if splits != whole)
+    center = int(shape.center not in lattice)
+    return [(len(lattice), whole), (center, whole), *searched, (again, whole)]
+
+
+def image_sizes(dataset: Mapping[str, Any]) -> tuple[Sizes, int]:
+    """Return the images of the splits of a data set in params.yaml, and the pixels of a side."""
+    split, source = dataset["split"], dataset["source"]
+    every, published, side = _SOURCES.get(source["name"], _OTHER_SOURCE)
+    val, test = split["val_images"], split["test_images"] or published
+    train = split["train_images"] or every - val - (0 if published else test)
+    return (train, val, test), source.get("size") or side
 
 
 def flop_of_image(network: Mapping[str, Any], side: int) -> float:
@@ -78,8 +143,9 @@ def flop_of_image(network: Mapping[str, Any], side: int) -> float:
     width = network.get("width", 64)
     if network["name"] == "vgg16":
         return float(width**2 * _vgg16_flop(side))
-    # ResNet18, and others of which nothing is known: 1.1e9 with 64 channels and 32x32 pixels.
-    stride = 1 if network.get("stem") == "3x3" else 4
+    # ResNet18; and others, of which nothing is known, as if they were one for small images: 1.1e9
+    # with 32x32 pixels, more than torchvision's VGG16.
+    stride = 4 if network.get("stem") == "imagenet" else 1
     return 265.0 * float(width * side / stride) ** 2
 
 
