@@ -13,6 +13,8 @@ from fourfold.report.summary import markdown_table
 
 Results = Mapping[str, Published]
 
+DOUBLE = "double"  # set of one network that was trained for twice the epochs of a corner
+
 _CIFAR10 = "[pytorch-cifar](https://github.com/kuangliu/pytorch-cifar)"
 _CIFAR100 = "[pytorch-cifar100](https://github.com/weiaicunzai/pytorch-cifar100)"
 _VIT = "[vision-transformers-cifar10](https://github.com/kentaroy47/vision-transformers-cifar10)"
@@ -51,14 +53,17 @@ def draw_figures(results: Results, targets: Targets) -> Iterator[tuple[str, Figu
 
 def accuracy_table(results: Results, names: Iterable[str]) -> str:
     """Return what the surfaces of experiments and their points give, a row for each, run or not."""
-    head = ["experiment", "corners' mean", "linear: worst", "Bezier: worst", "mean", "center"]
+    head = ["experiment", "corners' mean", "trained twice as long"]
+    head += ["linear: worst", "Bezier: worst", "mean", "center"]
     head += ["best point", "less the best corner", "four points", "less the four corners"]
     head += ["trajectory: worst"]
     body = [
         [name, *(_accuracy_cells(name, results[name]) if name in results else ["not run"])]
         for name in names
     ]
-    return markdown_table(head, [row + [""] * (len(head) - len(row)) for row in body])
+    rows = [row + [""] * (len(head) - len(row)) for row in body]
+    filled = [k for k in range(len(head)) if k == 0 or any(row[k] for row in rows)]
+    return markdown_table([head[k] for k in filled], [[row[k] for k in filled] for row in rows])
 
 
 def _accuracy_cells(name: str, of: Published) -> Iterator[str]:
@@ -79,6 +84,7 @@ def _accuracy_cells(name: str, of: Published) -> Iterator[str]:
         return f"{found.cell}, {found.word}" if found else ""
 
     yield over(main, "corner_mean_own")
+    yield accuracy("rival", f"{DOUBLE}/network", "accuracy")
     yield over(linear, "min")
     for what in ("min", "mean", "center"):
         yield over(main, what)
