@@ -164,7 +164,8 @@ class Targets:
 
         def rank(name: str) -> tuple[bool, bool]:
             is_fitted = of["surfaces"][name]["fit"] is not None
-            return not (is_fitted and kinds[name] in ("seeds", "aligned")), kinds[name] != "seeds"
+            is_bent = is_fitted and kinds[name] in ("seeds", "aligned")
+            return not is_bent, not is_bent and kinds[name] != "seeds"
 
         return min(trained, key=rank, default=None)
 
