@@ -7,13 +7,13 @@ from pathlib import Path
 
 from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.files.atomic import write_text
-from fourfold.files.reading import check_fields, parse_object
+from fourfold.files.reading import check_fields
 from fourfold.files.table import read_table
 from fourfold.files.tensors import read_header
 from fourfold.pipeline.commands._settings import (
-    SURFACES_HELP,
     add_paths,
-    check_described,
+    add_surfaces_of_each,
+    read_surfaces_of_each,
 )
 from fourfold.report.explorer import Cached, render_explorer
 
@@ -30,21 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="logits of the surfaces, for ensembles by click; without them there are none",
     )
-    parser.add_argument(
-        "--surfaces",
-        required=True,
-        metavar="JSON",
-        help=f"of each experiment, in their order: {{experiment: {SURFACES_HELP}}}",
-    )
+    add_surfaces_of_each(parser)
     add_paths(parser, output="page to write")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the page."""
-    surfaces = {
-        experiment: check_described(described, f"--surfaces, {experiment},")
-        for experiment, described in parse_object(arguments.surfaces, "--surfaces").items()
-    }
+    surfaces = read_surfaces_of_each(arguments.surfaces)
     tables = {name: read_table(name, *getattr(arguments, name)) for name in _TABLES}
     cached = dict(_of_surface(path) for path in arguments.logits)
     write_text(arguments.output, render_explorer(tables, surfaces, cached))
