@@ -36,28 +36,23 @@ from fourfold.training.train import train
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 from overview import cells_of
-from scaling import CORNERS, FLOAT32, IMAGES, ROOT, case_of, fit_numbers, read_targets
+from scaling import CORNERS, FLOAT32, ROOT, case_of, fit_numbers, read_targets, shape_of
 
 STAGES = ("train", "fit", "evaluate")
 FEW = 32  # images a step on a CPU; a multiple of a fit's points
 TARGETS = read_targets(ROOT)
 
 
-def shape_of(of: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Return channels, pixels and classes of an experiment's images."""
-    _, _, *shape = IMAGES[of["dataset"]]
-    return tuple(shape)
-
-
-def network_of(of: Mapping[str, Any], seed: int, device: str | torch.device = "cpu") -> nn.Module:
-    channels, size, classes = shape_of(of)
+def network_of(name: str, seed: int, device: str | torch.device = "cpu") -> nn.Module:
+    _, channels, size, classes = shape_of(TARGETS, name)
+    of = TARGETS.experiments[name]
     torch.manual_seed(seed)
     model = build_model(**of["network"], channels=channels, image_size=size, classes=classes)
     return model.to(device, memory_format=torch.channels_last)
 
 
-def images_of(of: Mapping[str, Any], count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    channels, size, classes = shape_of(of)
+def images_of(name: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    _, channels, size, classes = shape_of(TARGETS, name)
     torch.manual_seed(0)
     images = torch.randint(256, (count, channels, size, size), dtype=torch.uint8)
     return images, torch.arange(count) % classes
@@ -70,9 +65,9 @@ def run_stage(name: str, stage: str, count: int, device: torch.device) -> int:
         ArithmeticError: if what comes out has another shape than it should, or is not finite.
     """
     of = TARGETS.experiments[name]
-    channels, _, classes = shape_of(of)
-    data = tuple(tensor.to(device) for tensor in images_of(of, count))
-    network = partial(network_of, of, device=device)
+    _, channels, _, classes = shape_of(TARGETS, name)
+    data = tuple(tensor.to(device) for tensor in images_of(name, count))
+    network = partial(network_of, name, device=device)
     passes: dict[str, Any] = {"augment": RandomShiftFlip(**of["augment"])}
     passes["preprocess"] = Normalize([0.5] * channels, [0.25] * channels)
     step = {"epochs": 1, "batch_size": count}
@@ -132,8 +127,7 @@ def peak_of_process(name: str, stage: str, count: int, arguments: argparse.Names
 
 def saved_bytes(name: str, count: int = 2) -> float:
     """Return what autograd saves of an image's forward pass, beside parameters, in float32."""
-    of = TARGETS.experiments[name]
-    model, (images, _) = network_of(of, 0), images_of(of, count)
+    model, (images, _) = network_of(name, 0), images_of(name, count)
     saved = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

@@ -58,11 +58,18 @@ def as_published(targets: Targets, name: str, of: Published) -> Targets:
     return then
 
 
+def shape_of(targets: Targets, name: str) -> tuple[tuple[int, ...], int, int, int]:
+    """Return an experiment's images per split, their channels and pixels a side, and classes."""
+    dataset = targets.experiments[name]["dataset"]
+    channels, classes = IMAGES[dataset.removesuffix("-parquet").removesuffix("-small")]
+    sizes, side = image_sizes(targets.params["datasets"][dataset])
+    return sizes, channels, side, classes
+
+
 def case_of(targets: Targets, name: str) -> Case:
     """Return an experiment of params.yaml with its sizes."""
     of = targets.experiments[name]
-    sizes, side = image_sizes(targets.params["datasets"][of["dataset"]])
-    channels, classes = IMAGES[of["dataset"].removesuffix("-parquet").removesuffix("-small")]
+    sizes, channels, side, classes = shape_of(targets, name)
     measured = measure(json.dumps(of["network"]), channels, side, classes)
     return Case(targets, name, *measured, sizes, channels * side**2, classes)
 

@@ -41,6 +41,7 @@ def test_an_experiment_at_full_size_makes_a_step_of_its_fit(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     program = importlib.import_module("full_size")
     assert program.run_stage("cifar10-resnet18", "fit", 8, torch.device("cpu")) > 0
+    assert program.saved_bytes("cifar10-resnet18") > 1e6
 
 
 def test_the_page_shows_the_outputs_that_are_kept():
