@@ -9,6 +9,7 @@ from torch import nn
 
 from fourfold.errors import InputError
 from fourfold.networks import build_model
+from fourfold.networks.vit import SelfAttention
 
 SMALL = {
     "resnet18": {"width": 4},
@@ -64,6 +65,22 @@ def test_resnet18_has_the_tensors_of_torchvisions():
     assert {n: t.shape for n, t in ours.state_dict().items()} == {
         n: t.shape for n, t in theirs.state_dict().items()
     }
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_self_attention_is_pytorchs_layer(is_training):
+    fast = SelfAttention(8, 2, batch_first=True).double().train(is_training)
+    nn.init.normal_(fast.in_proj_bias)
+    slow = nn.MultiheadAttention(8, 2, batch_first=True).double().train(is_training)
+    slow.load_state_dict(fast.state_dict())
+    gradients = []
+    for layer in (fast, slow):
+        tokens = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0)).double()
+        tokens.requires_grad_()
+        attended, _ = layer(tokens, tokens, tokens, need_weights=False)
+        gradients += [torch.autograd.grad(attended.square().sum(), [tokens, *layer.parameters()])]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("image_size", [2, 4, 8, 16, 32, 64])
