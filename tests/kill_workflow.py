@@ -1,12 +1,12 @@
 """Kill the whole workflow at random moments, recover as the README says, compare the results.
 
-    python tests/kill_workflow.py [--kills 25] [--seed 0] [--longer 1]
+    python tests/kill_workflow.py [--kills 25] [--seed 0] [--longer 1 | --undisturbed PROJECT]
 
-First comes an undisturbed run. Then, in another copy of the workflow, Snakemake and all its jobs
-get SIGKILL at a random moment, and nothing is done but to give the README's recovery command, which
-is killed in its turn, until the run reaches its end; then the next copy begins, until all kills are
-done. Every second kill waits from its moment for the next change of a folder: a file that begins,
-gets its name, or is recorded.
+First comes an undisturbed run, unless one is given. Then, in another copy of the workflow,
+Snakemake and all its jobs get SIGKILL at a random moment, and nothing is done but to give the
+README's recovery command, which is killed in its turn, until the run reaches its end; then the next
+copy begins, until all kills are done. Every second kill waits from its moment for the next change
+of a folder: a file that begins, gets its name, or is recorded.
 
 After each kill, what has a final name must be complete and equal to what the undisturbed run made:
 tensors bit for bit, tables in all columns but the measured ones. At the end of a run that holds for
@@ -211,6 +211,16 @@ def processes_in(project: Path) -> list[psutil.Process]:
 # --- the program ----------------------------------------------------------------------------------
 
 
+def run_to_its_end(project: Path) -> None:
+    """Run the workflow once, undisturbed."""
+    run = Run(project, START)
+    try:
+        if not run.wait(LONGEST_RUN):
+            raise BrokenLawError(f"no end after {LONGEST_RUN} s:\n{run.text[-3000:]}")
+    finally:
+        run.kill()
+
+
 def kill_and_recover(
     project: Path, reference: Path, kills: int, latest: float, draw: random.Random
 ) -> int:
@@ -237,19 +247,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=25, help="in all (default: 25)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--longer", type=int, default=1, help="times as many epochs (default: 1)")
+    first = parser.add_mutually_exclusive_group()
+    first.add_argument("--longer", type=int, default=1, help="times as many epochs (default: 1)")
+    first.add_argument("--undisturbed", type=Path, help="project of the same run, at its end")
     arguments = parser.parse_args()
     draw, done, tables = random.Random(arguments.seed), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         original = make_project(Path(folder) / "original", arguments.longer)
         undisturbed, project = Path(folder) / "undisturbed", Path(folder) / "killed"
-        shutil.copytree(original, undisturbed)
-        begin, run = time.monotonic(), Run(undisturbed, START)
         try:
-            if not run.wait(LONGEST_RUN):
-                raise BrokenLawError(f"no end after {LONGEST_RUN} s:\n{run.text[-3000:]}")
-            latest = LATEST_KILL * (time.monotonic() - begin)
+            if arguments.undisturbed:
+                undisturbed = arguments.undisturbed
+            else:
+                shutil.copytree(original, undisturbed)
+                run_to_its_end(undisturbed)
             check_end(undisturbed, undisturbed)
+            made = [(undisturbed / name).stat().st_mtime for name in final_files(undisturbed)]
+            latest = LATEST_KILL * (max(made) - min(made))
             while done < arguments.kills:
                 shutil.copytree(original, project)
                 kills = arguments.kills - done
@@ -257,7 +271,6 @@ def main() -> int:
                 tables += check_end(project, undisturbed)
                 shutil.rmtree(project)
         except BrokenLawError as error:
-            run.kill()
             print(f"FAILED after {done} kills: {error}", flush=True)
             return 1
     print(f"{done} of {arguments.kills} kills recovered, {tables} tables equal")

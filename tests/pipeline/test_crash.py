@@ -14,7 +14,7 @@ import pytest
 import torch
 from kill_workflow import BrokenLawError, Run, check_files, final_files, make_project, processes_in
 from matplotlib.figure import Figure
-from project import EXPERIMENT, ROOT, planned, snakemake
+from project import EXPERIMENT, ROOT, finished_project, planned, snakemake
 
 from fourfold.errors import WriteError
 from fourfold.files.atomic import atomic_path, write_text
@@ -28,9 +28,10 @@ TRAIN_ONE = f"snakemake --cores 2 -- {CORNER}"
 AS_ROOT = os.geteuid() == 0  # who may write everywhere: then a disk is read-only
 
 
-def test_a_killed_workflow_recovers_with_the_documented_command():
+def test_a_killed_workflow_recovers_with_the_documented_command(tmp_path_factory):
     program = Path(__file__).parents[1] / "kill_workflow.py"
-    command = [sys.executable, str(program), "--kills", "3"]
+    undisturbed, _ = finished_project(tmp_path_factory)
+    command = [sys.executable, str(program), "--kills", "3", "--undisturbed", str(undisturbed)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 of 3 kills recovered" in done.stdout
