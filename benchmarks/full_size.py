@@ -107,7 +107,7 @@ def _train(
     classes: int,
 ) -> float:
     settings = {key: value for key, value in settings.items() if key not in ("keep", "classes")}
-    nll: float = train(model, *data, **settings, seed=0, **passes)[-1]["nll"]
+    nll: float = train(model, *data, **settings, seed=0, **passes)["nll"].iloc[-1]
     with torch.no_grad():
         logits = logits_of(model.eval()(passes["preprocess"](data[0])), len(data[0]))
     _check(logits.shape == (len(data[0]), classes), f"logits of shape {tuple(logits.shape)}")

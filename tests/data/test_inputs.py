@@ -99,7 +99,7 @@ def test_labels_of_any_form_are_the_same_labels(kind):
         ensemble = ff.evaluate_ensemble(logits, [0, 1], labels)
         chosen = ff.greedy_ensemble(logits, labels, 1)
         single = ff.classification_metrics(logits[0].log_softmax(1), labels)
-        trained = rows[0]["nll"], history["accuracy"].tolist()
+        trained = rows["nll"][0], history["accuracy"].tolist()
         results.append((trained, grid["nll"].tolist(), chosen, ensemble, single))
     assert results[0] == results[1]
 
@@ -192,7 +192,7 @@ def test_logits_are_found_in_an_output(wrap):
     results = []
     for build in (lambda: Returning(lambda x: x), lambda: Returning(wrap)):
         rows = ff.train(build(), *DATA, **TRAIN)
-        results.append((rows[0]["nll"], fit_and_evaluate(build, surface_of(build))[1]))
+        results.append((rows["nll"][0], fit_and_evaluate(build, surface_of(build))[1]))
     assert results[0] == results[1]
 
 

@@ -260,7 +260,7 @@ def test_training_on_batches_is_training_on_the_tensors_in_their_order(name):
         rows = ff.train(
             network, *data, **TRAIN | {"epochs": 1}, preprocess=input_of(network), **size
         )
-        results.append((snapshot(network.state_dict()), rows[0]["nll"], rows[0]["accuracy"]))
+        results.append((snapshot(network.state_dict()), rows["nll"][0], rows["accuracy"][0]))
     assert differing(results[0][0], results[1][0]) == []
     assert results[0][1:] == results[1][1:]
 
@@ -332,13 +332,13 @@ def test_one_seed_and_one_loader_give_the_same_numbers_and_leave_all_generators(
         history = ff.fit(surface, network, loader, **FIT)
         grid = ff.evaluate_grid(surface, network, {"train": loader}, points=2)
         assert random_states(loader) == before
-        results.append((rows[1]["nll"], history["nll"].tolist(), grid["nll"].tolist()))
+        results.append((rows["nll"][1], history["nll"].tolist(), grid["nll"].tolist()))
     assert results[0] == results[1]
     first, second = (
-        rows[0]["nll"],
+        rows["nll"][0],
         ff.train(make_network("batchnorm"), loader, **TRAIN | {"seed": 1}),
     )
-    assert first != second[0]["nll"]
+    assert first != second["nll"][0]
 
 
 class KilledError(Exception):
@@ -362,7 +362,7 @@ def test_an_interrupted_run_continues_with_the_same_numbers(kind, last, tmp_path
             ff.fit(surface, network, loader, **FIT, **settings)
         if snapshots is None or snapshots.folder.name == "train":
             rows = ff.train(network, loader, **TRAIN, **settings)
-            return surface.control_points, snapshot(network.state_dict()), rows[-1]["nll"]
+            return surface.control_points, snapshot(network.state_dict()), rows["nll"].iloc[-1]
         return surface.control_points, None, None
 
     points, state, nll = run()

@@ -35,6 +35,14 @@ def test_metrics_are_means_over_what_each_image_contributes():
         classification_metrics(logits[:0], labels[:0])
 
 
+def test_logits_and_probabilities_are_refused_where_their_logarithms_are_asked_for():
+    logits, labels = predictions()
+    classification_metrics(logits.log_softmax(1).half(), labels)
+    for given in (logits, logits.softmax(1), 100 * logits):
+        with pytest.raises(InputError, match=r"sum to .*, not to 1: .*log_softmax"):
+            classification_metrics(given, labels)
+
+
 @pytest.mark.parametrize("classes", [2, 10, 200])
 def test_uniform_predictions_have_the_nll_ln_classes_and_no_calibration_error(classes):
     labels = torch.arange(3 * classes) % classes

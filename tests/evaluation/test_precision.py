@@ -46,7 +46,7 @@ def test_training_in_bfloat16_keeps_float32_parameters_that_follow_every_step():
         rows = train(network, IMAGES, LABELS, epochs=30, lr=0.1, seed=0, batch_size=8,
                      weight_decay=0.0, precision=precision)  # fmt: skip
         assert all(p.dtype == torch.float32 for p in network.parameters())
-        assert rows[-1]["nll"] < 0.7 * rows[0]["nll"]
+        assert rows["nll"].iloc[-1] < 0.7 * rows["nll"].iloc[0]
 
 
 def test_predictions_are_float32_in_every_precision():

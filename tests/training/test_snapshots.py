@@ -42,11 +42,11 @@ def snapshots(folder, **key):
 def run_training(name, settings, store=None, dies_at=None):
     network = make_network(name)
     averaged = make_network(name, seed=1) if "ema" in settings else None
-    rows = train(network, IMAGES, LABELS, **TRAINING | settings, averaged=averaged, snapshots=store,
-                 on_step=killer(dies_at))  # fmt: skip
+    table = train(network, IMAGES, LABELS, **TRAINING | settings, averaged=averaged,
+                  snapshots=store, on_step=killer(dies_at))  # fmt: skip
     of_average = {} if averaged is None else averaged.state_dict()
     state = network.state_dict() | {f"average/{k}": tensor for k, tensor in of_average.items()}
-    return state, pd.DataFrame(rows).drop(columns="wall_s")
+    return state, table.drop(columns="wall_s")
 
 
 def run_fit(name, settings, store=None, dies_at=None):

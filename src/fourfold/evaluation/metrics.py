@@ -18,6 +18,8 @@ Metric = Callable[[Any, Any], Any]
 _COLUMNS = {"surface", "sample", "network", "u", "v", "w", "split", "n", "nll", "accuracy", "ece"}
 _COLUMNS |= {"brier", "loss", "statistics", "statistics_images"}
 
+_SUM_TOLERANCE = 0.01  # of probabilities in half precision
+
 ECE_BINS = 15  # equal-width bins of confidence, the usual number since Guo et al., ICML 2017
 
 
@@ -34,6 +36,9 @@ def classification_metrics(log_probabilities: Tensor, labels: Tensor) -> dict[st
         ece: expected calibration error over 15 equal-width confidence bins, a fraction;
         brier: mean over examples of the squared distance between the predicted distribution and
         the one-hot label, from 0 to 2.
+
+    Raises:
+        InputError: if the probabilities of an example don't sum to 1.
     """
     log_probabilities = as_tensor(log_probabilities, "log_probabilities")
     labels = class_labels(labels, len(log_probabilities))
@@ -43,6 +48,13 @@ def classification_metrics(log_probabilities: Tensor, labels: Tensor) -> dict[st
     if bool(log_probabilities.isnan().any()):
         return dict.fromkeys(("nll", "accuracy", "ece", "brier"), math.nan)
     probabilities = log_probabilities.exp()
+    total = probabilities.double().sum(dim=1)
+    if bool(((total - 1).abs() > _SUM_TOLERANCE).any()):
+        raise InputError(
+            f"probabilities of an example sum to {total[(total - 1).abs().argmax()]:.4g}, not to "
+            "1: log_probabilities are no logarithms of them; of logits give "
+            "logits.log_softmax(dim=1)."
+        )
     nll, is_correct = per_image(log_probabilities, labels)
     correct = is_correct.double()
     # sum_k (p_k - y_k)^2 = sum_k p_k^2 - 2 p_label + 1 needs no one-hot matrix.

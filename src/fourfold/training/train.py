@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def train(
     snapshots: Snapshots | None = None,
     on_step: OnStep | None = None,
     on_epoch: Callable[[int], None] | None = None,
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:
     """Train `model` in place on its own device.
 
     Args:
@@ -92,8 +93,8 @@ def train(
         on_epoch: called with the number of epochs done, the model being in training mode.
 
     Returns:
-        One row per epoch for the `training` table, split `train` (loss and accuracy are running
-        means over the epoch's augmented batches).
+        The `training` table, one row per epoch, as of `fit`: split `train`, whose loss and accuracy
+        are running means over the epoch's augmented batches.
 
     Raises:
         DivergenceError: if the loss of an epoch is not finite.
@@ -157,7 +158,7 @@ def train(
         if batchnorm_layers(average.module):
             images = StatisticsImages(data, augment, seed)
             set_statistics(average.module, images, precision=precision, preprocess=preprocess)
-    return loop.rows
+    return pd.DataFrame(loop.rows)
 
 
 class _Average:

@@ -89,7 +89,7 @@ def run_training(
             save_checkpoint(model.state_dict(), kept_file(epoch))
             snapshots.notes["endpoints"] += rows(epoch, f"trajectory/{label}.safetensors")
 
-    history = train(
+    table = train(
         model,
         seen.images,
         seen.labels,
@@ -116,7 +116,8 @@ def run_training(
     endpoints = rows(last, f"endpoints/{label}.safetensors")
     steps = before * (len(seen) // settings["batch_size"])
     history = [
-        row | {"epoch": before + row["epoch"], "step": steps + row["step"]} for row in history
+        row | {"epoch": before + row["epoch"], "step": steps + row["step"]}
+        for row in table.to_dict("records")
     ]
     by_epoch = {row["epoch"]: row for row in history}
     # Validation rows share the step, rate and clock of their epoch.
