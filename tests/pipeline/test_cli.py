@@ -685,3 +685,12 @@ def test_logits_and_examples_of_different_surfaces_are_refused(evaluated, tmp_pa
         tmp_path, tmp_path / "bezier.safetensors", evaluated / "examples.safetensors"
     )
     refused(status, "'bezier'", "one file of each")
+
+
+@pytest.mark.parametrize("command", [["params", "e"], ["export", "e", "--output", "shared"]])
+def test_outside_of_a_project_a_command_says_where_to_go(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: no file at params.yaml; go to the folder of a project, or make")
+    assert list(tmp_path.iterdir()) == []

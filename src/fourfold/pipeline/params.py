@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from fourfold.errors import InputError
-from fourfold.files.reading import shortened
+from fourfold.files.reading import require_file, shortened
 from fourfold.pipeline.yaml_file import check_yaml
 
 RECIPE = ("threads", "augment", "training", "trainings", "fits", "grid", "ensembles")
@@ -35,6 +35,8 @@ Tree = dict[str, Any]  # of mappings, with `Stated` for leaves
 
 def read_params(path: str | Path) -> dict[str, Any]:
     """Return what a params.yaml says, see `check_yaml`."""
+    cure = "go to the folder of a project, or make one with `fourfold init FOLDER`"
+    require_file(path, otherwise=f"no file at {path}; {cure}.")
     check_yaml(path)
     params: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     return params
