@@ -319,7 +319,9 @@ def evaluate_networks(
                 "evaluate_points."
             )
         repair = Repair(network, mixtures.corners, seen, preprocess)
-    settings: dict[str, Any] = {"precision": precision, "preprocess": preprocess}
+    prepare = {
+        name: as_input(preprocess or batches.preprocess, network) for name, batches in data.items()
+    }
     kept = set(splits if keep_logits is None else keep_logits)
     rows: list[dict[str, Any]] = []
     logits: dict[str, list[Tensor]] = {}
@@ -331,12 +333,12 @@ def evaluate_networks(
     for position, state in enumerate(chain([first], networks)):
         load_state(network, state)
         if mode == "reestimated":
-            set_statistics(network, seen, **settings)
+            set_statistics(network, seen, precision=precision, preprocess=preprocess)
         elif mode == "repaired":
             assert mixtures is not None
             repair(mixtures.shares[position])
         for name, batches in data.items():
-            passed = _Pass(network, batches, seed, keep, loss=loss, **settings)
+            passed = _Pass(network, batches, seed, keep, prepare[name], precision, loss)
             row = {"network": position, "split": name, "n": passed.n}
             if (found := passed.classes(is_own)) is not None:
                 raw, labels = found
@@ -393,12 +395,10 @@ class _Pass:
         batches: Batches,
         seed: int,
         keep: Callable[[Any, int], Input | None],
-        *,
+        prepare: Preprocess,
         precision: str,
-        preprocess: Preprocess | None,
         loss: Loss | None = None,
     ) -> None:
-        prepare = as_input(preprocess or batches.preprocess, model)
         outputs, targets, total = [], [], 0.0
         self.n = 0
         with evaluation_mode(model):
@@ -467,7 +467,8 @@ def predict(
     """
     check_batch_size(batch_size, images)
     batches = input_batches(images, model, batch_size)
-    outputs = _Pass(model, batches, 0, _logits, precision=precision, preprocess=preprocess).outputs
+    prepare = as_input(preprocess or batches.preprocess, model)
+    outputs = _Pass(model, batches, 0, _logits, prepare, precision).outputs
     assert isinstance(outputs, Tensor)
     return outputs
 

@@ -137,12 +137,14 @@ def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put all of a module in evaluation mode, and each part as it was afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    if any(training for _, training in modes):
+        model.eval()
     try:
         yield
     finally:
         for module, training in modes:
-            module.training = training
+            if module.training != training:  # setting an attribute of a module takes long
+                module.training = training
 
 
 def other_statistics(model: nn.Module) -> list[str]:
