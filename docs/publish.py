@@ -54,7 +54,7 @@ SHRINK = 0.85  # of a figure's sides, until it is small enough
 SUMMARY = "summary.parquet"  # of an experiment's replicates, made when all tables were there
 # Of an experiment with more surfaces than these a page shows less, and only some tables are copied,
 # of all replicates in one file. Others leave out what the summary or a figure has.
-MANY = 6
+MANY = 7
 _OF_MANY = ("barrier", "certificate", "cost", "merge", "pick", "rival")
 _FIGURES_OF_MANY = ("barriers", "rivals", "convergence", "careful", "plane")
 _LEFT_OUT = ("rival_difference", "plane", "plane_path")  # a thousand draws in a row; a figure
