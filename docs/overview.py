@@ -7,7 +7,15 @@ from findings import Found, Published, bezier, of_summary, surfaces
 from matplotlib.figure import Figure
 
 from fourfold.pipeline.targets import SCALES, Targets
-from fourfold.report.claims import CLAIMS, LINEAR, TRAJECTORY, surfaces_of_kind
+from fourfold.report.claims import (
+    CLAIMS,
+    LINEAR,
+    NO,
+    TRAJECTORY,
+    UNDECIDED,
+    YES,
+    surfaces_of_kind,
+)
 from fourfold.report.figures import plot_experiments
 from fourfold.report.summary import markdown_table
 
@@ -54,7 +62,7 @@ def draw_figures(results: Results, targets: Targets) -> Iterator[tuple[str, Figu
 def accuracy_table(results: Results, names: Iterable[str]) -> str:
     """Return what the surfaces of experiments and their points give, a row for each, run or not."""
     head = ["experiment", "corners' mean", "trained twice as long"]
-    head += ["linear: worst", "Bezier: worst", "mean", "center"]
+    head += ["linear: worst", "Bezier: worst", "low-loss on test / train", "mean", "center"]
     head += ["best point", "less the best corner", "four points", "less the four corners"]
     head += ["trajectory: worst"]
     body = [
@@ -86,7 +94,11 @@ def _accuracy_cells(name: str, of: Published) -> Iterator[str]:
     yield over(main, "corner_mean_own")
     yield accuracy("rival", f"{DOUBLE}/network", "accuracy")
     yield over(linear, "min")
-    for what in ("min", "mean", "center"):
+    yield over(main, "min")
+    yield " / ".join(
+        filter(None, (_low_loss(name, of, main, split) for split in ("test", "train")))
+    )
+    for what in ("mean", "center"):
         yield over(main, what)
     yield accuracy("merge", f"{main}/best-point", "accuracy")
     yield less("merge")
@@ -94,6 +106,41 @@ def _accuracy_cells(name: str, of: Published) -> Iterator[str]:
     yield accuracy("ensemble", f"{main}/validation-{count}", "accuracy")
     yield less("ensemble")
     yield over(run, "min")
+
+
+def what_they_say(results: Results, names: Iterable[str]) -> str:
+    """Return in how many experiments the Bezier surface is low-loss, and its best point better."""
+    there = {name: results[name] for name in names if name in results}
+    said = []
+    for split in ("test", "train"):
+        words = {name: _low_loss(name, of, bezier(of), split) for name, of in there.items()}
+        said.append(f"on {split} in {_counted(words)}")
+    better = {}
+    for name, of in there.items():
+        found = of_summary(name, of, "difference", f"{bezier(of)}/merge", "test_accuracy")
+        better[name] = found.word if found else ""
+    return (
+        f"The Bezier surface is low-loss {', '.join(said)}. Its best point is more accurate than "
+        f"the best corner in {_counted(better)}."
+    )
+
+
+def _counted(words: Mapping[str, str]) -> str:
+    """Return how many are `yes`, and which others there are, the rarer of the two by name."""
+    yes = [name for name, word in words.items() if word == YES]
+    rest = [name for name in words if name not in yes]
+    few, of = (yes, "") if len(yes) < len(rest) else (rest, "not ")
+    return f"{len(yes)} of {len(words)}" + (f" ({of}{', '.join(few)})" if few else "")
+
+
+def _low_loss(name: str, of: Published, surface: str | None, split: str) -> str:
+    """Return whether a surface is low-loss on one split, in accuracy and nll together."""
+    found = [
+        of_summary(name, of, "difference", f"{surface}/low-loss", f"{split}_{metric}")
+        for metric in ("accuracy", "nll")
+    ]
+    words = {one.word for one in found if one}
+    return next((word for word in (NO, UNDECIDED, YES) if word in words), "")
 
 
 def _percent(found: Found) -> str:

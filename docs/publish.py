@@ -26,6 +26,7 @@ from overview import (
     draw_figures,
     figure_name,
     full_size_table,
+    what_they_say,
 )
 from PIL import Image
 
@@ -42,13 +43,6 @@ FIGURE = "surfaces.png"  # of an experiment, on the page
 NINE = "cpu"  # the scale of the experiments that the pages show first
 FIGURE_OF_NINE = figure_name(NINE)
 IN_README = "cifar10-resnet18-cpu"  # whose surfaces README.md shows until all nine have been run
-TABLE_NOTE = (
-    "Accuracy on test in percent, over the whole surface: its worst point, on the grid, along the "
-    "edges or at random; its mean, and its center. Best point, four points: picked on val; beside "
-    "them what they have more than the best corner on val and than the four corners, in points, "
-    "and whether that is more (yes), less (no) or can't be told: the 95 % interval, of a paired "
-    "bootstrap over images, has zero inside."
-)
 FIGURE_BYTES, COLORS = 150_000, 256
 SHRINK = 0.85  # of a figure's sides, until it is small enough
 SUMMARY = "summary.parquet"  # of an experiment's replicates, made when all tables were there
@@ -443,7 +437,19 @@ def _nine(published: Mapping[str, Published], targets: Targets) -> Iterator[str]
     if count := sum(name in published for name in names):
         yield _figure_of_nine(count, len(names))
     yield accuracy_table(published, names)
-    yield TABLE_NOTE
+    yield _table_note(targets.params["summary"]["kept"])
+
+
+def _table_note(kept: float) -> str:
+    return (
+        "Accuracy on test in percent, over the whole surface: its worst point, on the grid, along "
+        "the edges or at random; its mean, and its center. Low-loss: the worst point keeps at "
+        f"least {100 * kept:g} % of what the corners have above guessing, in accuracy and nll, on "
+        "that split; the claim asks for it on train, val and test. Best point, four points: picked "
+        "on val; beside them what they have more than the best corner on val and than the four "
+        "corners, in points, and whether that is more (yes), less (no) or can't be told: the 95 % "
+        "interval, of a paired bootstrap over images, has zero inside."
+    )
 
 
 def _figure_of_nine(count: int, of: int, folder: str = "") -> str:
@@ -508,20 +514,22 @@ def render_readme_block(published: Mapping[str, Published], targets: Targets) ->
         raise InputError(f"README.md shows {absent[0]}, which is not published; name it as well.")
     nine = cells_of(targets, NINE)
     there = [name for name in nine if name in published]
+    shown = [*there, *names[:-1]]
     made_by = published[IN_README].environment
     blocks = [
         _figure_of_nine(len(there), len(nine), "docs/results/")
         if there == nine
         else f"![Surfaces of {IN_README}](docs/results/{IN_README}/{FIGURE})",
-        accuracy_table(published, [*there, *names[:-1]]),
-        TABLE_NOTE,
+        what_they_say(published, shown),
+        accuracy_table(published, shown),
+        _table_note(targets.params["summary"]["kept"]),
         f"Measured on {made_by['device'][0]} with Python {made_by['versions'][0]['python']} and "
         f"torch {made_by['versions'][0]['torch']}, threads per job: {made_by['threads'][0]}; "
         "written by `python docs/publish.py --headline` from "
         "[docs/results](docs/results/README.md).",
     ]
     if rest := [name for name in nine if name not in there]:
-        blocks.insert(3, f"Not run yet: {', '.join(rest)}.")
+        blocks.insert(4, f"Not run yet: {', '.join(rest)}.")
     return "\n\n".join(blocks)
 
 

@@ -63,6 +63,9 @@ def test_what_is_published_is_complete_and_small(published):
     assert all(path.stat().st_size <= publish.FIGURE_BYTES for path in OUTPUT.rglob("*.png"))
 
 
+LOW_LOSS = "low-loss on test / train"
+
+
 def test_the_table_of_the_nine_says_what_their_grids_have_and_which_were_not_run(published):
     names = publish.cells_of(TARGETS, publish.NINE)
     assert len(names) == 9
@@ -82,6 +85,11 @@ def test_the_table_of_the_nine_says_what_their_grids_have_and_which_were_not_run
             worst = surface_rows(test[test["surface"] == surface])["accuracy"].min()
             if published[name].environment["replicates"] == 1:
                 assert float(row[column]) == pytest.approx(100 * worst, abs=0.005)
+        found = compare(published[name].tables["difference"])["bezier", "low-loss"]
+        for split, word in zip(("test", "train"), row[LOW_LOSS].split(" / "), strict=True):
+            verdicts = {one.verdict for one in found if one.split == split}
+            assert len(verdicts) == 1 or verdicts - {"yes"} >= {word}
+            assert word in verdicts
     assert (OUTPUT / publish.FIGURE_OF_NINE).is_file() == bool(published.keys() & set(names))
 
 
