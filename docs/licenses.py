@@ -43,13 +43,12 @@ def required(names: Iterable[str], extra: str = "") -> Iterator[Distribution]:
 def license_of(package: Distribution) -> str:
     """Return a licence as its package states it: SPDX, classifiers, words, or a file."""
     metadata = package.metadata
-    if expression := metadata.get("License-Expression"):
-        return expression
+    if "License-Expression" in metadata:
+        return metadata["License-Expression"]
     classifiers = metadata.get_all("Classifier") or ()
     named = [c.split(" :: ")[-1] for c in classifiers if c.startswith("License :: OSI Approved ::")]
-    stated = metadata.get("License") or next(
-        (p.read_text() for p in package.files or () if p.name.upper().startswith("LICEN")), ""
-    )
+    files = (p.read_text() for p in package.files or () if p.name.upper().startswith("LICEN"))
+    stated = (metadata["License"] if "License" in metadata else "") or next(files, "")
     first_line = stated.strip().partition("\n")[0]
     return ", ".join(named) or first_line[:_MOST] or "not stated"
 

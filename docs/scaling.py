@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from findings import Published
 from overview import cells_of
-from publish import Published, read_published, read_targets, replace_block
+from publish import read_published, read_targets, replace_block
 
 from fourfold.files.atomic import write_text
 from fourfold.networks import build_model
