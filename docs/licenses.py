@@ -7,6 +7,7 @@ It reads the metadata of installed packages, of all extras.
 
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -48,7 +49,7 @@ def license_of(package: Distribution) -> str:
     classifiers = metadata.get_all("Classifier") or ()
     named = [c.split(" :: ")[-1] for c in classifiers if c.startswith("License :: OSI Approved ::")]
     files = (p.read_text() for p in package.files or () if p.name.upper().startswith("LICEN"))
-    stated = (metadata["License"] if "License" in metadata else "") or next(files, "")
+    stated = next(filter(None, chain(metadata.get_all("License") or (), files)), "")
     first_line = stated.strip().partition("\n")[0]
     return ", ".join(named) or first_line[:_MOST] or "not stated"
 

@@ -120,17 +120,20 @@ def what_they_say(results: Results, names: Iterable[str]) -> str:
         found = of_summary(name, of, "difference", f"{bezier(of)}/merge", "test_accuracy")
         better[name] = found.word if found else ""
     return (
-        f"The Bezier surface is low-loss {', '.join(said)}. Its best point is more accurate than "
+        f"The Bezier surface is low-loss {'; '.join(said)}. Its best point is more accurate than "
         f"the best corner in {_counted(better)}."
     )
 
 
 def _counted(words: Mapping[str, str]) -> str:
-    """Return how many are `yes`, and which others there are, the rarer of the two by name."""
-    yes = [name for name, word in words.items() if word == YES]
-    rest = [name for name in words if name not in yes]
-    few, of = (yes, "") if len(yes) < len(rest) else (rest, "not ")
-    return f"{len(yes)} of {len(words)}" + (f" ({of}{', '.join(few)})" if few else "")
+    """Return how many are `yes`, and these by name if they are few, else the others."""
+    of = {w: ", ".join(n for n in words if words[n] == w) for w in (YES, NO, UNDECIDED)}
+    count = [*words.values()].count(YES)
+    rest = [
+        f"{said} in {of[word]}" for word, said in ((NO, "not"), (UNDECIDED, UNDECIDED)) if of[word]
+    ]
+    named = [of[YES]] if 0 < count < len(words) / 2 else rest
+    return f"{count} of {len(words)}" + (f" ({', '.join(named)})" if named else "")
 
 
 def _low_loss(name: str, of: Published, surface: str | None, split: str) -> str:
