@@ -11,6 +11,9 @@ from pathlib import Path
 
 from fourfold.errors import FourfoldError, InputError, WriteError
 
+# So begin names that don't look finished; the workflow removes what kills left under them.
+UNFINISHED = ".unfinished-"
+
 _FREE_SPACE = "Free some space there, or write elsewhere, and start again."
 _PERMIT = "Make the folder writable, or write elsewhere, and start again."
 _RENAME = "Rename or remove what lies in the way, or write elsewhere, and start again."
@@ -68,7 +71,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    return path.parent / f".unfinished-{uuid.uuid4().hex}{path.suffix}"
+    return path.parent / f"{UNFINISHED}{uuid.uuid4().hex}{path.suffix}"
 
 
 @contextlib.contextmanager

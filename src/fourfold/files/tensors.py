@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fourfold.files.atomic import atomic_path
+from fourfold.files.atomic import UNFINISHED, atomic_path
 from fourfold.files.reading import parse_object, reading, require_file
 
 _HEADER = "fourfold"  # the one metadata key we write; its value is JSON
@@ -46,7 +47,15 @@ def save_tensors(
 ) -> None:
     """Write tensors and a JSON header to a safetensors file, completely or not at all."""
     with atomic_path(path) as temporary:
-        save_file(dict(tensors), temporary, {_HEADER: json.dumps(header, sort_keys=True)})
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        # safetensors writes a file of its own beside the one named, which a kill leaves there, and
+        # which nobody but its owner may read.
+        with TemporaryDirectory(prefix=UNFINISHED, dir=temporary.parent) as folder:
+            written = Path(folder, temporary.name)
+            save_file(dict(tensors), written, {_HEADER: json.dumps(header, sort_keys=True)})
+            written.chmod(mode)
+            written.replace(temporary)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

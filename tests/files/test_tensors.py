@@ -1,0 +1,44 @@
+"""Laws of files of tensors: what a kill leaves looks unfinished, and others may read them."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from fourfold.files import tensors
+from fourfold.files.atomic import UNFINISHED
+
+TENSORS = {"a": torch.arange(3.0)}
+
+
+def test_all_that_safetensors_writes_lies_under_an_unfinished_name(tmp_path, monkeypatch):
+    class KilledError(BaseException):
+        pass
+
+    def killed(_tensors, path, _metadata):
+        inside = Path(path).relative_to(tmp_path)
+        assert inside.parts[0].startswith(UNFINISHED)
+        assert len(inside.parts) == 2  # a file beside it is in that folder too
+        raise KilledError
+
+    monkeypatch.setattr(tensors, "save_file", killed)
+    with pytest.raises(KilledError):
+        tensors.save_tensors(TENSORS, tmp_path / "a.safetensors", {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_file_is_alone_with_the_permissions_that_the_mask_gives(mask, mode, tmp_path):
+    path = tmp_path / "a.safetensors"
+    before = os.umask(mask)
+    try:
+        tensors.save_tensors(TENSORS, path, {"x": 1})
+    finally:
+        os.umask(before)
+    assert list(tmp_path.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    loaded, header = tensors.load_tensors(path)
+    assert header == {"x": 1}
+    assert torch.equal(loaded["a"], TENSORS["a"])
