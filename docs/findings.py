@@ -22,6 +22,7 @@ from fourfold.report.claims import (
     TRIVIAL,
     UNDECIDED,
     YES,
+    least_favourable,
     surfaces_of_kind,
 )
 from fourfold.report.figures._convergence import fit_rows, images_reached
@@ -328,7 +329,7 @@ def compare_kinds(results: Results) -> Written:
         for surface, one in plain.items():
             rows = of.summary[of.summary["method"] == f"{surface}/low-loss"]
             words = set(rows.loc[rows["kind"] == "difference", "text"])
-            word = next((word for word in (NO, UNDECIDED, YES) if word in words), UNDECIDED)
+            word = least_favourable(words)
             counts[one["kind"] == "random"][word] += 1
             barrier = of_summary(name, of, "surface", surface, "barrier_nll_test")
             gap = of_summary(name, of, "surface", surface, "corner_distance")

@@ -14,6 +14,7 @@ from fourfold.report.claims import (
     TRAJECTORY,
     UNDECIDED,
     YES,
+    least_favourable,
     surfaces_of_kind,
 )
 from fourfold.report.figures import plot_experiments
@@ -143,7 +144,7 @@ def _low_loss(name: str, of: Published, surface: str | None, split: str) -> str:
         for metric in ("accuracy", "nll")
     ]
     words = {one.word for one in found if one}
-    return next((word for word in (NO, UNDECIDED, YES) if word in words), "")
+    return least_favourable(words) if words else ""
 
 
 def _percent(found: Found) -> str:

@@ -1,6 +1,6 @@
 """The paper's claims, and how they come out: `yes`, `no`, `trivial` or `can't tell`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -163,11 +163,16 @@ def judge(
                 yield Verdict(text, surface, surface != about, word, worst)
 
 
+def least_favourable(words: Collection[str]) -> str:
+    """Return what several verdicts say together: `can't tell` if there are none."""
+    return next((word for word in (NO, UNDECIDED, YES) if word in words), UNDECIDED)
+
+
 def _decide(
     claim: Claim, comparisons: list[Comparison], is_trivial: bool
 ) -> tuple[str, Comparison]:
     words = {one.verdict for one in comparisons}
-    word = decisive = next(word for word in (NO, UNDECIDED, YES) if word in words)
+    word = decisive = least_favourable(words)
     if claim.fails:
         word = {YES: NO, NO: YES, UNDECIDED: UNDECIDED}[word]
     elif is_trivial and word != NO:
