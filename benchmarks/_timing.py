@@ -4,7 +4,8 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ def print_machine(arguments: argparse.Namespace) -> None:
 
 
 def measure_in_turn(
-    variants: dict[str, Callable[[], object]], rounds: int, warmup: int, device: torch.device
+    variants: Mapping[str, Callable[[], object]], rounds: int, warmup: int, device: torch.device
 ) -> dict[str, list[float]]:
     """Return the seconds of each call, the variants taking turns: A B C A B C ...
 
@@ -85,12 +86,12 @@ def verdict(is_met: bool) -> str:
     return "met" if is_met else "NOT MET"
 
 
-def make_network(name: str, settings: dict[str, int | str], seed: int) -> nn.Module:
+def make_network(name: str, settings: Mapping[str, Any], seed: int) -> nn.Module:
     torch.manual_seed(seed)
     return build_model(name, classes=10, **settings)
 
 
-def make_surface(name: str, settings: dict[str, int | str], degree: int = 2) -> Surface:
+def make_surface(name: str, settings: Mapping[str, Any], degree: int = 2) -> Surface:
     """Return the surface of degree (degree, degree) through four untrained networks."""
     corners = [make_network(name, settings, seed).state_dict() for seed in range(4)]
     return Surface.from_corners(corners, degree=(degree, degree))

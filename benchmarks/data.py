@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 IMPORT_START = time.perf_counter()
 import torch  # noqa: E402 (imported alone, to see what part of a start it is)
@@ -42,7 +43,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, float]:
     start = time.perf_counter()
     source = load_source(SOURCE, arguments.folder, arguments.threads)
     decoded = time.perf_counter()
-    split = {"by": "chance", "seed": 0, "train_images": None, "test_images": None}
+    split: dict[str, Any] = {"by": "chance", "seed": 0, "train_images": None, "test_images": None}
     dataset = split_source(source, "cifar10", **split, val_images=len(source.labels) // 10)
     dataset.save(arguments.prepared)
     end = time.perf_counter()
@@ -72,7 +73,9 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """
     command = [sys.executable, __file__, str(arguments.folder), "--measure", name]
     command += ["--prepared", str(arguments.prepared), "--threads", str(arguments.threads)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    measured: dict[str, float] = json.loads(found)
+    return measured
 
 
 def write_small_files(folder: Path) -> None:

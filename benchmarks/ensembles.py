@@ -11,6 +11,7 @@ import argparse
 import resource
 import sys
 import time
+from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -71,8 +72,8 @@ def make_examples(logits: SurfaceLogits) -> Examples:
         part["train"] = part["val"]
     corners = list(SQUARE.corner_coordinates)
     samples = ["grid"] * len(logits.points) + ["own"] * len(corners)
-    labels = {**logits.labels, "train": logits.labels["val"]}
-    return Examples(logits.surface, [*logits.points, *corners], samples, nll, correct, labels)
+    of_splits = {**logits.labels, "train": logits.labels["val"]}
+    return Examples(logits.surface, [*logits.points, *corners], samples, nll, correct, of_splits)
 
 
 def make_grid(logits: SurfaceLogits) -> pd.DataFrame:
@@ -118,13 +119,14 @@ def main() -> None:
                 best_point(grid[grid["surface"] == name], split, SQUARE)
 
     total = 0.0
-    for what, run in {
+    variants: dict[str, Callable[[], object]] = {
         "ensembles": lambda: compare_ensembles(logits, SURFACES, 8),
         "best points": merges,
         "differences": differences,
         "rivals": lambda: compare_rivals(logits, SURFACES, grid, cost),
         "picks": lambda: measure_picks(logits, SURFACES),
-    }.items():
+    }
+    for what, run in variants.items():
         start = time.perf_counter()
         run()
         seconds = time.perf_counter() - start

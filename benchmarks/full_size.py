@@ -26,7 +26,7 @@ from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.batches import Normalize
 from fourfold.data.inputs import logits_of
 from fourfold.evaluation.grid import evaluate_points
-from fourfold.networks import build_model
+from fourfold.networks import build_model, place
 from fourfold.pipeline.commands._network_job import training_arguments
 from fourfold.pipeline.cost import peak_bytes
 from fourfold.report.summary import markdown_table
@@ -36,7 +36,8 @@ from fourfold.training.train import train
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 from overview import cells_of
-from scaling import CORNERS, FLOAT32, ROOT, case_of, fit_numbers, read_targets, shape_of
+from publish import read_targets
+from scaling import CORNERS, FLOAT32, ROOT, case_of, fit_numbers, shape_of
 
 STAGES = ("train", "fit", "evaluate")
 FEW = 32  # images a step on a CPU; a multiple of a fit's points
@@ -48,7 +49,7 @@ def network_of(name: str, seed: int, device: str | torch.device = "cpu") -> nn.M
     of = TARGETS.experiments[name]
     torch.manual_seed(seed)
     model = build_model(**of["network"], channels=channels, image_size=size, classes=classes)
-    return model.to(device, memory_format=torch.channels_last)
+    return place(model, device)
 
 
 def images_of(name: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,11 +67,12 @@ def run_stage(name: str, stage: str, count: int, device: torch.device) -> int:
     """
     of = TARGETS.experiments[name]
     _, channels, _, classes = shape_of(TARGETS, name)
-    data = tuple(tensor.to(device) for tensor in images_of(name, count))
+    images, labels = (tensor.to(device) for tensor in images_of(name, count))
+    data = images, labels
     network = partial(network_of, name, device=device)
     passes: dict[str, Any] = {"augment": RandomShiftFlip(**of["augment"])}
     passes["preprocess"] = Normalize([0.5] * channels, [0.25] * channels)
-    step = {"epochs": 1, "batch_size": count}
+    step: dict[str, Any] = {"epochs": 1, "batch_size": count}
     if device.type == "cpu":
         step |= {"precision": "float32", "cuda_graph": False}
     if stage == "train":
@@ -80,7 +82,9 @@ def run_stage(name: str, stage: str, count: int, device: torch.device) -> int:
         if stage == "fit":
             settings = training_arguments(of["fits"]["standard"]) | step
             before = [surface.corner(k) for k in range(CORNERS)]
-            nll = fit(surface, network(0), *data, **settings, seed=0, **passes)["nll"].iloc[-1]
+            nll = fit(surface, network(0), images, labels, **settings, seed=0, **passes)[
+                "nll"
+            ].iloc[-1]
             after = [surface.corner(k) for k in range(CORNERS)]
             kept = all(
                 torch.equal(old[key], new[key])
@@ -107,7 +111,7 @@ def _train(
     classes: int,
 ) -> float:
     settings = {key: value for key, value in settings.items() if key not in ("keep", "classes")}
-    nll: float = train(model, *data, **settings, seed=0, **passes)["nll"].iloc[-1]
+    nll: float = train(model, data[0], data[1], **settings, seed=0, **passes)["nll"].iloc[-1]
     with torch.no_grad():
         logits = logits_of(model.eval()(passes["preprocess"](data[0])), len(data[0]))
     _check(logits.shape == (len(data[0]), classes), f"logits of shape {tuple(logits.shape)}")

@@ -9,8 +9,9 @@ done with the logits. The two take turns; the ratio is the median of the rounds'
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from _timing import (
@@ -38,7 +39,7 @@ class Case:
 
     label: str
     name: str
-    settings: dict[str, int | str]
+    settings: Mapping[str, Any]
     batchnorm_images: int
     images: int
     points: int

@@ -7,6 +7,8 @@ One call is an epoch of `train` and of `fit`; the variants take turns in one pro
 
 import argparse
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from _timing import (
@@ -21,10 +23,11 @@ from _timing import (
 )
 from torch.utils.data import DataLoader, TensorDataset
 
+from fourfold.networks import place
 from fourfold.training.fit import fit
 from fourfold.training.train import train
 
-SETTINGS: dict[str, int | str] = {"channels": 3, "image_size": 32, "stem": "3x3", "width": 16}
+SETTINGS: dict[str, Any] = {"channels": 3, "image_size": 32, "stem": "3x3", "width": 16}
 BATCH, POINTS = 64, 4
 TARGET = "at most 1.10"
 
@@ -36,25 +39,28 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     steps, width = (2, 4) if arguments.quick else (10, 16)
     settings = SETTINGS | {"width": width}
-    images, labels = make_images(steps * BATCH, channels=3, size=32, device="cpu")
+    images, labels = make_images(steps * BATCH, channels=3, size=32, device=torch.device("cpu"))
     images = images.contiguous()  # what a loader makes of samples, in whatever format they are
     loader = DataLoader(TensorDataset(images, labels), batch_size=BATCH, shuffle=True)
     resident = images.to(arguments.device), labels.to(arguments.device)
     network = make_network("resnet18", settings, seed=4)
-    network.to(arguments.device, memory_format=torch.channels_last)
+    place(network, arguments.device)
     surface = make_surface("resnet18", settings)
 
-    def train_on(*data: object, **more: int) -> None:
-        train(network, *data, epochs=1, lr=1e-4, seed=0, **more)
+    def train_on(*data: Any, batch_size: int | None = None) -> None:
+        train(network, *data, epochs=1, lr=1e-4, seed=0, batch_size=batch_size)
 
-    def fit_on(*data: object, **more: int) -> None:
-        fit(surface, network, *data, epochs=1, lr=1e-4, seed=0, points_per_step=POINTS, **more)
+    def fit_on(*data: Any, batch_size: int | None = None) -> None:
+        fit(
+            surface, network, *data,
+            epochs=1, lr=1e-4, seed=0, points_per_step=POINTS, batch_size=batch_size,
+        )  # fmt: skip
 
     print_machine(arguments)
     for name, run in (("train", train_on), ("fit", fit_on)):
         variants: dict[str, Callable[[], object]] = {
-            f"{name}, tensors": lambda run=run: run(*resident, batch_size=BATCH),
-            f"{name}, DataLoader": lambda run=run: run(loader),
+            f"{name}, tensors": partial(run, *resident, batch_size=BATCH),
+            f"{name}, DataLoader": partial(run, loader),
         }
         seconds = measure_in_turn(variants, arguments.rounds or 7, 1, arguments.device)
         print_times(seconds, per=f"{steps} steps")

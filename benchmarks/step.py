@@ -12,8 +12,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,7 @@ from torch.func import functional_call
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.batches import Normalize, TensorBatches
 from fourfold.evaluation.precision import PRECISIONS, compute_precision
+from fourfold.networks import place
 from fourfold.pipeline.cost import flop_per_image, peak_bytes
 from fourfold.training.cuda_graph import Recorded
 from fourfold.training.fit import SurfaceStep
@@ -64,7 +66,7 @@ class Case:
     cuda_graph: bool = False
 
     @property
-    def settings(self) -> dict[str, int | str]:
+    def settings(self) -> dict[str, Any]:
         """What `build_model` takes."""
         return {"channels": 3, "image_size": 32, "stem": self.stem, "width": self.width}
 
@@ -86,7 +88,7 @@ CASES = {
 # --- the variants ---------------------------------------------------------------------------------
 
 
-def plain_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> Callable:
+def plain_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> Callable[[], None]:
     """One step of plain training, as `fourfold.training.train.train` does it."""
     model.train()
     fused = True if inputs.is_cuda else None
@@ -111,7 +113,9 @@ def plain_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> 
     return step
 
 
-def surface_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> Callable:
+def surface_step(
+    model: nn.Module, inputs: Tensor, labels: Tensor, case: Case
+) -> Callable[[], None]:
     """One step of `fourfold.training.fit.fit`, the drawing of the points included."""
     surface = make_surface("resnet18", case.settings)
     descend = SurfaceStep(
@@ -128,7 +132,9 @@ def surface_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -
     return step
 
 
-def dictionary_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case) -> Callable:
+def dictionary_step(
+    model: nn.Module, inputs: Tensor, labels: Tensor, case: Case
+) -> Callable[[], None]:
     """One step of the published procedure, written the straightforward way.
 
     Each control point is a dictionary of named tensors, the free ones parameters. theta(u, v) is
@@ -165,7 +171,7 @@ def dictionary_step(model: nn.Module, inputs: Tensor, labels: Tensor, case: Case
     return step
 
 
-def assemble_batch(device: torch.device, case: Case) -> Callable:
+def assemble_batch(device: torch.device, case: Case) -> Callable[[], None]:
     """What `train` and `fit` do for a batch: pick, shift, mirror and normalize uint8 images."""
     count = max(DATA_IMAGES, 2 * case.batch)
     images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8).to(device)
@@ -173,10 +179,10 @@ def assemble_batch(device: torch.device, case: Case) -> Callable:
     nothing = torch.zeros((), device=device)
 
     class Nothing:
-        def state(self) -> dict:
+        def state(self) -> dict[str, Any]:
             return {}
 
-        def restore(self, state: dict) -> None:
+        def restore(self, state: Mapping[str, Any]) -> None:
             pass
 
     loop = Loop(
@@ -199,9 +205,9 @@ VARIANTS = {
 }
 
 
-def make_step(variant: str, case: Case, device: torch.device) -> Callable:
+def make_step(variant: str, case: Case, device: torch.device) -> Callable[[], None]:
     model = make_network("resnet18", case.settings, seed=4)
-    model.to(device, memory_format=torch.channels_last)  # as the pipeline has it
+    place(model, device)  # as the pipeline has it
     inputs, labels = make_images(case.batch, channels=3, size=32, device=device)
     return VARIANTS[variant](model, inputs, labels, case)
 
@@ -282,7 +288,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     on_gpu = arguments.device.type == "cuda"
-    chosen = {"precision": arguments.precision or ("bfloat16" if on_gpu else "float32")}
+    chosen: dict[str, Any] = {
+        "precision": arguments.precision or ("bfloat16" if on_gpu else "float32")
+    }
     chosen |= {"compile": arguments.compile, "cuda_graph": arguments.cuda_graph and on_gpu}
     if arguments.quick:
         chosen |= {"batch": 8, "width": 4, "rounds": 2}

@@ -3,7 +3,7 @@
     python docs/scaling.py
 
 What a run needs follows from params.yaml; it is compared with what the tables in docs/results and
-docs/measured/scaling.json (from `benchmarks/scaling.py`) say was needed.
+docs/measured/scaling.json (from `benchmarks/memory.py`) say was needed.
 """
 
 import copy

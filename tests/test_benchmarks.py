@@ -29,7 +29,7 @@ def test_a_benchmark_prints_its_ratios(program):
 
 
 def test_the_scaling_benchmark_writes_what_its_page_needs(tmp_path):
-    run_quickly("scaling.py", "--output", str(tmp_path / "scaling.json"))
+    run_quickly("memory.py", "--output", str(tmp_path / "scaling.json"))
     measured = json.loads((tmp_path / "scaling.json").read_text())
     kept = json.loads((DOCS / "measured" / "scaling.json").read_text())
     assert measured.keys() == kept.keys()

@@ -16,7 +16,7 @@ from fourfold.errors import InputError
 from fourfold.evaluation.batchnorm import reestimate_batchnorm
 from fourfold.files.reading import reading, shortened
 from fourfold.files.tensors import read_header
-from fourfold.networks import MODELS, build_model
+from fourfold.networks import MODELS, build_model, place
 from fourfold.surfaces.modules import copy_module, load_state, module_of
 from fourfold.surfaces.surface import Surface
 from fourfold.zoo.classifier import Classifier
@@ -146,9 +146,7 @@ def _build(described: Description, folder: Path, allow: str | None) -> nn.Module
             raise InputError(f"network.arguments has {refused}, which would read other files.")
         sizes = {"channels": image["channels"], "image_size": image["size"]}
         with torch.random.fork_rng(devices=[]):
-            model = build_model(**settings | sizes, classes=len(classes))
-        # What the pipeline computes in; torch's types know no memory_format here.
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+            return place(build_model(**settings | sizes, classes=len(classes)))
 
 
 def _augmentation(described: Description, given: Augment | None) -> Augment | None:

@@ -19,7 +19,7 @@ from fourfold.evaluation.grid import predict
 from fourfold.evaluation.logits import to_half
 from fourfold.evaluation.metrics import classification_metrics
 from fourfold.files.tensors import state_hash
-from fourfold.networks import build_model
+from fourfold.networks import build_model, place
 from fourfold.pipeline.code import code_hash
 from fourfold.pipeline.commands._job import Job, add_job_arguments
 from fourfold.pipeline.commands._settings import add_paths, add_settings_argument
@@ -99,9 +99,7 @@ class NetworkJob(Job):
             image_size=height,
             classes=len(self.dataset.classes),
         )
-        # torch's types know no memory_format here.
-        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model
+        return place(model, self.device)
 
     @cached_property
     def normalize(self) -> Normalize:

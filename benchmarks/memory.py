@@ -1,6 +1,6 @@
 """Measure the memory that docs/scaling.md predicts: peaks of fresh processes.
 
-    python benchmarks/scaling.py [--quick] [--threads 2] [--output docs/measured/scaling.json]
+    python benchmarks/memory.py [--quick] [--threads 2] [--output docs/measured/scaling.json]
     python docs/scaling.py                          # writes them into docs/scaling.md
 
 ResNet18 of three widths on 32x32 images, several numbers of control points K and of points c.
@@ -36,7 +36,7 @@ STEPS = ((2, 1), (3, 1), (4, 1), (2, 4))
 LR = 1e-6
 
 
-def settings_of(width: int) -> dict[str, int | str]:
+def settings_of(width: int) -> dict[str, Any]:
     return {"channels": 3, "image_size": 32, "stem": "3x3", "width": width}
 
 
@@ -95,7 +95,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.peak_of:
-        print_peak(*arguments.peak_of, arguments.device)
+        width, degree, points = arguments.peak_of
+        print_peak(width, degree, points, arguments.device)
         return
     arguments.widths = (4,) if arguments.quick else WIDTHS
     print_machine(arguments)
