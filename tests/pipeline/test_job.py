@@ -1,6 +1,7 @@
 """What all jobs of a replicate write about themselves, and how they read surfaces' files."""
 
 import argparse
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 from conftest import differing, make_network
 
+import fourfold
 from fourfold.errors import InputError
 from fourfold.files.table import read_metadata, read_table
 from fourfold.files.tensors import save_tensors
@@ -42,6 +44,18 @@ def test_a_job_without_a_network_says_what_its_inputs_agree_in(tmp_path):
     assert {key: found.get(key) for key in MADE_BY} == MADE_BY | {"threads": None}
     assert job(tmp_path).facts == {}
     assert job(tmp_path, a, save(tmp_path / "users.safetensors")).facts == {}
+
+
+def test_a_source_tree_that_nobody_installed_names_its_version_too(tmp_path, monkeypatch):
+    def version(package):
+        if package == "fourfold":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return "1"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = job(tmp_path).metadata()["versions"]
+    assert found["fourfold"] == fourfold.__version__
+    assert found["torch"] == "1"
 
 
 def test_whole_tables_have_a_csv_and_parts_of_gathered_ones_have_none(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fourfold import __version__
 from fourfold.errors import InputError
 from fourfold.files.reading import check_fields, parse_object, require_file
 from fourfold.files.table import GATHERED, make_table, read_metadata, write_csv, write_table
@@ -23,7 +24,7 @@ from fourfold.surfaces.layout import StateDict
 _DESCRIBED = (".parquet", ".safetensors")  # files that say what made them
 # What a job that runs no network takes over from what its inputs say of themselves.
 _TAKEN_OVER = ("data_sha256", "device", "threads")
-_PACKAGES = ("fourfold", "torch", "torchvision", "numpy", "pandas")
+_PACKAGES = ("torch", "torchvision", "numpy", "pandas")
 _CHOICE = {"corners": str, "kind": str, "chosen_on": str, "epochs": list[int | str]}
 
 
@@ -61,7 +62,9 @@ class Job:
 
     def metadata(self) -> dict[str, Any]:
         """Return what made a file: settings, seeds, data, versions, device, machine, commit."""
-        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+        # A source tree on PYTHONPATH, which nobody has installed, has no metadata.
+        versions = {"fourfold": __version__}
+        versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
         return {
             "experiment": self.arguments.experiment,
             "replicate": self.arguments.replicate,
