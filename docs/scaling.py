@@ -61,9 +61,12 @@ def as_published(targets: Targets, name: str, of: Published) -> Targets:
 
 def shape_of(targets: Targets, name: str) -> tuple[tuple[int, ...], int, int, int]:
     """Return an experiment's images per split, their channels and pixels a side, and classes."""
-    dataset = targets.experiments[name]["dataset"]
-    channels, classes = IMAGES[dataset.removesuffix("-parquet").removesuffix("-small")]
-    sizes, side = image_sizes(targets.params["datasets"][dataset])
+    dataset = targets.params["datasets"][targets.experiments[name]["dataset"]]
+    source = dataset["source"]
+    # The same images from Parquet files lie in a folder of their name.
+    of = source["train"].partition("/")[0] if source["name"] == "parquet" else source["name"]
+    channels, classes = IMAGES[of]
+    sizes, side = image_sizes(dataset)
     return sizes, channels, side, classes
 
 
