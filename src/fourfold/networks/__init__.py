@@ -36,8 +36,8 @@ def build_model(
     return builder(channels=channels, image_size=image_size, classes=classes, **settings)
 
 
-def place(model: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
-    """Move a network to a device, in the memory format in which convolutions are fastest there."""
+def place(model: nn.Module, device: torch.device | str | None = None) -> nn.Module:
+    """Move a network to a device, if one is given, in the memory format that its images have."""
     # torch's types know no memory_format of a module.
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
