@@ -62,7 +62,7 @@ def draw_figures(results: Results, targets: Targets) -> Iterator[tuple[str, Figu
 
 def accuracy_table(results: Results, names: Iterable[str]) -> str:
     """Return what the surfaces of experiments and their points give, a row for each, run or not."""
-    head = ["experiment", "corners' mean", "trained twice as long"]
+    head = ["experiment", "images x epochs", "corners' mean", "trained twice as long"]
     head += ["linear: worst", "Bezier: worst", "low-loss on test / train", "mean", "center"]
     head += ["best point", "less the best corner", "four points", "less the four corners"]
     head += ["trajectory: worst"]
@@ -92,6 +92,7 @@ def _accuracy_cells(name: str, of: Published) -> Iterator[str]:
         found = of_summary(name, of, "difference", f"{main}/{comparison}", "test_accuracy")
         return f"{found.cell}, {found.word}" if found else ""
 
+    yield _length_of_training(of)
     yield over(main, "corner_mean_own")
     yield accuracy("rival", f"{DOUBLE}/network", "accuracy")
     yield over(linear, "min")
@@ -107,6 +108,13 @@ def _accuracy_cells(name: str, of: Published) -> Iterator[str]:
     yield accuracy("ensemble", f"{main}/validation-{count}", "accuracy")
     yield less("ensemble")
     yield over(run, "min")
+
+
+def _length_of_training(of: Published) -> str:
+    """Return on how many images a corner was trained, and how often it saw each."""
+    rows = of.tables["endpoints"]
+    images = rows.loc[rows["split"] == "train", "n"].iloc[0]
+    return f"{images:,} x {of.environment['settings']['training']['epochs']}"
 
 
 def what_they_say(results: Results, names: Iterable[str]) -> str:
@@ -178,7 +186,7 @@ def full_size_table(results: Results, targets: Targets) -> str:
         expected = of.get("expected_accuracy")
         measured = "not run"
         if name in results:
-            measured = next(_accuracy_cells(name, results[name]))
+            _, measured, *_ = _accuracy_cells(name, results[name])
         cells = [name, str(of["training"]["epochs"]), f"{100 * expected:g}" if expected else ""]
         body.append([*cells, SOURCES.get(name, "our guess"), measured])
     head = ["experiment", "epochs", "expected (%)", "what others state (%)", "corners' mean (%)"]

@@ -85,6 +85,11 @@ def test_the_table_of_the_nine_says_what_their_grids_have_and_which_were_not_run
             worst = surface_rows(test[test["surface"] == surface])["accuracy"].min()
             if published[name].environment["replicates"] == 1:
                 assert float(row[column]) == pytest.approx(100 * worst, abs=0.005)
+        images, epochs = (int(part.replace(",", "")) for part in row[head[1]].split(" x "))
+        training = published[name].tables["training"]
+        seen = training.loc[training["item"] == "seed0", "images_seen"].max()
+        batch = published[name].environment["settings"]["training"]["batch_size"]
+        assert 0 <= images * epochs - seen < batch * epochs  # an incomplete batch is left out
         found = compare(published[name].tables["difference"])["bezier", "low-loss"]
         for split, word in zip(("test", "train"), row[LOW_LOSS].split(" / "), strict=True):
             assert word == least_favourable([one.verdict for one in found if one.split == split])
@@ -184,6 +189,7 @@ def make_results(root, name, own):
         tables = make_tables({"bezier": 0.8 + 0.01 * number}, number, surfaces=surfaces)
         tables |= {table: rows.assign(experiment=name) for table, rows in tables.items()}
         tables |= rivals(name, number)
+        tables["endpoints"] = any_row("endpoints", **common, split="train", n=1000)
         runs = [
             any_row("cost", **common, stage="train_endpoint", item=run, images_backward=10)
             for run in TARGETS.runs(name, number)
