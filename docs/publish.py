@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 from findings import GROUPS, Published, group_of, render_findings
+from matplotlib.figure import Figure
 from overview import (
     accuracy_table,
     cells_of,
@@ -35,11 +36,12 @@ from fourfold.files.atomic import write_text
 from fourfold.files.table import GATHERED, read_metadata, read_table, write_table
 from fourfold.pipeline.params import read_params
 from fourfold.pipeline.targets import Targets, split_run
-from fourfold.report.figures import plot_summary, save_figure
+from fourfold.report.figures import plot_convergence, plot_summary, save_figure
 from fourfold.report.summary import markdown_table, render_headline, rival_blocks, summarize
 
 ROOT = Path(__file__).parent.parent
 FIGURE = "surfaces.png"  # of an experiment, on the page
+CONVERGENCE = "convergence.png"  # of all replicates, drawn here
 NINE = "cpu"  # the scale of the experiments that the pages show first
 FIGURE_OF_NINE = figure_name(NINE)
 IN_README = "cifar10-resnet18-cpu"  # whose surfaces README.md shows until all nine have been run
@@ -50,7 +52,7 @@ SUMMARY = "summary.parquet"  # of an experiment's replicates, made when all tabl
 # of all replicates in one file. Others leave out what the summary or a figure has.
 MANY = 7
 _OF_MANY = ("barrier", "certificate", "cost", "merge", "pick", "rival")
-_FIGURES_OF_MANY = ("barriers", "rivals", "convergence", "careful", "plane")
+_FIGURES_OF_MANY = ("barriers", "rivals", "careful", "plane")
 _LEFT_OUT = ("rival_difference", "plane", "plane_path")  # a thousand draws in a row; a figure
 SHOWN = 6  # settings that differ
 SELECTION_ROWS = 10  # of the best candidates for the corners from a run, in tables.md
@@ -95,11 +97,9 @@ def publish(root: Path, results: Path, experiments: Sequence[str], is_headline: 
             texts[readme] = replace_block(readme.read_text(encoding="utf-8"), "headline", block)
             summary = pd.concat(published[name].summary for name in targets.params["run"])
             surfaces = dict.fromkeys(summary.loc[summary["kind"] == "surface", "method"])
-            save_figure(plot_summary(summary, surfaces), Path(temporary) / "summary")
+            write_figure(plot_summary(summary, surfaces), Path(temporary) / "summary.png")
         for file, figure in draw_figures(published, targets):
-            path = Path(temporary) / file
-            save_figure(figure, path.with_suffix(""))
-            path.write_bytes(compress_figure(path))
+            write_figure(figure, Path(temporary) / file)
         for name, folder in new.items():
             if (output / name).exists():
                 (output / name).rename(Path(temporary) / f"old-{name}")
@@ -149,7 +149,8 @@ def _read(folder: Path) -> Published:
 def copy_experiment(targets: Targets, name: str, results: Path, folder: Path) -> None:
     """Write tables, figures, summary, environment.json of an experiment into a new folder.
 
-    Figures are those of the first replicate; `fourfold plot-figures` draws others from the tables.
+    Figures are those of the first replicate, but for that of convergence, which is of all;
+    `fourfold plot-figures` draws others from the tables.
     """
     count = len([path for path in (results / name).glob("*") if path.name.isdecimal()])
     sources = [results / name / str(number) for number in range(max(count, 1))]
@@ -159,7 +160,7 @@ def copy_experiment(targets: Targets, name: str, results: Path, folder: Path) ->
         parts = [f"tables/{table}.parquet" for table in tables if table not in GATHERED]
         parts += [job for part in GATHERED for job in targets.job_parts(name, number, part)]
         gathered = [f"tables/{table}.parquet" for table in GATHERED]
-        needed = (*parts, *gathered, f"figures/{figure}")
+        needed = [*parts, *gathered, *([] if figure == CONVERGENCE else [f"figures/{figure}"])]
         if missing := [file for file in needed if not (source / file).is_file()]:
             raise InputError(
                 f"{source} is not finished: it lacks {', '.join(missing)}; {_run(name)}, "
@@ -184,6 +185,9 @@ def copy_experiment(targets: Targets, name: str, results: Path, folder: Path) ->
     for path in sorted((sources[0] / "figures").glob("*.png")):
         if not has_many or path.stem in _FIGURES_OF_MANY:
             (folder / path.name).write_bytes(compress_figure(path))
+    if targets.has_convergence(name):
+        drawn = plot_convergence(read["barrier"], read["cost"], environment["surfaces"])
+        write_figure(drawn, folder / CONVERGENCE)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 
 
@@ -284,6 +288,13 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return list({json.dumps(value): value for value in values}.values())
 
 
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, as small as it gets."""
+    save_figure(figure, path.with_suffix(""))
+    path.with_suffix(".svg").unlink()
+    path.write_bytes(compress_figure(path))
+
+
 def compress_figure(path: Path) -> bytes:
     """Return a figure as PNG with a palette, made smaller until it has at most FIGURE_BYTES."""
     with Image.open(path) as image:
@@ -333,9 +344,10 @@ def _render_tables(name: str, published: Published, kept: float) -> str:
     if has_many:
         return "\n\n".join([*blocks, *_further(name, published)]) + "\n"
     blocks.append(
-        "The tables below and the figures are of the first replicate; the tables of others are in "
-        "`replicate-1` and so on. Differences are positive in favour of the surface. What is "
-        "called *oracle* was chosen on test and shows how much that flatters."
+        "The tables below and the figures, but for that of convergence, are of the first "
+        "replicate; the tables of others are in `replicate-1` and so on. Differences are positive "
+        "in favour of the surface. What is called *oracle* was chosen on test and shows how much "
+        "that flatters."
     )
     for table, rows in published.tables.items():
         if table in ("grid", "training"):
@@ -351,7 +363,8 @@ def _further(name: str, published: Published) -> Iterator[str]:
     """Yield what else a page shows of an experiment with many surfaces."""
     shown = _figure(name, list(published.environment["surfaces"]))
     yield (
-        "Figures are of the first replicate; the parquet files have all of them, "
+        "Figures, but for that of convergence, are of the first replicate; the parquet files have "
+        "all of them, "
         f"[{SUMMARY}]({SUMMARY}) what is over all: differences of each two methods, ensembles and "
         "merges too."
     )

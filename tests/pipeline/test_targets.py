@@ -217,8 +217,6 @@ def test_a_curve_on_two_of_the_corners_plans_its_fit_and_its_grid_and_no_trainin
     [
         (["linear", "bezier", "trajectory"], set()),
         (["linear", "trajectory", "listed"], {"careful"}),
-        (["bezier", "rival"], {"convergence"}),
-        (["curve", "chain", "branches", "line"], set()),  # fitted, but of different shapes
     ],
 )
 def test_figures_that_compare_are_there_where_there_is_something_to_compare(surfaces, further):
@@ -226,6 +224,23 @@ def test_figures_that_compare_are_there_where_there_is_something_to_compare(surf
     assert set(targets.figures("tiny-shapes")) - {*FIGURES, "plane"} == further
     files = set(targets.results("tiny-shapes", 0))
     assert {f"figures/{name}.svg" for name in {*FIGURES, *further}} <= files
+
+
+@pytest.mark.parametrize(
+    ("surfaces", "is_there"),
+    [
+        (["linear", "bezier", "trajectory"], False),
+        (["bezier", "rival"], True),
+        (["curve", "chain", "branches", "line"], False),  # fitted, but of different shapes
+    ],
+)
+def test_convergence_is_one_figure_of_all_replicates_where_two_of_a_shape_are_fitted(
+    surfaces, is_there
+):
+    targets = Targets({**targets_of(*surfaces).params, "run": ["tiny-shapes"]})
+    found = {file for file in targets.all_results() if "convergence" in file}
+    every = {f"results/tiny-shapes/figures/convergence.{kind}" for kind in KINDS}
+    assert found == (every if is_there else set())
 
 
 @pytest.mark.parametrize(

@@ -676,6 +676,37 @@ def test_convergence_says_at_how_many_images_a_family_reaches_its_corners(excess
     assert sorted(text.get_text() for text in figure.axes[1].texts) == sorted(surfaces)
 
 
+@pytest.mark.parametrize(
+    ("shifts", "text"),
+    [
+        ((0.0, 0.0), "100k [100k, 100k]"),
+        ((0.0, 0.4), "> 316k"),  # of 100k and more than 1,000k
+        ((-1.0, 0.4), "< 1k to > 1,000k"),
+    ],
+)
+def test_convergence_of_several_replicates_is_their_mean_with_a_pale_line_for_each(shifts, text):
+    images = {"short": 1_000, "middle": 10_000, "long": 1_000_000}
+    surfaces = {name: described("x", fit=name, fit_of="short") for name in images}
+    excess = np.array([0.3, 0.2, -0.2])
+    rows, cost = [], []
+    for replicate, shift in enumerate(shifts):
+        of = barrier_table(dict.fromkeys(images, (5.0, 1 / SPLITS["val"], 0)), replicate=replicate)
+        loss = of["surface"].map(dict(zip(images, 1.1 + excess + shift, strict=True)))
+        rows.append(of.assign(max=loss, mean=loss))
+        cost.append(cost_table(**images).assign(replicate=replicate))
+    figure = draw("convergence", surfaces, barrier=pd.concat(rows), cost=pd.concat(cost))
+    label = figure.legends[0].get_texts()[0].get_text()
+    assert label == f"x, square, degree [1, 1], fit short: {text} / {text}"
+    joined, marked, *pale = figure.axes[0].get_lines()[:4]
+    for line in (joined, marked):
+        np.testing.assert_allclose(line.get_ydata(), 1.1 + excess + np.mean(shifts))
+    for line, shift in zip(pale, shifts, strict=True):
+        assert line.get_alpha() < 1
+        np.testing.assert_allclose(line.get_ydata(), 1.1 + excess + shift)
+    assert "replicates 0, 1" in figure.get_suptitle()
+    assert len(figure.axes[0].texts) == 3  # a name for each surface, not for each replicate
+
+
 def test_careful_marks_squares_without_a_fit_and_hollow_those_fitted_on_untrained_corners():
     surfaces = {
         "linear": described("independent"),

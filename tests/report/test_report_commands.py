@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from report.test_figures import READ, TABLES, grid_table, table
 from report.test_summary import SURFACES, make_tables
@@ -56,7 +57,9 @@ def test_summarize_refuses_surfaces_that_it_can_not_tell_apart(summarize, surfac
     assert said in capsys.readouterr().err
 
 
-def test_plot_figures_draws_every_figure_with_the_surfaces_in_their_order(tmp_path, monkeypatch):
+def test_plot_figures_draws_every_figure_with_the_surfaces_in_their_order(
+    tmp_path, monkeypatch, capsys
+):
     row = {"seed": 3, "epoch": 1, "split": "test", "n": 9, "nll": 1.0, "accuracy": 0.5}
     row |= {"ece": 0.1, "brier": 0.1, "checkpoint": "endpoints/seed3", "sha256": "0"}
     tables = {name: make() for name, make in TABLES.items()} | {
@@ -80,3 +83,18 @@ def test_plot_figures_draws_every_figure_with_the_surfaces_in_their_order(tmp_pa
     assert main(["plot-figures", *arguments, "--figures", "careful", "merges"]) == 0
     assert drawn.keys() == {"careful", "merges"}
     assert main(["plot-figures", *arguments, "--figures", "carefull"]) == 1
+    drawn.clear()
+    (further := tmp_path / "1").mkdir()
+    for path in tmp_path.glob("*.parquet"):
+        frame = pd.read_parquet(path).assign(replicate=1)
+        write_table(path.stem.partition("-")[0], frame, further / path.name)
+    arguments[1:2] = [folder, str(further)]
+    assert main(["plot-figures", *arguments]) == 0
+    assert drawn.keys() == {"barriers", "convergence"}
+    assert "replicates 0, 1" in drawn["barriers"].get_suptitle()
+    capsys.readouterr()
+    assert main(["plot-figures", *arguments, "--figures", "merges"]) == 1
+    assert "figures of these tables are barriers, convergence;" in capsys.readouterr().err
+    arguments[2] = folder
+    assert main(["plot-figures", *arguments]) == 1
+    assert "replicate 0 twice" in capsys.readouterr().err

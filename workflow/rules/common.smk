@@ -79,6 +79,25 @@ def job_parts(part):
     )
 
 
+def tables_to_draw(experiment, replicate):
+    """Return the tables of a replicate that its figures are drawn from."""
+    names = [f"grid-{surface}" for surface in TARGETS.surfaces(experiment)]
+    names += ["merge", "ensemble", "difference", "rival", "geometry", "training", "endpoints"]
+    names += ["barrier", "cost"]
+    return [f"results/{experiment}/{replicate}/tables/{name}.parquet" for name in names]
+
+
+def drawn_tables(wildcards):
+    """Return those of the job's replicate."""
+    return tables_to_draw(wildcards.experiment, wildcards.replicate)
+
+
+def drawn_tables_of_all(wildcards):
+    """Return those of all replicates of the job's experiment."""
+    replicates = range(config["replicates"])
+    return [file for r in replicates for file in tables_to_draw(wildcards.experiment, r)]
+
+
 corner_files = of_replicate(
     lambda wildcards: TARGETS.corner_files(
         wildcards.experiment, wildcards.replicate, wildcards.surface

@@ -30,15 +30,7 @@ rule collect_tables:
 rule plot_figures:
     """Draw the figures that each replicate has; one job, since starting seaborn costs more than a figure."""
     input:
-        grids=per_surface("tables/grid-{surface}.parquet"),
-        tables=expand(
-            f"{REPLICATE}/tables/{{table}}.parquet",
-            table=[
-                *("merge", "ensemble", "difference", "rival", "geometry", "training", "endpoints"),
-                *("barrier", "cost"),
-            ],
-            allow_missing=True,
-        ),
+        tables=drawn_tables,
     output:
         **drawn(*FIGURES),
     log:
@@ -48,7 +40,7 @@ rule plot_figures:
         runtime=plain_runtime,
     params:
         code=code("plot_figures"),
-        tables=lambda wildcards, input: str(Path(input.tables[0]).parent),
+        tables=lambda wildcards, input: list(dict.fromkeys(str(Path(file).parent) for file in input.tables)),
         figures=lambda wildcards, output: str(Path(output.svg[0]).parent),
         names=lambda wildcards, output: [Path(figure).stem for figure in output.svg],
         surfaces=surfaces_as_json("plot_figures"),
@@ -57,14 +49,7 @@ rule plot_figures:
         " --figures {params.names} --output {params.figures} > {log} 2>&1"
 
 
-# Figures that only some experiments have, see `Targets.figures`.
-
-
-use rule plot_figures as plot_convergence with:
-    output:
-        **drawn("convergence"),
-    log:
-        f"{REPLICATE}/log/plot_convergence.log",
+# Figures that only some experiments have, see `Targets`.
 
 
 use rule plot_figures as plot_careful with:
@@ -72,6 +57,22 @@ use rule plot_figures as plot_careful with:
         **drawn("careful"),
     log:
         f"{REPLICATE}/log/plot_careful.log",
+
+
+use rule plot_figures as plot_convergence with:
+    input:
+        tables=drawn_tables_of_all,
+    output:
+        png=report(
+            "results/{experiment}/figures/convergence.png",
+            caption="../report/convergence.rst",
+            category="{experiment}",
+            subcategory="figures, all replicates",
+            labels={"figure": "convergence"},
+        ),
+        svg=["results/{experiment}/figures/convergence.svg"],
+    log:
+        "results/log/plot_convergence-{experiment}.log",
 
 
 rule plot_plane:

@@ -242,14 +242,18 @@ class Targets:
     def figures(self, experiment: str) -> list[str]:
         """Return the names of a replicate's figures; some are there if they have enough to show."""
         surfaces = self.experiments[experiment]["surfaces"].values()
-        fitted = [surface["shape"] for surface in surfaces if surface["fit"] is not None]
         unfitted = [surface["shape"] for surface in surfaces if surface["fit"] is None]
         of_some = {
             "plane": self.plane(experiment) is not None,
-            "convergence": len(set(fitted)) < len(fitted),  # two have one shape
             "careful": unfitted.count("square") > 2,
         }
         return [*FIGURES, *(name for name, is_there in of_some.items() if is_there)]
+
+    def has_convergence(self, experiment: str) -> bool:
+        """Return whether two surfaces of one shape are fitted: a figure over all replicates."""
+        surfaces = self.experiments[experiment]["surfaces"].values()
+        fitted = [surface["shape"] for surface in surfaces if surface["fit"] is not None]
+        return len(set(fitted)) < len(fitted)
 
     # --- what a job reads ---
 
@@ -374,12 +378,10 @@ class Targets:
 
     def all_results(self) -> list[str]:
         """Return what `snakemake` is asked for."""
-        overviews = [
-            f"results/figures/experiments-{scale}.{kind}"
-            for scale in SCALES
-            if self.of_scale(scale)
-            for kind in ("png", "svg")
-        ]
+        over = [f"figures/experiments-{scale}" for scale in SCALES if self.of_scale(scale)]
+        compared = filter(self.has_convergence, self.params["run"])
+        over += [f"{experiment}/figures/convergence" for experiment in compared]
+        overviews = [f"results/{figure}.{kind}" for figure in over for kind in ("png", "svg")]
         return [*SUMMARY, *overviews, *self._of_replicates(self.results)]
 
     def all_files(self) -> list[str]:

@@ -1,7 +1,9 @@
-"""Draw figures of one replicate from its tables; no network and no torch is needed."""
+"""Draw figures of one replicate, or over several, from tables; no torch is needed."""
 
 import argparse
 from functools import partial
+
+import pandas as pd
 
 from fourfold.errors import InputError
 from fourfold.files.table import read_table
@@ -12,20 +14,27 @@ _TABLES = (
     *("merge", "ensemble", "difference", "rival", "training", "geometry", "endpoints"),
     *("barrier", "cost"),
 )
+_OVER_REPLICATES = ("barriers", "convergence")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_paths(parser, tables="folder of the tables", output="folder of the figures")
+    add_paths(parser, nargs="+", tables="folder of the tables of each replicate to draw")
+    add_paths(parser, output="folder of the figures")
     parser.add_argument("--figures", nargs="+", metavar="NAME", help="those to draw, else all")
     add_surfaces_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write each figure as PNG and SVG."""
-    folder, surfaces = arguments.tables, read_surfaces(arguments.surfaces)
-    grid = read_table("grid", *(folder / f"grid-{name}.parquet" for name in surfaces))
-    table = {name: read_table(name, folder / f"{name}.parquet") for name in _TABLES}
+    folders, surfaces = arguments.tables, read_surfaces(arguments.surfaces)
+
+    def read(table: str, *names: str) -> pd.DataFrame:
+        return read_table(table, *(of / f"{name}.parquet" for of in folders for name in names))
+
+    grid = read("grid", *(f"grid-{name}" for name in surfaces))
+    table = {name: read(name, name) for name in _TABLES}
+    is_one = _is_one_replicate(table["cost"])
     seeds = sorted(table["endpoints"]["seed"].dropna().astype(int).unique().tolist())
     # One after another: an open figure holds memory until it is saved.
     draw = {
@@ -42,13 +51,29 @@ def run(arguments: argparse.Namespace) -> None:
         "convergence": partial(plot.plot_convergence, table["barrier"], table["cost"]),
         "careful": partial(plot.plot_careful, table["barrier"], table["geometry"]),
     }
-    chosen = draw.keys() if arguments.figures is None else arguments.figures
-    if unknown := set(chosen) - draw.keys():
+    known = draw.keys() if is_one else _OVER_REPLICATES
+    chosen = known if arguments.figures is None else arguments.figures
+    if unknown := set(chosen) - set(known):
         raise InputError(
-            f"--figures has {', '.join(sorted(unknown))}, but figures are {', '.join(draw)}; leave "
-            "it out for all."
+            f"--figures has {', '.join(sorted(unknown))}, but figures of these tables are "
+            f"{', '.join(known)}; leave it out for all."
         )
     for name, figure in draw.items():
         if name not in chosen:
             continue
-        plot.save_figure(figure(surfaces=surfaces, seeds=seeds), arguments.output / name)
+        plot.save_figure(
+            figure(surfaces=surfaces, seeds=seeds if is_one else ()), arguments.output / name
+        )
+
+
+def _is_one_replicate(cost: pd.DataFrame) -> bool:
+    """Return whether tables are of one replicate; refuse those of several experiments."""
+    if (experiments := cost["experiment"].unique()).size > 1:
+        raise InputError(
+            f"--tables has those of {', '.join(experiments)}; give replicates of one experiment."
+        )
+    if (twice := cost[cost.duplicated(["replicate", "stage", "item"])]).size:
+        raise InputError(
+            f"--tables has replicate {twice['replicate'].iloc[0]} twice; give each one once."
+        )
+    return len(cost["replicate"].unique()) == 1

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from fourfold.combination.baselines import Described, Surfaces
+from fourfold.evaluation.bootstrap import student_interval
 from fourfold.report.figures import _style
 from fourfold.report.figures._labels import label_marks
 from fourfold.report.figures._measure import NLL
@@ -35,6 +36,9 @@ def plot_convergence(
     degree on the same corners whose fits have one origin; of several that took equally many images
     it goes through the first. The legend says at how many images it reaches the corners' mean
     nll + 0.1, interpolated between logarithms of images.
+
+    Of several replicates it is the mean, with a pale line for each; the legend has the geometric
+    mean of images, with the 95 % interval by Student's t.
     """
     rows = fit_rows(barrier, cost, surfaces)
     if rows[[*_COLUMNS]].isna().all(axis=None):
@@ -48,16 +52,20 @@ def plot_convergence(
     for family in families:
         colour, marker = _style.surface_style(family, families)
         part = rows[rows["family"] == family].sort_values("images", kind="stable")
-        joined = part.drop_duplicates("images")
-        reached = " / ".join(_reached(joined, column) for column in _COLUMNS)
+        runs = [one.drop_duplicates("images") for _, one in part.groupby("replicate")]
+        reached = " / ".join(_reached(runs, column) for column in _COLUMNS)
         look = {"color": colour, "marker": marker, "markersize": 4}
         looks.append(look | {"label": f"{family}: {reached}"})
+        means = _means(part)
+        joined = means.drop_duplicates("images")
         for column, axes in zip(_COLUMNS, panels[shapes.index(part["shape"].iloc[0])], strict=True):
             axes.plot(joined["images"], joined[column], color=colour)
-            axes.plot(part["images"], part[column], linestyle="", **look)
+            axes.plot(means["images"], means[column], linestyle="", **look)
+            for one in runs if len(runs) > 1 else ():
+                axes.plot(one["images"], one[column], color=colour, alpha=0.3, linewidth=0.6)
     for shape, row in zip(shapes, panels, strict=True):
         of = rows[rows["shape"] == shape]
-        levels = of["level"].dropna().unique()
+        levels = _means(of)["level"].dropna().unique()
         NLL.set_axis(row[0], "y", np.append(of[[*_COLUMNS, "level"]], levels + _NEAR))
         row[0].set_ylabel(NLL.label)
         for name, axes in zip(_COLUMNS.values(), row, strict=True):
@@ -80,7 +88,7 @@ def plot_convergence(
     marks = {}
     for shape, row in zip(shapes, panels, strict=True):
         for column, axes in zip(_COLUMNS, row, strict=True):
-            of = rows[rows["shape"] == shape]
+            of = _means(rows[rows["shape"] == shape])
             places = {"name": of["surface"], "x": of["images"], "y": of[column]}
             marks[axes] = pd.DataFrame(places).dropna()
     label_marks(figure, marks)
@@ -101,11 +109,13 @@ def fit_rows(barrier: pd.DataFrame, cost: pd.DataFrame, surfaces: Surfaces) -> p
     rows = barrier[(barrier["metric"] == "nll") & (barrier["split"] == "val")]
     rows = rows[rows["surface"].isin(names)]
     rows = rows.sort_values("surface", key=lambda of: of.map(names.index), kind="stable")
-    images = cost[cost["stage"] == "fit_bezier_surface"].set_index("item")["images_backward"]
+    fits = cost[cost["stage"] == "fit_bezier_surface"]
+    images = fits.set_index(["replicate", "item"])["images_backward"]
+    of_rows = pd.MultiIndex.from_frame(rows[["replicate", "surface"]])
     described = [fitted[name] for name in rows["surface"]]
     is_untrained = [of["kind"] in _UNTRAINED for of in described]
     return rows.assign(
-        images=rows["surface"].map(images),
+        images=images.reindex(of_rows).to_numpy(),
         shape=[of["shape"] for of in described],
         family=[_family(of) for of in described],
         level=rows["corner_mean_own"].mask(np.array(is_untrained, bool)),
@@ -145,6 +155,28 @@ def images_reached(rows: pd.DataFrame, column: str) -> tuple[str, float]:
     return "", images[first - 1] * math.exp(share * step)
 
 
-def _reached(rows: pd.DataFrame, column: str) -> str:
-    sign, images = images_reached(rows, column)
-    return "-" if math.isnan(images) else f"{sign} {images / 1000:,.0f}k".strip()
+def _reached(runs: Sequence[pd.DataFrame], column: str) -> str:
+    """Return what the legend says of one line: rows of each replicate, by images."""
+    found = [images_reached(one, column) for one in runs]
+    values = np.array([images for _, images in found])
+    if np.isnan(values).any():
+        return "-"
+    signs = sorted({sign for sign, _ in found} - {""})
+    if len(signs) > 1:
+        return f"< {_thousands(values.min())} to > {_thousands(values.max())}"
+    logs = np.log(values)
+    mean = " ".join([*signs, _thousands(math.exp(logs.mean()))])  # of bounds it is a bound
+    if signs or len(found) == 1:
+        return mean
+    low, high = (_thousands(math.exp(end)) for end in student_interval(logs))
+    return f"{mean} [{low}, {high}]"
+
+
+def _thousands(images: float) -> str:
+    return f"{images / 1000:,.0f}k"
+
+
+def _means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each surface, in the order of `rows`: the mean over the replicates."""
+    values = rows.groupby("surface", sort=False)[["images", *_COLUMNS, "level"]]
+    return values.agg(lambda of: of.mean(skipna=False)).reset_index()
