@@ -11,9 +11,9 @@ from fourfold.pipeline.work import predicted_flop
 def planned(job, limits, ids):
     """Return what is known of one of Snakemake's jobs before it runs."""
     wildcards = dict(job.wildcards_dict)
-    kind = wildcards.pop("experiment", None)
-    parts = [f"{kind}/{wildcards.pop('replicate')}"] if kind else []
-    name = " ".join([*parts, *(["-".join(wildcards.values())] if wildcards else [])])
+    kind = wildcards.get("experiment")
+    of = "/".join(wildcards.pop(key) for key in ("experiment", "replicate") if key in wildcards)
+    name = " ".join(filter(None, [of, "-".join(wildcards.values())]))
     return Job(
         job.rule.name,
         name,
