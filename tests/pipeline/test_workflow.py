@@ -267,7 +267,11 @@ def test_another_fit_on_the_same_corners_trains_no_network_and_goes_without_a_tr
     jobs = planned(project)
     assert {"train_endpoint", "prepare_data", "build_linear_surface"}.isdisjoint(jobs)
     assert jobs["fit_bezier_surface"] == jobs["evaluate_grid"] == 1
-    assert snakemake(project, "--", SUMMARY).returncode == 0
+    convergence = project / "results" / EXPERIMENT / "figures" / "convergence.png"
+    assert not convergence.exists() and jobs["plot_convergence"] == 1
+    run = snakemake(project, "--", SUMMARY, str(convergence.relative_to(project)))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert convergence.is_file()
     summary = pd.read_parquet(project / SUMMARY)
     of = summary[summary["kind"] == "surface"].set_index(["method", "metric"])["mean"]
     backward = [of[name, "images_backward"] for name in ("linear", "bezier", "second")]
@@ -275,8 +279,9 @@ def test_another_fit_on_the_same_corners_trains_no_network_and_goes_without_a_tr
     (project / "params.yaml").write_text(before)
     assert {"train_endpoint", "fit_bezier_surface", "evaluate_grid"}.isdisjoint(planned(project))
     assert snakemake(project, "--", "prune_results", SUMMARY).returncode == 0
-    replicate = project / "results" / EXPERIMENT / "0"
-    assert not [path for path in replicate.rglob("*second*") if path.parent.name != "log"]
+    results = project / "results" / EXPERIMENT
+    assert not [path for path in results.rglob("*second*") if path.parent.name != "log"]
+    assert not convergence.exists()
 
 
 def test_a_lost_table_is_built_again_and_equal(project):
