@@ -12,8 +12,9 @@ def planned(job, limits, ids):
     """Return what is known of one of Snakemake's jobs before it runs."""
     wildcards = dict(job.wildcards_dict)
     kind = wildcards.get("experiment")
-    of = "/".join(wildcards.pop(key) for key in ("experiment", "replicate") if key in wildcards)
-    name = " ".join(filter(None, [of, "-".join(wildcards.values())]))
+    of = [wildcards.pop(key) for key in ("experiment", "replicate") if key in wildcards]
+    parts = [str(Path(*of))] if of else []
+    name = " ".join([*parts, *(["-".join(wildcards.values())] if wildcards else [])])
     return Job(
         job.rule.name,
         name,

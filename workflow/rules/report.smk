@@ -40,7 +40,9 @@ rule plot_figures:
         runtime=plain_runtime,
     params:
         code=code("plot_figures"),
-        tables=lambda wildcards, input: list(dict.fromkeys(str(Path(file).parent) for file in input.tables)),
+        tables=lambda wildcards, input: list(
+            dict.fromkeys(str(Path(file).parent) for file in input.tables)
+        ),
         figures=lambda wildcards, output: str(Path(output.svg[0]).parent),
         names=lambda wildcards, output: [Path(figure).stem for figure in output.svg],
         surfaces=surfaces_as_json("plot_figures"),
