@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 import fourfold as ff
 from fourfold.combination import alignment
-from fourfold.combination.alignment import METHODS, permute_state
-from fourfold.combination.symmetry import Symmetry, find_symmetry
+from fourfold.combination.alignment import choose_method, move_units
+from fourfold.combination.folding import fold_gains
+from fourfold.combination.symmetry import Symmetry, Turn, Units, find_symmetry
 
 
 class Residual(nn.Module):
@@ -61,6 +62,7 @@ def deep() -> nn.Module:
 NETWORKS = {name: SHARED[name] for name in ("no-norm", "layernorm", "batchnorm", "tied")}
 NETWORKS |= {name: SHARED[name] for name in ("float64", "resnet18", "vgg16", "vit")}
 NETWORKS |= {"residual": Residual, "attention": Attention, "deep": deep}
+TURNING = ("vit", "attention")  # have what can be rotated
 IMAGES, _ = make_images()
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -78,25 +80,47 @@ def states_of(name: str, n: int = 2) -> list[dict[str, Tensor]]:
 
 def align(name: str, states: list[dict[str, Tensor]], **settings) -> list[dict[str, Tensor]]:
     network = network_of(name)
-    return ff.align(states, network, IMAGES, preprocess=input_of(network), **settings)
+    settings = {"method": "weights", "preprocess": input_of(network)} | settings
+    return ff.align(states, network, IMAGES, **settings)
 
 
-def symmetry_of(name: str) -> Symmetry:
+def symmetry_of(name: str, state: dict[str, Tensor] | None = None) -> Symmetry:
+    """Return the permutations of a network, or of one in a state the rotations too."""
     network = network_of(name)
-    return find_symmetry(network, input_of(network)(IMAGES))
+    if state is not None:
+        network.load_state_dict(state)
+    return find_symmetry(network, input_of(network)(IMAGES), rotations=state is not None)
 
 
-def shuffle(name: str, state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Permute the units of every group by chance."""
-    draw, symmetry, chosen = torch.Generator().manual_seed(seed), symmetry_of(name), {}
+def folded(name: str, states: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    network = network_of(name)
+    return fold_gains(network, input_of(network)(IMAGES), states)
+
+
+def drawn(units: Units, draw: torch.Generator) -> Tensor:
+    """Draw a permutation, or a rotation that leaves the mean where it has to."""
+    if units.turn == Turn.NONE:
+        return torch.randperm(units.size, generator=draw)
+    vectors = torch.randn(units.size, units.size, generator=draw, dtype=torch.float64)
+    if units.turn == Turn.ANY:
+        return torch.linalg.qr(vectors)[0]
+    vectors[:, 0] = 1
+    basis, _ = torch.linalg.qr(vectors)
+    inner = torch.linalg.qr(torch.randn(units.size - 1, units.size - 1, generator=draw))[0]
+    return basis @ torch.block_diag(torch.ones(1, 1), inner).double() @ basis.T
+
+
+def shuffle(
+    name: str, state: dict[str, Tensor], seed: int = 0, *, rotations: bool = False
+) -> dict[str, Tensor]:
+    """Move the units of every group by chance."""
+    draw, chosen = torch.Generator().manual_seed(seed), {}
+    symmetry = symmetry_of(name, state if rotations else None)
     for group in symmetry.groups:
-        n = group.units.size
-        chosen[group.units] = torch.randperm(n, generator=draw)
+        chosen[group.units] = drawn(group.units, draw)
         for inner in group.inner:
-            chosen[inner] = torch.stack(
-                [torch.randperm(inner.size, generator=draw) for _ in range(n)]
-            )
-    return permute_state(symmetry, state, chosen)
+            chosen[inner] = torch.stack([drawn(inner, draw) for _ in range(group.units.size)])
+    return move_units(symmetry, state, chosen)
 
 
 def logits_of(name: str, state: dict[str, Tensor]) -> Tensor:
@@ -122,33 +146,62 @@ def test_any_permutation_of_the_groups_leaves_the_function_and_moves_the_weights
         )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@every_network
+def test_any_rotation_of_what_can_be_rotated_leaves_the_function(name):
+    (state,) = folded(name, states_of(name, 1))
+    for seed in range(3):
+        other = shuffle(name, state, seed, rotations=True)
+        assert differing(state, other)
+        torch.testing.assert_close(
+            logits_of(name, other), logits_of(name, state), rtol=0, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("rotations", [False, True])
+@pytest.mark.parametrize("method", ["weights", "activations"])
 @pytest.mark.parametrize("reference", [0, 1, "mean"])
 @every_network
-def test_aligned_networks_compute_the_same_functions(name, method, reference):
+def test_aligned_networks_compute_the_same_functions(name, method, reference, rotations):
     states = states_of(name, 3)
     before = [snapshot(state) for state in states]
-    aligned = align(name, states, method=method, reference=reference)
+    aligned = align(name, states, method=method, reference=reference, rotations=rotations)
     for old, new, known in zip(states, aligned, before, strict=True):
         assert differing(old, known) == []
         torch.testing.assert_close(logits_of(name, new), logits_of(name, old), rtol=0, atol=1e-4)
     if reference != "mean":
-        assert differing(aligned[reference], states[reference]) == []
+        known = folded(name, states) if rotations and name in TURNING else states
+        assert distance(name, aligned[reference], known[reference]) < 1e-5
+        assert rotations or differing(aligned[reference], states[reference]) == []
 
 
 @every_network
 def test_a_permuted_copy_is_matched_back_exactly(name):
     (state,) = states_of(name, 1)
     copy = shuffle(name, state)
-    assert differing(align(name, [state, copy])[1], state) == []
-    a, b = align(name, [copy, state], reference="mean")
+    assert differing(align(name, [state, copy], rotations=False)[1], state) == []
+    a, b = align(name, [copy, state], reference="mean", rotations=False)
     assert differing(a, b) == []
+
+
+@pytest.mark.parametrize("method", ["weights", "activations"])
+@pytest.mark.parametrize("name", TURNING)
+def test_a_rotated_copy_is_matched_back(name, method):
+    (state,) = folded(name, states_of(name, 1))
+    copy = shuffle(name, state, rotations=True)
+    assert distance(name, copy, state) > 0.3 * distance(name, state, nothing(state))
+    aligned = align(name, [state, copy], method=method)[1]
+    assert distance(name, aligned, state) < 0.02 * distance(name, state, nothing(state))
+
+
+def nothing(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.zeros_like(tensor) for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("name", ["batchnorm", "vit"])
 def test_activations_match_a_permuted_copy_back_too(name):
     (state,) = states_of(name, 1)
-    aligned = align(name, [state, shuffle(name, state)], method="activations")[1]
+    copy = shuffle(name, state)
+    aligned = align(name, [state, copy], method="activations", rotations=False)[1]
     assert differing(aligned, state) == []
 
 
@@ -165,12 +218,14 @@ def test_activations_of_a_few_images_at_a_time_say_the_same_as_of_all(name, monk
         monkeypatch.setattr(alignment, "_AT_A_TIME", at_a_time)
         found.append(align(name, states, method="activations", reference="mean"))
     assert set(seen) == {len(IMAGES), 6}
-    assert all(differing(*pair) == [] for pair in zip(*found, strict=True))
+    for pair in zip(*found, strict=True):
+        assert distance(name, *pair) < 1e-4 if name in TURNING else differing(*pair) == []
 
 
 @every_network
 def test_matching_weights_brings_networks_closer_and_never_apart(name):
     states = states_of(name, 3)
+    states = folded(name, states) if name in TURNING else states
     aligned = align(name, states)
     for old, new in zip(states[1:], aligned[1:], strict=True):
         assert distance(name, states[0], new) <= distance(name, states[0], old)
@@ -215,6 +270,90 @@ def test_the_groups_are_those_that_the_architecture_has(name, sizes):
     assert sorted(found) == sorted(sizes)
 
 
+@pytest.mark.parametrize(
+    ("name", "turns"),
+    [
+        ("vit", [Turn.CENTERED, *2 * [Turn.NONE, Turn.ANY, Turn.ANY, Turn.NONE]]),
+        ("attention", [Turn.ANY, Turn.NONE, Turn.ANY, Turn.ANY]),
+        *((name, None) for name in NETWORKS if name not in TURNING),
+    ],
+)
+def test_what_nothing_but_linear_maps_take_can_be_rotated(name, turns):
+    groups = symmetry_of(name, *folded(name, states_of(name, 1))).groups
+    found = [units.turn for group in groups for units in (group.units, *group.inner)]
+    assert found == (turns or [Turn.NONE] * len(found))
+
+
+@pytest.mark.parametrize("method", ["weights", "activations"])
+def test_rotations_bring_networks_closer_than_permutations(method):
+    def spread(of):
+        return sum(distance("vit", a, b) for a, b in itertools.combinations(of, 2))
+
+    states = folded("vit", states_of("vit", 3))
+    rotated, permuted = (
+        align("vit", states, method=method, reference="mean", rotations=rotations)
+        for rotations in (True, False)
+    )
+    assert spread(rotated) < spread(permuted)
+
+
+@pytest.mark.parametrize("name", ["vit", "attention", "resnet18", "layernorm"])
+def test_auto_matches_by_weights_what_can_be_rotated_and_else_by_activations(name):
+    network, states = network_of(name), states_of(name)
+    method = choose_method(network, IMAGES, preprocess=input_of(network))
+    assert method == ("weights" if name in TURNING else "activations")
+    auto, stated = (align(name, states, method=each)[1] for each in ("auto", method))
+    assert differing(auto, stated) == []
+    permuted = choose_method(network, IMAGES, preprocess=input_of(network), rotations=False)
+    assert permuted == "activations"
+
+
+class Normed(nn.Module):
+    """A LayerNorm that a function reads, with a linear layer before it and one after it."""
+
+    def __init__(self, function=lambda x: x, *, bias: bool = True, shift: bool = True) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(64, 6), nn.LayerNorm(6, bias=shift)
+        self.head, self.function = nn.Linear(6, CLASSES, bias=bias), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.function(self.norm(self.first(x.flatten(1)))))
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_folded"),
+    [
+        ({}, True),
+        ({"function": lambda x: torch.stack([x, x], dim=1).mean(dim=1)}, True),
+        ({"function": lambda x: 2 * x}, False),  # its bias counts twice
+        ({"bias": False, "shift": False}, True),
+        ({"bias": False}, False),  # nothing takes up the LayerNorm's bias
+        ({"function": torch.relu}, False),
+        ({"function": lambda x: x + 1}, False),
+        ({"function": lambda x: x * x}, False),
+        ({"function": lambda x: x @ (x.T @ x)}, False),  # another reader, that is no weight
+    ],
+)
+def test_gains_go_into_the_weights_after_them_where_these_alone_read_them(settings, is_folded):
+    torch.manual_seed(0)
+    images = torch.rand(4, 64)
+    model = disturb(Normed(**settings)).eval()
+    before = snapshot(model.state_dict())
+    (new,) = fold_gains(model, images, [before])
+    changed = {"norm.weight", "head.weight"}
+    changed |= {"norm.bias", "head.bias"} if "norm.bias" in before else set()
+    assert set(differing(before, new)) == (changed if is_folded else set())
+    if is_folded:
+        assert new["norm.weight"].unique().numel() == 1
+        assert not new.get("norm.bias", torch.zeros(1)).any()
+    outputs = []
+    for each in (before, new, *ff.align([before, before], model, images)):
+        model.load_state_dict(each)
+        outputs.append(model(images))
+    for output in outputs[1:]:
+        torch.testing.assert_close(output, outputs[0], rtol=0, atol=1e-4)
+
+
 def test_a_group_lies_on_all_axes_that_its_units_have():
     symmetry = symmetry_of("resnet18")
     places = [symmetry.places(group) for group in symmetry.groups]
@@ -242,7 +381,7 @@ class Then(nn.Module):
     [
         (lambda x: x.cumsum(dim=1), {}, r"aten\.cumsum"),
         (lambda x: torch.tensor(x.tolist()), {}, "treats them by their places"),
-        (torch.relu, {"method": "wights"}, "weights, activations"),
+        (torch.relu, {"method": "wights"}, "auto, weights, activations"),
         (torch.relu, {"reference": 2}, "0 to 1, or 'mean'"),
         (torch.relu, {"reference": "first"}, "0 to 1, or 'mean'"),
     ],

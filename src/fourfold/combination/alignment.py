@@ -1,4 +1,4 @@
-"""Alignment: the same networks with their hidden units permuted to be close to one another."""
+"""Alignment: the same networks with their hidden units moved to be close to one another."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import combinations, product
@@ -9,27 +9,31 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from fourfold.combination.folding import difference, fold_gains
 from fourfold.combination.symmetry import (
     Block,
     Group,
     Symmetry,
+    Turn,
     Units,
     blocks,
     find_symmetry,
     observe,
 )
-from fourfold.data.batches import Preprocess, as_input, call_model, input_batches
-from fourfold.data.inputs import Input, output_tensors, parts_of, split_input
+from fourfold.data.batches import Preprocess, as_input, input_batches
+from fourfold.data.inputs import Input, parts_of, split_input
 from fourfold.errors import InputError
 from fourfold.surfaces.layout import StateDict, check_same_architecture
-from fourfold.surfaces.modules import copy_module, evaluation_mode, load_state, module_of
+from fourfold.surfaces.modules import copy_module, load_state, module_of
 
-METHODS = ("weights", "activations")
+METHODS = ("auto", "weights", "activations")
 
 _SHAPE, _MANY = 2, 2**62  # inputs to look at
 _AT_A_TIME = 20  # of these, whose activations in all layers are in memory together
 
-Permutations = Mapping[Units, Tensor]  # (units,) indices, or (outer, units) of those inside others
+# Of each group (units,) indices, or a (units, units) orthogonal matrix where they are rotated; of
+# units inside others these for each of the outer ones, (outer, units) or (outer, units, units).
+Moves = Mapping[Units, Tensor]
 
 
 def align(
@@ -37,11 +41,12 @@ def align(
     model: nn.Module,
     images: Any,
     *,
-    method: str = "weights",
+    method: str = "auto",
     reference: int | str = 0,
+    rotations: bool = True,
     preprocess: Preprocess | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Permute the hidden units of networks so that they lie close to one another.
+    """Permute and rotate the hidden units of networks so that they lie close to one another.
 
     Which units can change places is found by observing a forward pass (`find_symmetry`). Each group
     of them (the channels of a layer or of a residual stream, the heads of an attention and the
@@ -53,29 +58,37 @@ def align(
     first pass that matches each group to what is already matched, and the better one counts. With
     `weights` the distance to the reference never grows. Computed on the CPU; nothing is random.
 
+    Units that nothing but linear maps take, such as queries and keys in a head, are matched by an
+    orthogonal matrix instead, which a singular value decomposition gives. So is a transformer's
+    residual stream, by one that keeps the mean of its units, once what the gains of its LayerNorms
+    have for each unit is moved into the weights after them (`fold_gains`), in the reference too.
+
     Args:
         states: state dicts of one architecture.
         model: a module of it; it is copied, not changed.
         images: (n, ...) some of its inputs, or batches, of which the first is taken; as in
             `predict`. For `weights` only their shape matters, and two are enough; for
-            `activations` some hundred, in equal parts of at most 20: at most one for each part
+            `activations` give some hundred, in equal parts of at most 20: at most one for each part
             is left out.
         method: `weights`, or `activations`: the inner products are those of the standardized
-            activations instead, that is, correlations of units.
+            activations instead, that is, correlations of units; or `auto`, whichever
+            `choose_method` says.
         reference: index of the network that the others are matched to, or `mean`: each is
             matched to the mean of the others, in turn, until none changes.
+        rotations: whether units may be rotated; else all are permuted, and no gains are moved.
         preprocess: as in `train`.
 
     Returns:
-        State dicts of networks with the same functions, in the same order; they share no memory
-        with `states`. BatchNorm statistics are permuted with their channels.
+        State dicts of networks with the same functions, up to rounding, in the same order; they
+        share no memory with `states`. BatchNorm statistics are permuted with their channels.
 
     Raises:
         InputError: if a network does something to its units that no permutation is known for, or
             the networks are of different architectures.
 
     Reference: Ainsworth, Hayase, Srinivasa, "Git Re-Basin: Merging Models modulo Permutation
-    Symmetries", ICLR 2023, algorithms 1 and 3.
+    Symmetries", ICLR 2023, algorithms 1 and 3; of rotations Theus et al., "Generalized Linear Mode
+    Connectivity for Transformers", NeurIPS 2025.
     """
     if method not in METHODS:
         raise InputError(f"method is {method!r}; choose one of {', '.join(METHODS)}.")
@@ -90,24 +103,68 @@ def align(
     check_same_architecture(states, [f"network {k}" for k in indices])
     network = copy_module(module_of(model, states[0])).cpu()
     inputs = _inputs(images, network, preprocess, _SHAPE if method == "weights" else _MANY)
-    load_state(network, states[0])
+    if method == "auto":
+        method = _choose(network, inputs, rotations=rotations)
     first = split_input(inputs, _parts(inputs))[0]
-    symmetry = find_symmetry(network, first)
+    symmetry, folded = _symmetry(network, first, states, rotations=rotations)
     compare: _Comparison = (
-        _Weights([_weights(symmetry, state) for state in states])
+        _Weights([_weights(symmetry, state) for state in folded])
         if method == "weights"
-        else _Correlations(symmetry, network, states, inputs)
+        else _Correlations(symmetry, network, folded, inputs)
     )
     found = _align(symmetry.groups, len(states), compare, reference)
-    aligned = [permute_state(symmetry, *pair) for pair in zip(states, found, strict=True)]
+    aligned = [move_units(symmetry, *pair) for pair in zip(folded, found, strict=True)]
     for k, (before, after) in enumerate(zip(states, aligned, strict=True)):
-        _check_same(network, before, after, first, f"network {k}")
+        if much := difference(network, before, after, first):
+            raise InputError(
+                f"network {k} computes something else once its units are moved (a difference of "
+                f"{much:.2g}): the model's forward treats them by their places in a way that can't "
+                "be observed, such as through values or NumPy arrays."
+            )
     return aligned
+
+
+def choose_method(
+    model: nn.Module, images: Any, *, rotations: bool = True, preprocess: Preprocess | None = None
+) -> str:
+    """Return the method that does better for a network by measurement (docs/decisions.md).
+
+    That is `weights` where some of its units can be rotated, as in a transformer, and `activations`
+    elsewhere. The arguments are those of `align`.
+    """
+    network = copy_module(model).cpu()
+    return _choose(network, _inputs(images, network, preprocess, _SHAPE), rotations=rotations)
+
+
+def _choose(network: nn.Module, inputs: Input, *, rotations: bool) -> str:
+    first = split_input(inputs, _parts(inputs))[0]
+    groups = find_symmetry(network, first, rotations=rotations).groups
+    return "weights" if _turning(groups) else "activations"
+
+
+def _symmetry(
+    network: nn.Module, inputs: Input, states: Sequence[StateDict], *, rotations: bool
+) -> tuple[Symmetry, Sequence[StateDict]]:
+    """Return how units can be moved, and the states with the gains moved that this takes."""
+    load_state(network, states[0])
+    symmetry = find_symmetry(network, inputs, rotations=rotations)
+    if rotations:
+        folded = fold_gains(network, inputs, states)
+        load_state(network, folded[0])
+        other = find_symmetry(network, inputs, rotations=True)
+        if _turning(other.groups) > _turning(symmetry.groups):
+            return other, folded
+    return symmetry, states
+
+
+def _turning(groups: Sequence[Group]) -> int:
+    every = [units for group in groups for units in (group.units, *group.inner)]
+    return sum(units.turn != Turn.NONE for units in every)
 
 
 def _align(
     groups: Sequence[Group], count: int, compare: "_Comparison", reference: int | str
-) -> list[Permutations]:
+) -> list[Moves]:
     found = [_identity(groups) for _ in range(count)]
     if isinstance(reference, int):
         of = {reference: found[reference]}
@@ -119,7 +176,7 @@ def _align(
     while is_changed:
         is_changed = False
         for k in range(count):
-            others = {j: perms for j, perms in enumerate(found) if j != k}
+            others = {j: moves for j, moves in enumerate(found) if j != k}
             new = _match(groups, compare(others, k), found[k])
             is_changed |= new is not found[k]
             found[k] = new
@@ -131,7 +188,7 @@ def _align(
 
 _Pair = tuple[Tensor, Block]  # a block of the target, and the same of what is matched to it
 # Maps networks, with their permutations, and another one to what it has in common with their mean.
-_Comparison = Callable[[Mapping[int, Permutations], int], list[_Pair]]
+_Comparison = Callable[[Mapping[int, Moves], int], list[_Pair]]
 
 
 class _Weights:
@@ -140,9 +197,9 @@ class _Weights:
     def __init__(self, every: Sequence[Sequence[Block]]) -> None:
         self._every = every
 
-    def __call__(self, targets: Mapping[int, Permutations], k: int) -> list[_Pair]:
+    def __call__(self, targets: Mapping[int, Moves], k: int) -> list[_Pair]:
         permuted = [
-            [_permute(block, perms) for block in self._every[j]] for j, perms in targets.items()
+            [_move(block, moves) for block in self._every[j]] for j, moves in targets.items()
         ]
         target = [torch.stack(parts).mean(dim=0) for parts in zip(*permuted, strict=True)]
         return list(zip(target, self._every[k], strict=True))
@@ -182,15 +239,15 @@ class _Correlations:
         for j, k in pairs:
             self._sums[k, j] = {units: found.T for units, found in self._sums[j, k].items()}
 
-    def __call__(self, targets: Mapping[int, Permutations], k: int) -> list[_Pair]:
+    def __call__(self, targets: Mapping[int, Moves], k: int) -> list[_Pair]:
         pairs = []
         for units in self._sums[next(iter(targets)), k]:
             sizes = [each.size for each in units]
             fixed = Units(prod(sizes), is_fixed=True)
             common = torch.stack(
                 [
-                    _permute((self._sums[j, k][units].view(*sizes, -1), (*units, fixed)), perms)
-                    for j, perms in targets.items()
+                    _move((self._sums[j, k][units].view(*sizes, -1), (*units, fixed)), moves)
+                    for j, moves in targets.items()
                 ]
             ).mean(dim=0)
             # <target, permuted> is the sum over units of their entry here: that with an identity.
@@ -238,15 +295,21 @@ def _scales(
 ) -> list[tuple[Tensor, Tensor]]:
     """Return mean and 1 / norm over all images and places, of each block of the activations.
 
-    That is 0 for units that do not vary.
+    That is 0 for units that do not vary. Units that are rotated have one norm, their root mean
+    square, so that a rotation changes nothing of it.
     """
     found = []
     for every in zip(*(_moments(symmetry, network, state, part) for part in parts), strict=True):
-        count = every[0][0]  # parts are equal in size
+        count, turning = every[0][0], every[0][3]  # parts are equal in size
         means, norms = (torch.stack([each[k] for each in every]).double() for k in (1, 2))
         mean = means.mean(dim=0)
         square = (norms.square() + count * (means - mean).square()).sum(dim=0)
-        is_varying = square > 1e-12 * (square + len(parts) * count * mean.square())
+        offset = len(parts) * count * mean.square()
+        if turning:
+            square, offset = (
+                each.mean(dim=turning, keepdim=True).expand_as(mean) for each in (square, offset)
+            )
+        is_varying = square > 1e-12 * (square + offset)
         scale = torch.where(is_varying, square.rsqrt(), 0.0)
         found.append((mean.float(), scale.float()))
     return found
@@ -254,14 +317,18 @@ def _scales(
 
 def _moments(
     symmetry: Symmetry, network: nn.Module, state: StateDict, inputs: Input
-) -> list[tuple[int, Tensor, Tensor]]:
-    """Return of each block how many values each unit has, their mean, and the norm around it."""
+) -> list[tuple[int, Tensor, Tensor, list[int]]]:
+    """Return of each block how many values each unit has, their mean, and the norm around it.
+
+    And the axes whose units are rotated.
+    """
     found = []
     for view, units in _activations(symmetry, network, state, inputs):
         rest = [dim for dim, each in enumerate(units) if each.is_fixed]
         mean = view.mean(dim=rest, keepdim=True)
         norm = torch.linalg.vector_norm(view - mean, dim=rest, keepdim=True)
-        found.append((prod(view.shape[dim] for dim in rest), mean, norm))
+        turning = [dim for dim, each in enumerate(units) if each.turn and dim not in rest]
+        found.append((prod(view.shape[dim] for dim in rest), mean, norm, turning))
     return found
 
 
@@ -284,37 +351,57 @@ def _parts(inputs: Input) -> int:
     return ceil(len(parts_of(inputs)[0]) / _AT_A_TIME)
 
 
-# --- permutations ---------------------------------------------------------------------------------
+# --- moving units ---------------------------------------------------------------------------------
 
 
-def _identity(groups: Sequence[Group]) -> Permutations:
+def _identity(groups: Sequence[Group]) -> Moves:
     found = {}
     for group in groups:
-        found[group.units] = torch.arange(group.units.size)
+        found[group.units] = _none(group.units)
         for inner in group.inner:
-            found[inner] = torch.arange(inner.size).repeat(group.units.size, 1)
+            found[inner] = torch.stack([_none(inner)] * group.units.size)
     return found
 
 
-def _permute(block: Block, perms: Permutations, leave: Collection[int] = ()) -> Tensor:
-    """Return a block permuted along its axes, but for some: at place i is what was at perm[i]."""
+def _none(units: Units) -> Tensor:
+    if units.turn == Turn.NONE:
+        return torch.arange(units.size)
+    return torch.eye(units.size, dtype=torch.float64)
+
+
+def _move(block: Block, moves: Moves, leave: Collection[int] = ()) -> Tensor:
+    """Return a block with the units along its axes moved, but for some axes.
+
+    Of permuted ones at place i is what was at move[i]; rotated ones are multiplied by the matrix.
+    """
     tensor, units = block
-    known = {k: perms[each] for k, each in enumerate(units) if each in perms and k not in leave}
-    for dim, perm in known.items():
-        if perm.ndim == 1:
-            tensor = tensor.index_select(dim, perm)
-    for dim, perm in known.items():
-        if perm.ndim == 2:  # other ones inside each of the outer units
-            outer = units.index(units[dim].within[0])
+    known = {k: moves[each] for k, each in enumerate(units) if each in moves and k not in leave}
+    is_inside = {k: move.ndim > 1 + move.is_floating_point() for k, move in known.items()}
+    for dim, move in known.items():
+        if is_inside[dim]:
+            continue
+        if move.is_floating_point():
+            tensor = torch.tensordot(move, tensor.double(), dims=([1], [dim])).movedim(0, dim)
+        else:
+            tensor = tensor.index_select(dim, move)
+    for dim, move in known.items():
+        if not is_inside[dim]:
+            continue
+        outer = units.index(units[dim].within[0])  # another move inside each of the outer units
+        if move.is_floating_point():
+            ends = tensor.double().movedim((outer, dim), (0, -1))
+            turned = ends.reshape(len(move), -1, ends.shape[-1]) @ move.mT
+            tensor = turned.view(ends.shape).movedim((0, -1), (outer, dim))
+        else:
             shape = [1] * tensor.ndim
-            shape[outer], shape[dim] = perm.shape
-            index = (perm if outer < dim else perm.T).reshape(shape)
+            shape[outer], shape[dim] = move.shape
+            index = (move if outer < dim else move.T).reshape(shape)
             tensor = torch.take_along_dim(tensor, index, dim)
     return tensor
 
 
-def permute_state(symmetry: Symmetry, state: StateDict, perms: Permutations) -> dict[str, Tensor]:
-    """Return a copy of a state dict with every tensor permuted."""
+def move_units(symmetry: Symmetry, state: StateDict, moves: Moves) -> dict[str, Tensor]:
+    """Return a copy of a state dict with the units moved in every tensor."""
     made = {}
     for name, axes in symmetry.axes.items():
         own = _own(symmetry, state, name)
@@ -322,7 +409,7 @@ def permute_state(symmetry: Symmetry, state: StateDict, perms: Permutations) -> 
         for (view, units), (old, _) in zip(
             blocks(made[name], axes), blocks(own, axes), strict=True
         ):
-            view.copy_(_permute((old, units), perms))
+            view.copy_(_move((old, units), moves))
     return {
         name: made[symmetry.tied.get(name, name)].to(tensor.device)
         if symmetry.tied.get(name, name) in made
@@ -331,69 +418,58 @@ def permute_state(symmetry: Symmetry, state: StateDict, perms: Permutations) -> 
     }
 
 
-def _check_same(
-    network: nn.Module, before: StateDict, after: StateDict, inputs: Input, label: str
-) -> None:
-    outputs = []
-    for state in (before, after):
-        load_state(network, state)
-        with torch.no_grad(), evaluation_mode(network):
-            found = output_tensors(call_model(network, inputs))
-        outputs.append([] if found is None else parts_of(found))
-    for old, new in zip(*outputs, strict=True):
-        tolerance = min(1e4 * torch.finfo(old.dtype).eps, 0.1) if old.is_floating_point() else 0
-        if not torch.allclose(old, new, rtol=tolerance, atol=tolerance * float(old.abs().max())):
-            raise InputError(
-                f"{label} computes something else once its units are permuted (a difference of "
-                f"{(old - new).abs().max():.2g}): the model's forward treats them by their places "
-                "in a way that can't be observed, such as through values or NumPy arrays."
-            )
-
-
 # --- matching -------------------------------------------------------------------------------------
 
 
-def _match(groups: Sequence[Group], pairs: Sequence[_Pair], start: Permutations) -> Permutations:
-    """Return the permutations of a network that bring it closest to the target.
+def _match(groups: Sequence[Group], pairs: Sequence[_Pair], start: Moves) -> Moves:
+    """Return the moves of a network's units that bring it closest to the target.
 
     They are `start` itself where nothing better is found.
     """
     near = _descend(groups, pairs, start)
     far = _descend(groups, pairs, _first_pass(groups, pairs))
-    return far if _is_more(_total(pairs, far), _total(pairs, near)) else near
+    return far if _is_more(_total(pairs, far), _total(pairs, near), _least(groups)) else near
 
 
-def _total(pairs: Sequence[_Pair], perms: Permutations) -> float:
+def _total(pairs: Sequence[_Pair], moves: Moves) -> float:
     return sum(
-        float((target * _permute(own, perms)).sum(dtype=torch.float64)) for target, own in pairs
+        float((target * _move(own, moves)).sum(dtype=torch.float64)) for target, own in pairs
     )
 
 
-def _is_more(new: float, old: float) -> bool:
-    return new > old + 1e-9 * abs(old)  # more than rounding, so that it comes to an end
+def _is_more(new: float, old: float, least: float) -> bool:
+    return new > old + least * abs(old)
+
+
+def _least(groups: Sequence[Group]) -> float:
+    """Return the relative gain that counts, so that it comes to an end.
+
+    Permutations need more than rounding; rotations would go on in ever smaller steps.
+    """
+    return 1e-4 if _turning(groups) else 1e-9
 
 
 def _touched(group: Group, pairs: Sequence[_Pair]) -> list[_Pair]:
     return [pair for pair in pairs if group.units in pair[1][1]]
 
 
-def _descend(groups: Sequence[Group], pairs: Sequence[_Pair], perms: Permutations) -> Permutations:
+def _descend(groups: Sequence[Group], pairs: Sequence[_Pair], moves: Moves) -> Moves:
     """Match one group after the other until none changes."""
-    is_changed = True
+    is_changed, least = True, _least(groups)
     while is_changed:
         is_changed = False
         for group in groups:
             touched = _touched(group, pairs)
-            new = {**perms, **_solve(group, touched, perms)}
-            if _is_more(_total(touched, new), _total(touched, perms)):
-                perms, is_changed = new, True
-    return perms
+            new = {**moves, **_solve(group, touched, moves)}
+            if _is_more(_total(touched, new), _total(touched, moves), least):
+                moves, is_changed = new, True
+    return moves
 
 
-def _first_pass(groups: Sequence[Group], pairs: Sequence[_Pair]) -> Permutations:
+def _first_pass(groups: Sequence[Group], pairs: Sequence[_Pair]) -> Moves:
     """Match each group by what is matched already, from the input on."""
-    perms = _identity(groups)
-    open_units = set(perms)
+    moves = _identity(groups)
+    open_units = set(moves)
     for group in groups:
         open_units -= {group.units, *group.inner}
         touched = _touched(group, pairs)
@@ -402,12 +478,12 @@ def _first_pass(groups: Sequence[Group], pairs: Sequence[_Pair]) -> Permutations
             for target, (own, units) in touched
             if not open_units & set(units) and units.count(group.units) == 1
         ]
-        perms = {**perms, **_solve(group, known or touched, perms)}
-    return perms
+        moves = {**moves, **_solve(group, known or touched, moves)}
+    return moves
 
 
-def _solve(group: Group, pairs: Sequence[_Pair], perms: Permutations) -> Permutations:
-    """Return the best permutations of one group, all others as they are.
+def _solve(group: Group, pairs: Sequence[_Pair], moves: Moves) -> Moves:
+    """Return the best moves of one group, all others as they are.
 
     Which unit goes where is decided by the sum of what the two have in common themselves and the
     best matches of the units in them.
@@ -418,15 +494,16 @@ def _solve(group: Group, pairs: Sequence[_Pair], perms: Permutations) -> Permuta
         inner: torch.zeros(n, inner.size, n, inner.size, dtype=torch.float64)
         for inner in group.inner
     }
-    back = perms[group.units].argsort()
-    # What is inside a unit moves with it, wherever it goes.
-    held = {**perms, **{inner: perms[inner][back] for inner in group.inner}}
+    held = dict(moves)
+    if group.inner:  # what is inside a unit moves with it, wherever it goes
+        back = moves[group.units].argsort()
+        held |= {inner: moves[inner][back] for inner in group.inner}
     for target, (own, units) in pairs:
         parts = [k for k, each in enumerate(units) if each in inside]
         for dim in (k for k, each in enumerate(units) if each is group.units):
             for raw in [[dim, k] for k in parts] or [[dim]]:
                 size = prod(target.shape[k] for k in raw)
-                rest = _permute((own, units), held, leave=raw)
+                rest = _move((own, units), held, leave=raw)
                 a, b = (
                     each.movedim(raw, [0, 1][: len(raw)]).reshape(size, -1)
                     for each in (target, rest)
@@ -436,18 +513,26 @@ def _solve(group: Group, pairs: Sequence[_Pair], perms: Permutations) -> Permuta
                     common += gram
                 else:
                     inside[units[raw[1]]] += gram.view_as(inside[units[raw[1]]])
-    columns = {}
+    every = {}
     for inner, gram in inside.items():
-        columns[inner] = torch.empty(n, n, inner.size, dtype=torch.int64)
-        for i, j in product(range(n), range(n)):
-            columns[inner][i, j], value = _assign(gram[i, :, j])
-            common[i, j] += value
-    perm, _ = _assign(common)
-    best = {inner: every[torch.arange(n), perm] for inner, every in columns.items()}
-    return {group.units: perm, **best}
+        options = [_best(inner, gram[i, :, j]) for i, j in product(range(n), range(n))]
+        every[inner] = torch.stack([move for move, _ in options]).unflatten(0, (n, n))
+        common += torch.tensor([value for _, value in options], dtype=torch.float64).view(n, n)
+    move, _ = _best(group.units, common)
+    best = {inner: options[torch.arange(n), move] for inner, options in every.items()}
+    return {group.units: move, **best}
 
 
-def _assign(similarity: Tensor) -> tuple[Tensor, float]:
-    """Return the column of each row, each once, with the largest sum, and that sum."""
-    rows, columns = linear_sum_assignment(similarity.numpy(), maximize=True)
-    return torch.from_numpy(columns), float(similarity[rows, columns].sum())
+def _best(units: Units, similarity: Tensor) -> tuple[Tensor, float]:
+    """Return the move for which the similarities of (target, own) units have the largest sum."""
+    if units.turn == Turn.NONE:
+        rows, columns = linear_sum_assignment(similarity.numpy(), maximize=True)
+        return torch.from_numpy(columns), float(similarity[rows, columns].sum())
+    basis = torch.eye(units.size, dtype=torch.float64)
+    kept = basis[:, :0]
+    if units.turn == Turn.CENTERED:  # the first vector of an orthonormal one is the mean's
+        basis, _ = torch.linalg.qr(torch.cat([torch.ones(units.size, 1), basis[:, :-1]], dim=1))
+        kept, basis = basis[:, :1], basis[:, 1:]
+    u, values, v = torch.linalg.svd(basis.T @ similarity @ basis)
+    turn = basis @ (u @ v) @ basis.T
+    return turn + kept @ kept.T, float(values.sum())

@@ -1,14 +1,16 @@
-"""Which units of a network may change places without changing its function, found by running it.
+"""Which units of a network may be permuted or rotated without changing its function.
 
 Each axis of a tensor is a list of `Units`, the outer ones first: a flattened feature map is
 [channels, height, width]. A forward pass is observed operation by operation (ATen's, so that it
 doesn't matter how the module is written), and what an operation brings together is made one; what
 it treats by its place is fixed. The units that are free in the end, and the axes that they lie on,
-are the network's permutation symmetries.
+are the network's permutation symmetries. Those that nothing but linear maps take may be rotated
+too: the same orthogonal matrix then acts on all axes that they lie on.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import chain
 from math import prod
 from typing import Any
@@ -24,12 +26,25 @@ from fourfold.errors import InputError
 from fourfold.surfaces.modules import evaluation_mode
 
 
+class Turn(IntEnum):
+    """Which orthogonal maps of some units leave a network's function as it is.
+
+    Only permutations (NONE), those that keep the mean of the units, which LayerNorm subtracts
+    (CENTERED), or all (ANY).
+    """
+
+    NONE = 0
+    CENTERED = 1
+    ANY = 2
+
+
 class Units:
     """Some units along an axis that change places with one another only.
 
     Attributes:
         size: how many.
         is_fixed: whether each has to keep its place.
+        turn: how they may be rotated.
         within: units that these may be permuted differently for, such as the heads of an attention.
         same: what these were found to be; then only that counts.
         factors: outer and inner units, if these turned out to be blocks of units.
@@ -38,10 +53,15 @@ class Units:
     """
 
     def __init__(
-        self, size: int, *, is_fixed: bool = False, within: Iterable["Units"] = ()
+        self,
+        size: int,
+        *,
+        is_fixed: bool = False,
+        turn: Turn = Turn.ANY,
+        within: Iterable["Units"] = (),
     ) -> None:
         """Make units that nothing is known about."""
-        self.size, self.is_fixed, self.within = size, is_fixed, list(within)
+        self.size, self.is_fixed, self.turn, self.within = size, is_fixed, turn, list(within)
         self.same: Units | None = None
         self.factors: Axis | None = None
         self.pieces: list[Axis] | None = None
@@ -76,19 +96,33 @@ def _fixed(*sizes: int) -> Axes:
     return [[Units(size, is_fixed=True)] for size in sizes]
 
 
+def _parts(units: Units) -> Iterator[Axis]:
+    yield from chain(units.pieces or [], ([each] for _, _, each in units.selected))
+
+
 def _fix(axis: Axis) -> None:
     for units in _leaves(axis):
         units.is_fixed = True
-        for part in chain(units.pieces or [], ([each] for _, _, each in units.selected)):
+        for part in _parts(units):
             _fix(part)
         units.pieces, units.selected = None, []
+
+
+def _limit(axis: Axis, turn: Turn = Turn.NONE) -> None:
+    """Note that units can be rotated like this at most."""
+    for units in _leaves(axis):
+        units.turn = min(units.turn, turn)
+        for part in _parts(units):
+            _limit(part, turn)
 
 
 def _split(units: Units, outer: int) -> None:
     if units.pieces or units.selected:  # cut and folded at once
         _fix([units])
-    first = Units(outer, is_fixed=units.is_fixed, within=units.within)
-    rest = Units(units.size // outer, is_fixed=units.is_fixed, within=[*units.within, first])
+    fixed, turn = units.is_fixed, units.turn
+    first = Units(outer, is_fixed=fixed, turn=turn, within=units.within)
+    inside = [*units.within, first]
+    rest = Units(units.size // outer, is_fixed=fixed, turn=turn, within=inside)
     units.factors = [first, rest]
 
 
@@ -144,6 +178,8 @@ def _merge(a: Units, b: Units) -> None:
     a, b = _root(a), _root(b)
     if a is b:
         return
+    _limit([a], b.turn)
+    _limit([b], a.turn)
     b.same = a
     a.within += b.within
     for at, index, units in b.selected:
@@ -166,7 +202,7 @@ def _at(units: Units, at: Units, index: int) -> Units:
         return units
     if (known := _known(units, at, index)) is None:
         within = [_at(each, at, index) for each in _leaves(units.within) if each is not at]
-        known = Units(units.size, within=within)
+        known = Units(units.size, turn=units.turn, within=within)
         units.selected.append((at, index, known))
     return known
 
@@ -192,7 +228,7 @@ def _cut(axis: Axis, start: int, stop: int) -> Axis:
     units = leaves[0]
     if units.pieces is None:
         sizes = (start, stop - start, size - stop)
-        units.pieces = [[Units(n, within=units.within)] for n in sizes if n]
+        units.pieces = [[Units(n, turn=units.turn, within=units.within)] for n in sizes if n]
     found, at, new = [], 0, []
     for piece in units.pieces:
         low, high = max(start - at, 0), min(stop - at, _size(piece))
@@ -269,13 +305,32 @@ def _broadcast(every: Iterable[Axes], shape: Sequence[int]) -> Axes:
     return result
 
 
+_COPIES = ("clone", "detach", "alias", "_to_copy", "copy", "lift_fresh")
+
+
 @_rule(  # beside those that PyTorch tags as pointwise
-    *("clone", "detach", "alias", "_to_copy", "copy", "lift_fresh", "fill", "zero"),
+    *(*_COPIES, "fill", "zero"),
     *("_softmax", "_safe_softmax", "_log_softmax", "_prelu_kernel", "hardswish", "hardsigmoid"),
 )
 def _pointwise(seen: "_Observer", given: dict[str, Any], out: Any) -> list[Axes]:
     tensors = [each for each in tree_leaves(given) if isinstance(each, Tensor)]
-    return [_broadcast(map(seen.axes_of, tensors), out.shape)]
+    axes, name = _broadcast(map(seen.axes_of, tensors), out.shape), given["name"]
+    for k, axis in enumerate(axes, start=-len(axes)):
+        having = [_has(tensor, k) for tensor in tensors]
+        if name in ("mul", "div"):
+            is_exact = not given.get("rounding_mode")
+            is_linear = is_exact and sum(having) == 1 and (name == "mul" or having[0])
+        else:
+            is_sum = name in ("add", "sub") and isinstance(given["other"], Tensor)
+            is_linear = all(having) and (is_sum or name in (*_COPIES, "neg"))
+        if not is_linear:
+            _limit(axis)
+    return [axes]
+
+
+def _has(tensor: Tensor, dim: int) -> bool:
+    """Return whether a tensor has an axis, counted from the last, or is the same all along it."""
+    return tensor.ndim >= -dim and tensor.shape[dim] > 1
 
 
 @_rule("new_zeros", "new_ones", "new_full", "new_empty")
@@ -291,8 +346,15 @@ def _product(seen: "_Observer", given: dict[str, Any], out: Tensor) -> list[Axes
     _unify(inner, middle)
     for a, b in zip(batch, other, strict=True):
         _unify(a, b)
+        _limit(a)
     axes = [*batch, rows, columns]
-    return [_broadcast([axes, *map(seen.axes_of, tensors[:-2])], out.shape)]
+    for bias in tensors[:-2]:
+        axes = _broadcast([axes, seen.axes_of(bias)], out.shape)
+        for k, axis in enumerate(axes, start=-len(axes)):
+            if not _has(bias, k):
+                _limit(axis)
+    seen.products.append((tensors[-2:], tensors[:-2]))
+    return [axes]
 
 
 @_rule("convolution")
@@ -302,6 +364,9 @@ def _convolution(seen: "_Observer", given: dict[str, Any], out: Tensor) -> list[
     for axis in [*space, *weight[2:]]:
         _fix(axis)
     first, second = weight[:2]
+    if groups > 1:
+        for axis in (channels, first, second):
+            _limit(axis)
     # One of the axes of a weight lists the channels of all groups, the other those of one.
     outer, inner = _regroup(channels, (groups, _size(channels) // groups))
     group, rest = _regroup(first, (groups, _size(first) // groups))
@@ -310,6 +375,7 @@ def _convolution(seen: "_Observer", given: dict[str, Any], out: Tensor) -> list[
     made = [*group, *(second if is_transposed else rest)]
     if given["bias"] is not None:
         _unify(made, seen.axes_of(given["bias"])[0])
+        _limit(batch)
     return [[batch, made, *_fixed(*out.shape[2:])]]
 
 
@@ -324,6 +390,8 @@ def _channel_norm(seen: "_Observer", given: dict[str, Any], out: Any) -> list[Ax
     axes = seen.axes_of(given["input"])
     if "group" in given:
         _regroup(axes[1], (given["group"], _size(axes[1]) // given["group"]))
+    for axis in axes:
+        _limit(axis)
     for name in ("weight", "bias", "running_mean", "running_var"):
         if given.get(name) is not None:
             _unify(axes[1], seen.axes_of(given[name])[0])
@@ -333,8 +401,25 @@ def _channel_norm(seen: "_Observer", given: dict[str, Any], out: Any) -> list[Ax
 @_rule("native_layer_norm")
 def _layer_norm(seen: "_Observer", given: dict[str, Any], out: Any) -> list[Axes]:
     axes = seen.axes_of(given["input"])
-    learned = [seen.axes_of(given[k]) for k in ("weight", "bias") if given[k] is not None]
-    return [_broadcast([axes, *learned], given["input"].shape)]
+    learned = [given[name] for name in ("weight", "bias") if given[name] is not None]
+    (*others, last) = axes
+    for axis in others:
+        _limit(axis)
+    is_one = len(given["normalized_shape"]) == 1
+    _limit(last, Turn.CENTERED if is_one else Turn.NONE)
+    if seen.gains is not None and given["weight"] is not None and is_one:
+        own = [Units(_size(last))]
+        for each in learned:
+            _unify(own, seen.axes_of(each)[0])
+        seen.gains.append((learned, own))
+        return [[*others, own]]
+    if given["weight"] is not None and not _is_constant(given["weight"]):
+        _limit(last)
+    return [_broadcast([axes, *map(seen.axes_of, learned)], given["input"].shape)]
+
+
+def _is_constant(gain: Tensor) -> bool:
+    return bool((gain - gain.mean()).abs().max() <= 1e-5 * gain.mean().abs())  # up to rounding
 
 
 @_rule(
@@ -350,6 +435,8 @@ def _attention(seen: "_Observer", given: dict[str, Any], out: Any) -> list[Axes]
         _unify(a, b)
     _unify(query[3], key[3])
     scores = [*query[:3], key[2]]
+    for axis in scores:
+        _limit(axis)
     mask = given.get("attn_mask", given.get("attn_bias"))
     if mask is not None:
         _broadcast([scores, seen.axes_of(mask)], [_size(axis) for axis in scores])
@@ -363,6 +450,9 @@ def _attention(seen: "_Observer", given: dict[str, Any], out: Any) -> list[Axes]
 def _reduction(seen: "_Observer", given: dict[str, Any], out: Any) -> list[Axes]:
     axes = seen.axes_of(given["self"])
     gone = _dims(given.get("dim"), len(axes))
+    for k, axis in enumerate(axes):
+        if k in gone or given["name"] not in ("mean", "sum"):
+            _limit(axis)
     kept = [[] if k in gone else axis for k, axis in enumerate(axes)]
     if not given.get("keepdim"):
         kept = [axis for k, axis in enumerate(kept) if k not in gone]
@@ -388,12 +478,16 @@ def _pooling(seen: "_Observer", given: dict[str, Any], out: Any) -> list[Axes]:
     result = out[0] if isinstance(out, tuple) else out
     for axis in axes[2:]:
         _fix(axis)
+    for axis in axes if "max" in given["name"] else []:
+        _limit(axis)
     return [[*axes[:2], *_fixed(*result.shape[2:])]]
 
 
 @_rule("constant_pad_nd")
 def _padding(seen: "_Observer", given: dict[str, Any], out: Tensor) -> list[Axes]:
     axes = list(seen.axes_of(given["self"]))
+    for axis in axes if given["value"] else []:
+        _limit(axis)
     for k in range(len(given["pad"]) // 2):
         if any(given["pad"][2 * k : 2 * k + 2]):
             _fix(axes[-1 - k])
@@ -441,7 +535,8 @@ def _rearrangement(seen: "_Observer", given: dict[str, Any], out: Tensor) -> lis
     old: Axes = [[] for _ in range(out.ndim - ndim)] + axes
     return [
         [
-            axis if _size(axis) == size else [Units(size)]  # copies, alike in each place
+            # Copies are alike in each place.
+            axis if _size(axis) == size else [Units(size, turn=Turn.NONE)]
             for axis, size in zip(old, out.shape, strict=True)
         ]
     ]
@@ -529,11 +624,16 @@ class _Observer(TorchDispatchMode):
     Attributes:
         tensors: the tensors seen, in order, each with its axes; None for what has no known ones.
         used: ids of those that an operation took.
+        products: of each matrix product its two factors, and what is added to it.
+        gains: None, or of each LayerNorm what it has learned, and the units of its output, which
+            are then taken for other ones than those of its input.
     """
 
-    def __init__(self, known: Iterable[tuple[Tensor, Axes]]) -> None:
-        """Take the tensors whose axes are known."""
+    def __init__(self, known: Iterable[tuple[Tensor, Axes]], *, is_apart: bool = False) -> None:
+        """Take the tensors whose axes are known, and whether LayerNorms make new units."""
         super().__init__()  # type: ignore[no-untyped-call]
+        self.products: list[tuple[list[Tensor], list[Tensor]]] = []
+        self.gains: list[tuple[list[Tensor], Axis]] | None = [] if is_apart else None
         # The tensors are kept too: the id of one that is gone may come again.
         self.tensors: dict[int, tuple[Tensor, Axes | None]] = {}
         self.used: set[int] = set()
@@ -596,7 +696,7 @@ class Group:
 
     Attributes:
         units: the units, such as the channels of a residual stream or the heads of an attention.
-        inner: units inside each of them, which are permuted differently for each.
+        inner: units inside each of them, which are permuted or rotated differently for each.
     """
 
     units: Units
@@ -604,8 +704,24 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """A LayerNorm over one axis.
+
+    Attributes:
+        gain: name of its weight.
+        shift: name of its bias, if it has one.
+        readers: of the weights that its output is multiplied with the name, the axis that is
+            summed over, and the name of the bias that is added then, if there is one.
+    """
+
+    gain: str
+    shift: str | None
+    readers: tuple[tuple[str, int, str | None], ...]
+
+
+@dataclass(frozen=True)
 class Symmetry:
-    """The permutation symmetries of a network.
+    """The symmetries of a network, each group's permutations, or rotations if its `turn` says so.
 
     Attributes:
         groups: in the order of the parameters.
@@ -631,12 +747,14 @@ class Symmetry:
         ]
 
 
-def find_symmetry(model: nn.Module, inputs: Input) -> Symmetry:
-    """Find the permutations of units under which the function of a network stays the same.
+def find_symmetry(model: nn.Module, inputs: Input, *, rotations: bool = False) -> Symmetry:
+    """Find what may be done to its units so that the function of a network stays the same.
 
     Args:
         model: a module on the CPU.
         inputs: what it takes; only the operations that it does to them count, in evaluation mode.
+        rotations: whether to rotate what can be; else all is permuted. A LayerNorm's units can be
+            where its gains are equal: see `fold_gains`.
 
     Raises:
         InputError: if it does an operation that no rule is known for.
@@ -655,6 +773,11 @@ def find_symmetry(model: nn.Module, inputs: Input) -> Symmetry:
     groups = _settle(
         [(tensor, each) for tensor, each in every if each is not None and tensor.numel()]
     )
+    for group in groups:
+        if group.inner or not rotations:  # what has units inside is permuted
+            _limit([group.units])
+        for inner in group.inner if not rotations else ():
+            _limit([inner])
     order = list(dict.fromkeys(units for each in axes.values() for units in _units(each)))
     return Symmetry(
         groups=tuple(
@@ -668,6 +791,42 @@ def find_symmetry(model: nn.Module, inputs: Input) -> Symmetry:
         tied=tied,
         activations=tuple(each for _, each in every[len(axes) :]),
     )
+
+
+def find_norms(model: nn.Module, inputs: Input) -> list[Norm]:
+    """Find the LayerNorms that nothing but linear maps read the output of.
+
+    That is what operations are seen; what else there may be has to be found by trying.
+    """
+    named, tied = _named(model)
+    axes: dict[str, Axes] = {name: [[Units(n)] for n in t.shape] for name, t in named.items()}
+    known = [(named[name], each) for name, each in axes.items()]
+    seen = _observe(model, inputs, known, is_apart=True)
+    names = {_storage(tensor): name for name, tensor in named.items() if tensor.numel()}
+    biases: dict[str, str | None] = {}
+    for factors, added in seen.products:
+        for name in filter(None, (names.get(_storage(factor)) for factor in factors)):
+            bias = names.get(_storage(added[0])) if added else None
+            biases[name] = bias if biases.get(name, bias) == bias else None
+    found = []
+    for learned, axis in seen.gains or []:
+        leaves = _leaves(axis)
+        gain, *shift = [names.get(_storage(each), "") for each in learned]
+        readers = [
+            (name, dim, biases.get(name))
+            for name, each in axes.items()
+            for dim, units in enumerate(each)
+            if _leaves(units) == leaves and name not in (gain, *shift)
+        ]
+        concerned = {gain, *shift, *(name for name, *_ in readers)}
+        is_linear = len(leaves) == 1 and not leaves[0].is_fixed and leaves[0].turn == Turn.ANY
+        if is_linear and "" not in concerned and not concerned & set(tied.values()):
+            found.append(Norm(gain, next(iter(shift), None), tuple(readers)))
+    return found
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def observe(model: nn.Module, inputs: Input) -> list[Tensor]:
@@ -686,8 +845,14 @@ def _named(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {name: saved[name] for name in first.values()}, tied
 
 
-def _observe(model: nn.Module, inputs: Input, known: Iterable[tuple[Tensor, Axes]]) -> _Observer:
-    seen = _Observer(known)
+def _observe(
+    model: nn.Module,
+    inputs: Input,
+    known: Iterable[tuple[Tensor, Axes]],
+    *,
+    is_apart: bool = False,
+) -> _Observer:
+    seen = _Observer(known, is_apart=is_apart)
     was_fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it would hide an attention in one operation
     try:

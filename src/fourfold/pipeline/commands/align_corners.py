@@ -1,9 +1,9 @@
-"""Permute the hidden units of networks so that they lie close to one another."""
+"""Permute and rotate the hidden units of networks so that they lie close to one another."""
 
 import argparse
 from pathlib import Path
 
-from fourfold.combination.alignment import align
+from fourfold.combination.alignment import align, choose_method
 from fourfold.pipeline.commands._job import read_corners
 from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
 from fourfold.pipeline.commands._settings import add_paths
@@ -34,15 +34,17 @@ def run(arguments: argparse.Namespace) -> None:
     job.seeds = {arguments.name: {"corners": seeds}}
     stated, model = job.settings["corners"], job.build_model()
     images = job.dataset.splits["train"].images[:_IMAGES].cpu()
-    aligned = align(
-        networks,
-        model,
-        images,
-        method=stated["method"],
-        reference=stated.get("reference", "mean"),
-        preprocess=job.normalize,
-    )
-    if stated["method"] == "activations":
+    known = {"rotations": stated.get("rotations", True), "preprocess": job.normalize}
+    method = stated["method"]
+    if method == "auto":
+        method = choose_method(model, images, **known)
+    reference = stated.get("reference", "mean")
+    aligned = align(networks, model, images, method=method, reference=reference, **known)
+    if method == "activations":
         job.cost.images_forward = len(networks) * len(images)
-    save_trajectory(dict(enumerate(aligned)), arguments.output, job.metadata() | {"seed": seeds})
+    save_trajectory(
+        dict(enumerate(aligned)),
+        arguments.output,
+        job.metadata() | {"seed": seeds, "method": method},
+    )
     job.write_network_cost(arguments.name, model)
