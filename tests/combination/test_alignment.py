@@ -393,6 +393,15 @@ def test_what_cannot_be_aligned_is_refused_by_name(function, settings, said):
         ff.align([model.state_dict() for model in models], models[0], IMAGES, **settings)
 
 
+def test_correlations_that_no_memory_holds_are_refused(monkeypatch):
+    monkeypatch.setattr(alignment, "_MOST_GB", 1e-7)
+    torch.manual_seed(0)
+    states = [Then(torch.relu).state_dict() for _ in range(2)]
+    with pytest.raises(ff.InputError, match=r"of the 6 units .* method='weights'"):
+        ff.align(states, Then(torch.relu), IMAGES, method="activations")
+    assert ff.align(states, Then(torch.relu), IMAGES, method="weights")
+
+
 def test_networks_of_different_architectures_are_refused():
     with pytest.raises(ff.InputError, match="different architectures"):
         align("vit", [*states_of("vit", 1), *states_of("vgg16", 1)])

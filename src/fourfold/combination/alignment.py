@@ -29,6 +29,7 @@ from fourfold.surfaces.modules import copy_module, load_state, module_of
 METHODS = ("auto", "weights", "activations")
 
 _SHAPE, _MANY = 2, 2**62  # inputs to look at
+_MOST_GB = 4  # of one sum of inner products: some 22,000 units
 _AT_A_TIME = 20  # of these, whose activations in all layers are in memory together
 
 # Of each group (units,) indices, or a (units, units) orthogonal matrix where they are rotated; of
@@ -234,6 +235,7 @@ class _Correlations:
             for j, k in pairs:
                 sums = self._sums[j, k]
                 for (units, first), (_, second) in zip(rows[j], rows[k], strict=True):
+                    _check_memory(units)
                     product = (first.T @ second).double()
                     sums[units] = sums[units].add_(product) if units in sums else product
         for j, k in pairs:
@@ -254,6 +256,16 @@ class _Correlations:
             identity = torch.eye(fixed.size, dtype=common.dtype).view(-1, *sizes)
             pairs.append((identity, (common.reshape(-1, *sizes), (fixed, *units))))
         return pairs
+
+
+def _check_memory(units: Sequence[Units]) -> None:
+    sizes = [each.size for each in units]
+    if (gigabytes := prod(sizes) ** 2 * 8 / 1e9) > _MOST_GB:
+        raise InputError(
+            f"the correlations of the {' x '.join(map(str, sizes))} units of one tensor would take "
+            f"{gigabytes:.3g} GB for each pair of networks; give method='weights' (in params.yaml "
+            "method: weights)."
+        )
 
 
 def _by_units(block: Block) -> tuple[tuple[Units, ...], Tensor]:
