@@ -190,7 +190,7 @@ def test_a_rotated_copy_is_matched_back(name, method):
     copy = shuffle(name, state, rotations=True)
     assert distance(name, copy, state) > 0.3 * distance(name, state, nothing(state))
     aligned = align(name, [state, copy], method=method)[1]
-    assert distance(name, aligned, state) < 0.02 * distance(name, state, nothing(state))
+    assert distance(name, aligned, state) < 0.04 * distance(name, state, nothing(state))
 
 
 def nothing(state: dict[str, Tensor]) -> dict[str, Tensor]:

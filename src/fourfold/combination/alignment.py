@@ -72,8 +72,9 @@ def align(
             `activations` give some hundred, in equal parts of at most 20: at most one for each part
             is left out.
         method: `weights`, or `activations`: the inner products are those of the standardized
-            activations instead, that is, correlations of units; or `auto`, whichever
-            `choose_method` says.
+            activations instead, that is, correlations of units; or `auto`: `weights`
+            where some units can be rotated, as in a transformer, and `activations` elsewhere,
+            which did better (docs/decisions.md).
         reference: index of the network that the others are matched to, or `mean`: each is
             matched to the mean of the others, in turn, until none changes.
         rotations: whether units may be rotated; else all are permuted, and no gains are moved.
@@ -128,11 +129,7 @@ def align(
 def choose_method(
     model: nn.Module, images: Any, *, rotations: bool = True, preprocess: Preprocess | None = None
 ) -> str:
-    """Return the method that does better for a network by measurement (docs/decisions.md).
-
-    That is `weights` where some of its units can be rotated, as in a transformer, and `activations`
-    elsewhere. The arguments are those of `align`.
-    """
+    """Return the method that `auto` is for a network; the arguments are those of `align`."""
     network = copy_module(model).cpu()
     return _choose(network, _inputs(images, network, preprocess, _SHAPE), rotations=rotations)
 
@@ -458,7 +455,7 @@ def _least(groups: Sequence[Group]) -> float:
 
     Permutations need more than rounding; rotations would go on in ever smaller steps.
     """
-    return 1e-4 if _turning(groups) else 1e-9
+    return 1e-3 if _turning(groups) else 1e-9
 
 
 def _touched(group: Group, pairs: Sequence[_Pair]) -> list[_Pair]:
