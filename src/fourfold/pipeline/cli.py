@@ -19,7 +19,7 @@ RULES = {
     "train-fork": "train a network on from one that another run has kept",
     "import-corners": "take over a network that was trained elsewhere",
     "select-trajectory-corners": "choose some of the networks that one run kept",
-    "align-corners": "permute and rotate networks' hidden units so that they lie close to one another",
+    "align-corners": "move networks' hidden units so that they lie close to one another",
     "randomize-corners": "turn the differences between networks into random directions",
     "build-linear-surface": "span a surface by its corners",
     "fit-bezier-surface": "span a surface by its corners and fit its free control points",
