@@ -206,6 +206,8 @@ def test_aligned_corners_are_other_networks_that_compute_the_same(rivals):
     for split in ("val", "test"):
         old, new = (of.own[split].float() for of in logits)
         np.testing.assert_allclose(new, old, atol=0.02 * float(old.abs().max()))
+    made_by = read_header(rivals / "corners" / "aligned.safetensors")
+    assert made_by["method"] == "activations"  # auto, and nothing to rotate
 
 
 def test_random_corners_have_the_mean_and_the_distances_of_those_they_stand_for(rivals):
