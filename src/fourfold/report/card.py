@@ -36,7 +36,7 @@ _CORNERS = {
     "run": "The corners are networks kept along one training run.",
     "fork": "The corners were trained by runs that part from one.",
     "files": "The corners were trained elsewhere, and came as files.",
-    "aligned": "The corners were trained independently; their hidden units were permuted to lie "
+    "aligned": "The corners were trained independently; their hidden units were moved to lie "
     "close to one another, which leaves each the function that it was.",
     "random": "The corners are no trained networks, but as far apart as such in random directions.",
     "free": "The corners were trained with the surface, not alone.",

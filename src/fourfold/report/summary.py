@@ -442,7 +442,7 @@ def _aligned(
         yield (
             f"The corners of {listed(list(aligned), 'and')} are the "
             f"{listed(list(dict.fromkeys(aligned.values())), 'and')} ones, with their hidden units "
-            "permuted to lie close to one another: the same functions."
+            "moved to lie close to one another: the same functions."
         )
 
 

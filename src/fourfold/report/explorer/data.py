@@ -42,7 +42,7 @@ _CORNERS = {
     "files": "from files",
     "free": "not trained alone",
     "untrained": "untrained",
-    "aligned": "permuted to lie close to one another",
+    "aligned": "permuted or rotated to lie close to one another",
     "random": "a null model: as far apart, in random directions",
 }
 
