@@ -134,7 +134,7 @@ rule select_trajectory_corners:
 
 
 rule align_corners:
-    """Permute the hidden units of networks so that they lie close to one another."""
+    """Permute and rotate the hidden units of networks so that they lie close to one another."""
     input:
         data=prepared_data,
         networks=made_from,
