@@ -382,6 +382,7 @@ class Then(nn.Module):
         (lambda x: x.cumsum(dim=1), {}, r"aten\.cumsum"),
         (lambda x: torch.tensor(x.tolist()), {}, "treats them by their places"),
         (torch.relu, {"method": "wights"}, "auto, weights, activations"),
+        (torch.relu, {"rotations": "yes"}, "True or False"),
         (torch.relu, {"reference": 2}, "0 to 1, or 'mean'"),
         (torch.relu, {"reference": "first"}, "0 to 1, or 'mean'"),
     ],

@@ -94,6 +94,8 @@ def align(
     """
     if method not in METHODS:
         raise InputError(f"method is {method!r}; choose one of {', '.join(METHODS)}.")
+    if type(rotations) is not bool:
+        raise InputError(f"rotations is {rotations!r}; give True or False.")
     if not states:
         raise InputError("an alignment needs at least one network, got none.")
     indices = range(len(states))
