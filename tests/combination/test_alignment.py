@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import fourfold as ff
 from fourfold.combination import alignment
 from fourfold.combination.alignment import choose_method, move_units
-from fourfold.combination.folding import fold_gains
+from fourfold.combination.folding import difference, fold_gains
 from fourfold.combination.symmetry import Symmetry, Turn, Units, find_symmetry
 
 
@@ -392,6 +392,15 @@ def test_what_cannot_be_aligned_is_refused_by_name(function, settings, said):
     models = [Then(function), Then(function)]
     with pytest.raises(ff.InputError, match=said):
         ff.align([model.state_dict() for model in models], models[0], IMAGES, **settings)
+
+
+def test_a_nan_in_the_outputs_is_a_difference():
+    torch.manual_seed(0)
+    model, images = Then(torch.relu), torch.rand(4, 64)
+    state = snapshot(model.state_dict())
+    broken = state | {"head.bias": torch.full((CLASSES,), torch.nan)}
+    assert difference(model, state, state, images) == 0
+    assert difference(model, state, broken, images)
 
 
 def test_correlations_that_no_memory_holds_are_refused(monkeypatch):

@@ -47,19 +47,22 @@ def fold_gains(
 
 
 def difference(network: nn.Module, before: StateDict, after: StateDict, inputs: Input) -> float:
-    """Return by how much the outputs of two states differ, if that is more than by rounding."""
+    """Return by how much the outputs of two states differ, if that is more than by rounding.
+
+    NaN if one of them has a NaN.
+    """
     outputs = []
     for state in (before, after):
         load_state(network, state)
         with torch.no_grad(), evaluation_mode(network):
-            found = output_tensors(call_model(network, inputs))
-        outputs.append([] if found is None else parts_of(found))
-    most = 0.0
+            output = output_tensors(call_model(network, inputs))
+        outputs.append([] if output is None else parts_of(output))
+    found = [torch.zeros(())]
     for old, new in zip(*outputs, strict=True):
         tolerance = min(1e4 * torch.finfo(old.dtype).eps, 0.1) if old.is_floating_point() else 0
         if not torch.allclose(old, new, rtol=tolerance, atol=tolerance * float(old.abs().max())):
-            most = max(most, float((old - new).abs().max()))
-    return most
+            found.append((old - new).abs().max().float().cpu())
+    return float(torch.stack(found).max())  # which keeps a NaN, unlike Python's max
 
 
 def _fold(norm: Norm, state: StateDict) -> dict[str, Tensor] | None:
