@@ -492,6 +492,7 @@ def test_a_folder_and_a_parquet_file_of_the_same_images_are_equal(tmp_path):
 def test_folders_that_can_not_be_used_are_refused_by_name(tmp_path):
     settings = FOLDER | {"test": "q"}
     check_refused(settings, tmp_path, f"no folder at {tmp_path / 'p'}")
+    check_refused(FOLDER | {"train": "x" * 300}, tmp_path, "name too long")
     (tmp_path / "p").mkdir()
     check_refused(settings, tmp_path, "p has no folders")
     pets(tmp_path / "p", ["ant", "bee"])
@@ -670,6 +671,11 @@ def test_an_archive_that_is_damaged_or_missing_is_refused_by_name(tmp_path):
     check_refused(TINY, tmp_path, str(archive), "n02_0.JPEG", "CRC")
     archive.write_bytes(content[:2000])
     check_refused(TINY, tmp_path, f"{archive} is damaged")
+
+
+def test_a_folder_without_tiny_imagenet_is_refused_for_what_it_is(tmp_path):
+    check_refused(TINY, tmp_path, "has neither the folder tiny-imagenet-200/ nor the archive")
+    check_refused(TINY, tmp_path / ("x" * 300), "name too long")
 
 
 # --- downloads: the server is a folder ------------------------------------------------------------

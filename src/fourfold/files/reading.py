@@ -52,6 +52,15 @@ def require_file(path: str | Path, otherwise: str = "") -> None:
         raise InputError(otherwise or f"no file at {path}.")
 
 
+def check_reachable(path: Path) -> None:
+    """Raise the OSError that keeps a path from being looked at, such as a missing permission.
+
+    From Python 3.14 on `Path.is_file` and the like return False then, as if there were nothing.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.stat()
+
+
 def reason(error: Exception) -> str:
     """Return the type of an error and the first line of its message, shortened."""
     text = str(error).partition("\n")[0].rstrip(" .:;")[:_REASON_LENGTH]

@@ -10,6 +10,7 @@ from torch import Tensor
 from fourfold.data.sources._decode import SUFFIXES, decode_images
 from fourfold.data.sources._source import Source
 from fourfold.errors import InputError
+from fourfold.files.reading import check_reachable
 
 # What systems put into folders: copies of file information, thumbnails, deleted files.
 _SYSTEM = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini")
@@ -58,6 +59,7 @@ def count_images(folder: Path) -> dict[str, int]:
 
 def _class_names(folder: Path) -> list[str]:
     if not folder.is_dir():
+        check_reachable(folder)
         raise InputError(
             f"no folder at {folder}; source.train and source.test name folders of class folders, "
             "absolute or below the data folder (data_folder in params.yaml, or FOURFOLD_DATA)."

@@ -18,7 +18,7 @@ from fourfold.data.sources._decode import decode_images
 from fourfold.data.sources._source import Source
 from fourfold.errors import InputError
 from fourfold.files.parquet import read_batches, read_footer
-from fourfold.files.reading import require_file, shortened
+from fourfold.files.reading import check_reachable, require_file, shortened
 
 # The first of these that a file has is taken, whatever other columns there are.
 _USUAL = {
@@ -107,6 +107,7 @@ def _find_files(folder: Path, key: str, given: str | list[str]) -> list[Path]:
         paths = [Path(one) for one in glob.iglob(str(pattern), recursive=True)]  # noqa: PTH207
     paths = sorted(one for one in paths if one.is_file())
     if not paths:
+        check_reachable(path)
         what = f"file that ends in {' or '.join(_SUFFIXES)} in" if path.is_dir() else "file at"
         raise InputError(
             f"no {what} {path}; source.train and source.test name Parquet files: a path, a "

@@ -15,6 +15,7 @@ from fourfold.data.sources._decode import decode_images
 from fourfold.data.sources._download import download as download_archive
 from fourfold.data.sources._source import Source
 from fourfold.errors import InputError
+from fourfold.files.reading import check_reachable
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -38,6 +39,7 @@ def read_tiny_imagenet(folder: Path, threads: int, *, download: bool) -> Source:
         names = [path.relative_to(extracted).as_posix() for path in extracted.rglob("*.JPEG")]
         return _read(extracted, names, threads)
     if not archive.is_file():
+        check_reachable(archive)
         if not download:
             raise InputError(
                 f"{folder} has neither the folder {ROOT}/ nor the archive {archive.name}; set "
