@@ -296,6 +296,37 @@ def compare_center(results: Results) -> Written:
     return (text + say(found), listing(found)) if found else None
 
 
+def compare_longer(results: Results) -> Written:
+    """One network of the surface against one that was trained longer than a corner."""
+    found = list(against_longer(results))
+    if not found:
+        return None
+    parts = [
+        images(of, against(one)) / images(of, one.what.partition(" against ")[0])
+        for one in found
+        for of in [results[one.experiment]]
+    ]
+    text = "Is one network of the surface better than one that was trained for twice a corner's "
+    span = " to ".join(dict.fromkeys(f"{of(parts):.2f}" for of in (min, max)))
+    text += f"epochs, for {span} of its images? {say(found)}"
+    return text, listing(found)
+
+
+def against_longer(results: Results) -> Iterator[Found]:
+    """Yield one network of the surface against each trained alone, for no more images."""
+    for name, of in results.items():
+        alone = {
+            f"{one['corners']}/network"
+            for one in surfaces(of).values()
+            if one["kind"] == "seeds" and one["count"] == 1
+        }
+        for method in (f"{bezier(of)}/{one}" for one in ONE):
+            cost = SLACK * images(of, method)
+            for one in pairs(name, of, method, (_ACCURACY, _SCALED)):
+                if against(one) in alone and images(of, against(one)) <= cost:
+                    yield one
+
+
 def compare_distances(results: Results) -> Written:
     """How far apart corners are."""
     found = [
@@ -636,6 +667,7 @@ SECTIONS = (
     Section("Only the corners as the baseline", None, compare_corners, "ensembles.png"),
     Section("A point chosen without test", None, compare_picks, "merges.png"),
     Section("The center", None, compare_center, "merges.png"),
+    Section("One network trained for longer", None, compare_longer, "rivals.png"),
     Section("Distances between corners", None, compare_distances, "geometry.png"),
     Section("Other epochs and trajectories, null models", "corners", compare_kinds, "careful.png"),
     Section("Train against test loss", None, compare_splits, "profiles.png"),
@@ -662,7 +694,7 @@ def render_findings(published: Results, targets: Targets) -> str:
         of_group.setdefault(group_of(name), {})[name] = of
     blocks = [
         "# Findings",
-        _first_line(of_group.get("rivals", {}), targets),
+        _first_line(of_group.get("rivals", {}), of_group.get(None, {}), targets),
         "Written by `python docs/publish.py` from the tables of "
         "[docs/results](results/README.md); no number is typed by hand. Differences are on test "
         "and positive in favour of what the question asks about, accuracy in points, nll in nats. "
@@ -699,30 +731,25 @@ def _command(group: str | None, targets: Targets) -> str:
     return f"`snakemake --cores 2 --config 'run=[{','.join(names)}]' replicates=5`"
 
 
-def _first_line(results: Results, targets: Targets) -> str:
-    """Return the answer at equal cost: to one network, and to a deep ensemble."""
-    one: list[Found] = []
-    several: list[Found] = []
-    for name, of in results.items():
-        held = of.summary[of.summary["kind"] == "rival_difference"]["method"]
-        reference = held.iloc[0].partition(" against ")[2] if len(held) else ""
-        deep = _deep_ensemble(surfaces(of))
-        for rival, use, found in ((reference, ONE, one), (deep, SEVERAL, several)):
-            for method in use:
-                shown = pairs(name, of, f"{bezier(of)}/{method}", (_ACCURACY, _SCALED))
-                found += [of_pair for of_pair in shown if against(of_pair) == rival]
-    question = "**Is the surface worth it at equal cost?**"
-    if not one and not several:
-        return f"{question} Not run yet: {_command('rivals', targets)}."
-    said = [
-        f"Against {what}: {say(found, 'better', 'worse')}"
-        for what, found in (
-            ("one network trained as long", one),
-            ("a deep ensemble of independent networks", several),
-        )
-        if found
+def _first_line(rivals: Results, others: Results, targets: Targets) -> str:
+    """Return the answer at equal cost, or less: to one network, and to a deep ensemble."""
+    several = [
+        one
+        for name, of in rivals.items()
+        for method in SEVERAL
+        for one in pairs(name, of, f"{bezier(of)}/{method}", (_ACCURACY, _SCALED))
+        if against(one) == _deep_ensemble(surfaces(of))
     ]
-    words = Counter(found.word for found in (*one, *several))
+    held = {
+        "one network trained as long": list(against_longer(rivals)),
+        "one network trained for twice a corner's epochs, for fewer images": list(against_longer(others)),
+        "a deep ensemble of independent networks": several,
+    }
+    question = "**Is the surface worth it at equal cost?**"
+    if not any(held.values()):
+        return f"{question} Not run yet: {_command('rivals', targets)}."
+    said = [f"Against {what}: {say(of, 'better', 'worse')}" for what, of in held.items() if of]
+    words = Counter(one.word for of in held.values() for one in of)
     return f"{question} **{answer(words)}.** {' '.join(said)}"
 
 

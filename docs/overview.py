@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
-from findings import Found, Published, bezier, of_summary, surfaces
+from findings import Found, Published, against_longer, bezier, of_summary, surfaces
 from matplotlib.figure import Figure
 
 from fourfold.pipeline.targets import SCALES, Targets
@@ -118,7 +118,7 @@ def _length_of_training(of: Published) -> str:
 
 
 def what_they_say(results: Results, names: Iterable[str]) -> str:
-    """Return in how many experiments the Bezier surface is low-loss, and its best point better."""
+    """Return in how many experiments the Bezier surface is low-loss, and what is better."""
     there = {name: results[name] for name in names if name in results}
     said = []
     for split in ("test", "train"):
@@ -128,9 +128,19 @@ def what_they_say(results: Results, names: Iterable[str]) -> str:
     for name, of in there.items():
         found = of_summary(name, of, "difference", f"{bezier(of)}/merge", "test_accuracy")
         better[name] = found.word if found else ""
+    turned = {YES: NO, NO: YES, UNDECIDED: UNDECIDED}
+    longer = {
+        one.experiment: turned[one.word]
+        for one in against_longer(there)
+        if one.metric == "test_accuracy" and "/best-point against " in one.what
+    }
+    rival = (
+        " One network trained for longer than a corner, for fewer images than the surface, is more "
+        f"accurate than that point in {_counted(longer)}."
+    )
     return (
         f"The Bezier surface is low-loss {'; '.join(said)}. Its best point is more accurate than "
-        f"the best corner in {_counted(better)}."
+        f"the best corner in {_counted(better)}.{rival if longer else ''}"
     )
 
 

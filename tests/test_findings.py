@@ -12,7 +12,7 @@ from conftest import import_docs_program
 
 from fourfold.report.pairs import main_surface, pair_differences
 
-findings = import_docs_program("findings")
+findings, overview = map(import_docs_program, ("findings", "overview"))
 TARGETS = import_docs_program("publish").read_targets(Path(__file__).parent.parent)
 RIVALS, FITS = "digits-vit-rivals", "digits-vit-fits"
 GOOD, OPEN, BAD = (0.02, 0.01, 0.03), (0.02, -0.01, 0.05), (-0.02, -0.03, -0.01)
@@ -98,6 +98,35 @@ def test_a_rival_that_costs_more_is_none():
     section = findings.compare_rivals(("center",), ("test_accuracy",))
     assert "long/network" in section(rivals(BAD, BAD))[1]
     assert section(rivals(BAD, BAD, costs=210)) is None
+
+
+CELL = "cifar10-vgg16-cpu"
+
+
+def cell(of_double, cost):
+    method, double = "bezier/best-point", "double/network"
+    rows = [("rival", of, "images_backward", n, n, n) for of, n in ((method, 200), (double, cost))]
+    return {CELL: make_published(CELL, rows + held(method, double, of_double))}
+
+
+@pytest.mark.parametrize(("ends", "word"), [(BAD, "No"), (OPEN, "Can't tell"), (GOOD, "Yes")])
+def test_a_network_trained_for_longer_counts_where_it_costs_no_more(ends, word):
+    text, table = findings.compare_longer(cell(ends, 50))
+    assert "for 0.25 of its images?" in text
+    assert f"**{word}** (of 2" in text
+    assert table.count("bezier/best-point against double/network") == 2
+    line = findings._first_line({}, cell(ends, 50), TARGETS)
+    assert f"**{word}.** Against one network trained for twice a corner's epochs" in line
+    assert findings.compare_longer(cell(ends, 210)) is None
+    line = findings._first_line({}, cell(ends, 210), TARGETS)
+    assert "Not run yet" in line
+
+
+def test_what_a_longer_training_gives_stands_beside_the_best_point():
+    said = overview.what_they_say(cell(BAD, 50), [CELL])
+    assert "One network trained for longer than a corner" in said
+    assert said.endswith("is more accurate than that point in 1 of 1.")
+    assert "for longer" not in overview.what_they_say(cell(BAD, 210), [CELL])
 
 
 def test_what_is_not_there_says_how_it_is_run():
