@@ -742,7 +742,9 @@ def _first_line(rivals: Results, others: Results, targets: Targets) -> str:
     ]
     held = {
         "one network trained as long": list(against_longer(rivals)),
-        "one network trained for twice a corner's epochs, for fewer images": list(against_longer(others)),
+        "one network trained for twice a corner's epochs, for fewer images": list(
+            against_longer(others)
+        ),
         "a deep ensemble of independent networks": several,
     }
     question = "**Is the surface worth it at equal cost?**"
