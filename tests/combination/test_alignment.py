@@ -12,7 +12,8 @@ import fourfold as ff
 from fourfold.combination import alignment
 from fourfold.combination.alignment import choose_method, move_units
 from fourfold.combination.folding import difference, fold_gains
-from fourfold.combination.symmetry import Symmetry, Turn, Units, find_symmetry
+from fourfold.combination.symmetry import Symmetry, find_symmetry
+from fourfold.combination.units import Turn, Units
 
 
 class Residual(nn.Module):

@@ -10,16 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from fourfold.combination.folding import difference, fold_gains
-from fourfold.combination.symmetry import (
-    Block,
-    Group,
-    Symmetry,
-    Turn,
-    Units,
-    blocks,
-    find_symmetry,
-    observe,
-)
+from fourfold.combination.symmetry import Group, Symmetry, find_symmetry, observe
+from fourfold.combination.units import Block, Turn, Units, blocks
 from fourfold.data.batches import Preprocess, as_input, input_batches
 from fourfold.data.inputs import Input, parts_of, split_input
 from fourfold.errors import InputError
