@@ -318,7 +318,7 @@ def against_longer(results: Results) -> Iterator[Found]:
         alone = {
             f"{one['corners']}/network"
             for one in surfaces(of).values()
-            if one["kind"] == "seeds" and one["count"] == 1
+            if one["kind"] == "seeds" and one["count"] == 1 and one.get("training")
         }
         for method in (f"{bezier(of)}/{one}" for one in ONE):
             cost = SLACK * images(of, method)

@@ -307,6 +307,7 @@ def test_a_data_set_of_a_hub_is_prepared_from_its_shards(tmp_path):
         ([], "train-*.parquet", "no file at"),
         (["a.parquet"], ["a.parquet", "b.parquet"], "b.parquet, which is listed"),
         ([], "x" * 300, "name too long"),
+        ([], "x\0", "no file at"),
     ],
 )
 def test_files_that_are_not_a_whole_set_are_refused(names, train, said, tmp_path):

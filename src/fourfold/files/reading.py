@@ -57,7 +57,7 @@ def check_reachable(path: Path) -> None:
 
     From Python 3.14 on `Path.is_file` and the like return False then, as if there were nothing.
     """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):  # a zero byte
         path.stat()
 
 
