@@ -30,6 +30,7 @@ _COSTS = {
     "forward_passes": (1.0, "forward passes per prediction"),
 }
 _ASIDE = 0.035  # of a decade; families stand so far apart where they cost the same
+_SAME = 4  # digits; aligned networks are the same ones up to rounding, which is no step of a front
 _FAR = 1.2  # a mark is off scale that lies further above the front than this times its own range
 
 
@@ -74,9 +75,12 @@ def plot_rivals(
 
 
 def _front(rows: pd.DataFrame, cost: str, measure: Measure) -> pd.DataFrame:
-    """Return the methods that are better than all that cost no more, by rising cost."""
+    """Return the methods that are better than all that cost no more, by rising cost.
+
+    Of those that are as good for as much, the first of the table.
+    """
     sign = -1 if measure is ACCURACY else 1
-    loss = sign * rows[measure.column]
+    loss = (sign * rows[measure.column]).round(_SAME)
     ordered = rows.assign(loss=loss).sort_values([cost, "loss"], kind="stable")
     return ordered[ordered["loss"] < ordered["loss"].cummin().shift(fill_value=np.inf)]
 
