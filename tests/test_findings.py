@@ -129,6 +129,18 @@ def test_what_a_longer_training_gives_stands_beside_the_best_point():
     assert "for longer" not in overview.what_they_say(cell(BAD, 210), [CELL])
 
 
+@pytest.mark.parametrize(("double", "count"), [(0.809, "1 of 1"), (0.811, "0 of 1")])
+def test_it_is_said_where_corners_are_trained_out(double, count):
+    rows = [
+        ("rival", "double/network", "accuracy", double, double, double),
+        ("surface", "bezier", "accuracy_corner_mean_own", 0.8, 0.8, 0.8),
+    ]
+    said = overview.what_they_say({CELL: make_published(CELL, rows)}, [CELL])
+    gain = f"{100 * (double - 0.8):+.1f} points in {CELL}"
+    assert said.endswith(f"to gain from twice the epochs, in {count} (from {gain}).")
+    assert "trained out" not in overview.what_they_say(cell(BAD, 50), [CELL])
+
+
 def test_what_is_not_there_says_how_it_is_run():
     page = findings.render_findings({}, TARGETS)
     assert page.count("Not run yet: `snakemake") == len(findings.SECTIONS) + 1
