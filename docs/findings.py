@@ -26,7 +26,7 @@ from fourfold.report.claims import (
     surfaces_of_kind,
 )
 from fourfold.report.figures._convergence import fit_rows, images_reached
-from fourfold.report.pairs import ONE, SEVERAL, main_surface
+from fourfold.report.pairs import ONE, SEVERAL, is_named_twice, main_surface
 from fourfold.report.summary import COINCIDENT_DISTANCE, markdown_table
 
 SLACK = 1.02  # a rival may cost this much more than the surface: epochs are whole numbers
@@ -434,13 +434,10 @@ def rivals_of(of: Published, method: str, others: Iterable[str]) -> set[str]:
     name; and ensembles of a set, but for the largest and the one with as many members.
     """
     known = surfaces(of)
-    aligned = {one["corners"] for one in known.values() if one["kind"] == "aligned"}
     kept, sizes = set(), dict[str, dict[int, str]]()
-    for other in others:
+    for other in (other for other in others if not is_named_twice(other, known)):
         start, _, last = other.rpartition("/")
         if last in ("network", "mean") or last.startswith("ensemble-"):  # of a set of corners
-            if start in aligned:
-                continue
             if last.startswith("ensemble-"):
                 sizes.setdefault(start, {})[int(last.rpartition("-")[2])] = other
             else:

@@ -35,6 +35,17 @@ def _family(of: Described) -> str | None:
     return of.get("fit_of", of["fit"])
 
 
+def is_named_twice(method: str, surfaces: Surfaces) -> bool:
+    """Return whether a method is one of aligned corners, which has another name too.
+
+    They compute what the corners do that they come from, and their mean is their surface's center.
+    """
+    aligned = {one["corners"] for one in surfaces.values() if one["kind"] == "aligned"}
+    corners, _, last = method.rpartition("/")
+    is_of_corners = last in ("network", "mean") or last.startswith("ensemble-")
+    return is_of_corners and corners in aligned
+
+
 def pair_differences(differences: pd.DataFrame, surfaces: Surfaces) -> pd.DataFrame:
     """Return rows like those of `rival_difference`, of one method against another.
 

@@ -280,11 +280,10 @@ function drawBarrier(element, rows, metric) {
 function drawRivals(element, rows, metric, cost) {
   const sign = MEASURES[metric].isLoss ? 1 : -1;
   const known = rows.filter((row) => row[metric] !== null);
-  const loss = (row) => sign * Math.round(1e4 * row[metric]); // aligned networks are the same ones up to rounding
-  const ordered = [...known].sort((a, b) => a[cost] - b[cost] || loss(a) - loss(b));
+  const ordered = [...known].sort((a, b) => a[cost] - b[cost] || sign * (a[metric] - b[metric]));
   const front = [];
   for (const row of ordered) {
-    if (!front.length || loss(row) < loss(front.at(-1))) front.push(row);
+    if (!front.length || sign * (row[metric] - front.at(-1)[metric]) < 0) front.push(row);
   }
   const paid = known.map((row) => row[cost]).filter((x) => x > 0);
   const free = (paid.length ? Math.min(...paid) : 2) / 2; // no place on a logarithmic scale is zero

@@ -18,6 +18,7 @@ from fourfold.combination.baselines import (
     reference_surfaces,
 )
 from fourfold.report.explorer.predictions import STEPS, Packed, pack
+from fourfold.report.pairs import is_named_twice
 from fourfold.report.wording import number
 from fourfold.surfaces.points import lattice_rows, own_corner_rows
 from fourfold.surfaces.shapes import Point, Shape, shape_of
@@ -122,7 +123,7 @@ def describe_replicate(tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -
         "replicate": int(first["replicate"]),
         "metrics": [metric for metric in METRICS if np.isfinite(grid[metric]).any()],
         "surfaces": [_surface(name, tables, surfaces) for name in surfaces],
-        "rivals": _rivals(tables["rival"]),
+        "rivals": _rivals(tables["rival"], surfaces),
     }
 
 
@@ -229,11 +230,12 @@ def _barriers(barrier: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _rivals(rival: pd.DataFrame) -> list[dict[str, Any]]:
+def _rivals(rival: pd.DataFrame, surfaces: Surfaces) -> list[dict[str, Any]]:
     return [
         {"method": row["method"], "split": row["split"], "n": int(row["n"])}
         | {name: _number(row[name]) for name in _RIVAL}
         for row in rival.to_dict("records")
+        if not is_named_twice(row["method"], surfaces)
     ]
 
 

@@ -1,6 +1,6 @@
 """Figure of all methods at equal cost: what training and predicting buy."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from fourfold.combination.baselines import Surfaces
 from fourfold.report.figures import _style
 from fourfold.report.figures._labels import label_marks
 from fourfold.report.figures._measure import ACCURACY, NLL, Floats, Measure
+from fourfold.report.pairs import is_named_twice
 
 # By the end of a method's name, without a number of members.
 _FAMILIES = {
@@ -30,14 +32,11 @@ _COSTS = {
     "forward_passes": (1.0, "forward passes per prediction"),
 }
 _ASIDE = 0.035  # of a decade; families stand so far apart where they cost the same
-_SAME = 4  # digits; aligned networks are the same ones up to rounding, which is no step of a front
 _FAR = 1.2  # a mark is off scale that lies further above the front than this times its own range
 
 
 @_style.paper_style
-def plot_rivals(
-    rival: pd.DataFrame, surfaces: Collection[str], *, seeds: Sequence[int] = ()
-) -> Figure:
+def plot_rivals(rival: pd.DataFrame, surfaces: Surfaces, *, seeds: Sequence[int] = ()) -> Figure:
     """Draw nll (above) and accuracy of all methods over what they cost to train and to use.
 
     The line is the front: methods that no cheaper one matches, which have their names beside them.
@@ -45,6 +44,7 @@ def plot_rivals(
     at the left end.
     """
     rows = _style.shown_rows(rival)
+    rows = rows[[not is_named_twice(method, surfaces) for method in rows["method"]]]
     _style.surface_order(rows["surface"], surfaces)
     kind = rows["method"].str.rpartition("/")[2].str.replace(r"-\d+$", "", regex=True)
     rows = rows.assign(family=kind.map(lambda name: _OF.get(name, name)))
@@ -75,12 +75,9 @@ def plot_rivals(
 
 
 def _front(rows: pd.DataFrame, cost: str, measure: Measure) -> pd.DataFrame:
-    """Return the methods that are better than all that cost no more, by rising cost.
-
-    Of those that are as good for as much, the first of the table.
-    """
+    """Return the methods that are better than all that cost no more, by rising cost."""
     sign = -1 if measure is ACCURACY else 1
-    loss = (sign * rows[measure.column]).round(_SAME)
+    loss = sign * rows[measure.column]
     ordered = rows.assign(loss=loss).sort_values([cost, "loss"], kind="stable")
     return ordered[ordered["loss"] < ordered["loss"].cummin().shift(fill_value=np.inf)]
 
