@@ -771,6 +771,11 @@ def test_the_same_network_under_another_name_has_no_name_of_its_own():
     names = [[text.get_text() for axes in one.axes for text in axes.texts] for one in drawn]
     assert "independent/ensemble-4" in names[0]
     assert names[0] == names[1]
+    fitted = SURFACES | {"aligned": described("moved", "aligned", "standard")}  # no linear one
+    texts = [
+        text.get_text() for axes in plot.plot_rivals(rival, fitted).axes for text in axes.texts
+    ]
+    assert "moved/mean" in texts
 
 
 # --- scales and styles ----------------------------------------------------------------------------

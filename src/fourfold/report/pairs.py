@@ -38,12 +38,16 @@ def _family(of: Described) -> str | None:
 def is_named_twice(method: str, surfaces: Surfaces) -> bool:
     """Return whether a method is one of aligned corners, which has another name too.
 
-    They compute what the corners do that they come from, and their mean is their surface's center.
+    They compute what the corners do that they come from; their mean is the center of the surface
+    on them that has no fit, if there is one.
     """
-    aligned = {one["corners"] for one in surfaces.values() if one["kind"] == "aligned"}
     corners, _, last = method.rpartition("/")
-    is_of_corners = last in ("network", "mean") or last.startswith("ensemble-")
-    return is_of_corners and corners in aligned
+    on_them = [
+        one for one in surfaces.values() if (one["kind"], one["corners"]) == ("aligned", corners)
+    ]
+    if last == "mean":
+        return any(one["fit"] is None for one in on_them)
+    return bool(on_them) and (last == "network" or last.startswith("ensemble-"))
 
 
 def pair_differences(differences: pd.DataFrame, surfaces: Surfaces) -> pd.DataFrame:
