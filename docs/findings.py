@@ -22,12 +22,13 @@ from fourfold.report.claims import (
     TRIVIAL,
     UNDECIDED,
     YES,
+    favour,
     least_favourable,
     surfaces_of_kind,
 )
 from fourfold.report.figures._convergence import fit_rows, images_reached
 from fourfold.report.pairs import ONE, SEVERAL, is_named_twice, main_surface
-from fourfold.report.summary import COINCIDENT_DISTANCE, markdown_table
+from fourfold.report.summary import COINCIDENT_DISTANCE, coincident_surfaces, markdown_table
 
 SLACK = 1.02  # a rival may cost this much more than the surface: epochs are whole numbers
 FACTOR = "factor"  # metric of a ratio, whose mean and interval are logarithms
@@ -227,6 +228,8 @@ Written = tuple[str, str] | None  # sentences and a table, if there is anything 
 
 def claims(texts: Sequence[str]) -> Callable[[Results], Written]:
     """Return what writes the section of some of the paper's claims."""
+    order = (NO, UNDECIDED, TRIVIAL, YES)
+    failing = {claim.text for claim in CLAIMS if claim.fails}
 
     def write(results: Results) -> Written:
         words: Counter[str] = Counter()
@@ -238,15 +241,15 @@ def claims(texts: Sequence[str]) -> Callable[[Results], Written]:
                 words[row["text"]] += 1
                 metric, count = row["metric"], int(row["replicates"])
                 one = Found(name, count, metric, row["mean"], row["low"], row["high"])
-                decided.append((row["text"], f"{one.text}, {row['text']}"))
+                in_favour = favour(*row[["mean", "low", "high"]]) * (-1 if text in failing else 1)
+                decided.append((order.index(row["text"]), in_favour, f"{one.text}, {row['text']}"))
                 cells = [metric.replace("_", " "), one.cell, row["text"]]
                 body.append([name, str(count), text, *cells])
         if not body:
             return None
-        order = (NO, UNDECIDED, TRIVIAL, YES)
         counts = _counts(words, {word: word for word in order})
-        worst = min(decided, key=lambda one: order.index(one[0]))
-        text = f"**{answer(words)}** (of {len(body)}: {counts}). Least in favour: {worst[1]}."
+        text = f"**{answer(words)}** (of {len(body)}: {counts}). Least in favour of it: "
+        text += f"{min(decided)[-1]}."
         head = ["experiment", "replicates", "claim", "decided by", "difference", "holds?"]
         return text, markdown_table(head, body)
 
@@ -354,14 +357,28 @@ def compare_distances(results: Results) -> Written:
 def compare_kinds(results: Results) -> Written:
     """Surfaces without a fit on all kinds of corners, and their null models."""
     counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    lacking: dict[str, list[float]] = {"accuracy_corner_mean_own": [], "accuracy_min": []}
     cells: dict[str, dict[str, str]] = {}
     for name, of in results.items():
         plain = {k: one for k, one in surfaces(of).items() if _is_unfitted_square(one)}
+        through = {one["corners"]: surface for surface, one in plain.items()}
+        coincident = coincident_surfaces(of.summary.rename(columns={"mean": "value"}))
         for surface, one in plain.items():
             rows = of.summary[of.summary["method"] == f"{surface}/low-loss"]
             words = set(rows.loc[rows["kind"] == "difference", "text"])
             word = least_favourable(words)
-            counts[one["kind"] == "random"][word] += 1
+            if word != NO and surface in coincident:
+                word = TRIVIAL
+            is_null = one["kind"] == "random"
+            counts[is_null][word] += 1
+            if is_null and (model := through.get(one.get("origin", ""))):
+                for metric, lacks in lacking.items():
+                    null, trained = (
+                        of_summary(name, of, "surface", method, metric)
+                        for method in (surface, model)
+                    )
+                    if null and trained:
+                        lacks.append(100 * (trained.mean - null.mean))
             barrier = of_summary(name, of, "surface", surface, "barrier_nll_test")
             gap = of_summary(name, of, "surface", surface, "corner_distance")
             if barrier and gap:
@@ -369,13 +386,20 @@ def compare_kinds(results: Results) -> Written:
     if not cells:
         return None
     said = {
-        is_null: f"{of[YES]} of {of.total()} low-loss without a fit, {of[NO]} not, "
-        f"{of[UNDECIDED]} can't tell"
+        is_null: f"{of[YES]} of {of.total()} low-loss without a fit, {of[TRIVIAL]} trivially "
+        f"(corners nearly coincide), {of[NO]} not, {of[UNDECIDED]} can't tell"
         for is_null, of in counts.items()
     }
     text = f"Corners that came about by training: {said[False]}. Null models, random directions of "
-    text += f"the same distances: {said[True]}. Cells: low-loss or not; barrier on test, in nats, "
-    text += "with its interval, at the corners' distance."
+    text += f"the same distances, beside their own corners: {said[True]}. "
+    corners, worst = lacking.values()
+    if corners and worst:
+        text += "Random directions weaken the corners that low-loss is judged by: they lack "
+        text += f"{min(corners):.1f} to {max(corners):.1f} points of test accuracy beside the "
+        text += "trained corners that they stand for, the surface's worst point "
+        text += f"{min(worst):.1f} to {max(worst):.1f} beside that surface's (no intervals). "
+    text += "Cells: low-loss or not; barrier on test, in nats, with its interval, at the corners' "
+    text += "distance."
     body = [[of, *(row.get(name, "") for name in results)] for of, row in cells.items()]
     return text, markdown_table(["corners", *results], body)
 

@@ -159,8 +159,8 @@ def _trained_out(results: Results) -> str:
     ends = sorted(gains, key=gains.__getitem__)[:: max(1, len(gains) - 1)]
     between = " to ".join(f"{gains[name]:+.1f} points in {name}" for name in ends)
     return (
-        " Corners are trained out, with less than a point to gain from twice the epochs, in "
-        f"{done} of {len(gains)} (from {between})."
+        " Corners are trained out, with less than a point to gain from twice the epochs (one run "
+        f"against their mean), in {done} of {len(gains)} (from {between})."
     )
 
 

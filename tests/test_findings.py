@@ -137,8 +137,53 @@ def test_it_is_said_where_corners_are_trained_out(double, count):
     ]
     said = overview.what_they_say({CELL: make_published(CELL, rows)}, [CELL])
     gain = f"{100 * (double - 0.8):+.1f} points in {CELL}"
-    assert said.endswith(f"to gain from twice the epochs, in {count} (from {gain}).")
+    assert said.endswith(f"their mean), in {count} (from {gain}).")
     assert "trained out" not in overview.what_they_say(cell(BAD, 50), [CELL])
+
+
+def claimed(name, *rows):
+    """Return an experiment with claims: (text, metric, mean, low, high, word)."""
+    made = make_published(name, [("claim", *row[:5]) for row in rows])
+    made.summary["text"] = [row[5] for row in rows]
+    return made
+
+
+def test_least_in_favour_is_what_lies_furthest_on_that_side_whichever_stands_first():
+    """In widths of the interval; of the sentence that a surface fails, the other side."""
+    linear, bezier = (claim.text for claim in findings.CLAIMS[:2])
+    near, far = (-0.02, -0.03, -0.01), (-0.01, -0.011, -0.009)
+    names = ("cifar10-vgg16-cpu", "cifar10-vit-cpu")
+    for ends in ((near, far), (far, near)):
+        for text, word, least in ((bezier, "no", far), (linear, "yes", near)):
+            results = {
+                name: claimed(name, (text, "test_nll", *end, word))
+                for name, end in zip(names, ends, strict=True)
+            }
+            said, _ = findings.claims([text])(results)
+            name = names[ends.index(least)]
+            assert f"Least in favour of it: {name} nll {least[0]:+.3f}" in said.replace("test ", "")
+
+
+def test_low_loss_on_corners_that_nearly_coincide_is_trivial_and_nulls_say_what_they_lack():
+    name = "digits-vgg16-corners"
+    surfaces = ("tuned", "random-tuned", "trajectory")
+    numbers = {"corner_distance": (0.2, 0.2, 0.01), "corner_disagreement": (0.1, 0.1, 0.1)}
+    numbers |= {"corner_scatter": (0.0, 0.0, 0.0), "barrier_nll_test": (0.0, 0.0, 0.0)}
+    numbers |= {"accuracy_corner_mean_own": (0.9, 0.8, 0.9), "accuracy_min": (0.8, 0.75, 0.9)}
+    rows = [
+        ("surface", surface, metric, value, value, value)
+        for metric, values in numbers.items()
+        for surface, value in zip(surfaces, values, strict=True)
+    ]
+    rows += [("difference", f"{one}/low-loss", "test_nll", *GOOD) for one in surfaces]
+    made = make_published(name, rows)
+    made.summary.loc[made.summary["kind"] == "difference", "text"] = "yes"
+    said, table = findings.compare_kinds({name: made})
+    assert "1 trivially" in said.split("Null models")[0]
+    assert ": 1 of 4 low-loss without a fit, 0 trivially" in said.split("Null models")[1]
+    assert "they lack 10.0 to 10.0 points of test accuracy" in said
+    assert "the surface's worst point 5.0 to 5.0 beside" in said
+    assert "| trivial; " in table
 
 
 def test_what_is_not_there_says_how_it_is_run():

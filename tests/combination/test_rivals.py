@@ -184,6 +184,7 @@ def test_a_deep_ensemble_of_k_has_k_equivalents():
     ):
         assert equivalents(curve, nll) == pytest.approx(expected)
     assert math.isnan(equivalents(curve, math.nan))
+    assert math.isnan(equivalents([*curve, math.nan], 0.2)), "better than what is unknown"
     alone, _ = compared(described(along=("run", "run", None)))
     assert alone["equivalents"].isna().all()
 

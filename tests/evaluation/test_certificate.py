@@ -68,6 +68,13 @@ def test_a_table_certifies_random_points_that_were_all_evaluated_on_the_whole_sp
     assert measure_certificates(lattice).empty
 
 
+def test_points_that_repeat_are_no_further_evidence():
+    """The tables of replicates hold the same points, which are not independent."""
+    one = grid(np.arange(299.0))
+    with pytest.raises(InputError, match="has 598 rows of random points in split 'val', of 299"):
+        measure_certificates(pd.concat([one, one], ignore_index=True))
+
+
 def test_a_network_that_gives_no_numbers_is_worse_than_every_number():
     values = [*range(473), math.nan]
     assert math.isnan(certificate(values).value)

@@ -202,6 +202,16 @@ def test_one_replicate_has_no_interval_and_three_have_students():
     assert set(summary["replicates"]) == {3}
 
 
+def test_a_replicate_without_numbers_leaves_no_mean():
+    """Else a table would be of those that didn't diverge, and say so nowhere."""
+    broken = make_tables(replicate=1)
+    at = broken["barrier"].eval("surface == 'bezier' and split == 'test' and metric == 'error'")
+    broken["barrier"].loc[at, ["max", "mean"]] = np.nan
+    summary = summarize(together(make_tables(), broken), {"e": SURFACES})
+    assert np.isnan(value_of(summary, "surface", "bezier", "accuracy_min"))
+    assert value_of(summary, "surface", "linear", "accuracy_min") == pytest.approx(0.19)
+
+
 def costs(summary):
     """Return surface -> images backward, and images forward beside these and a pick on val."""
     found = summary[summary["kind"] == "surface"].pivot_table("mean", "method", "metric")

@@ -272,12 +272,12 @@ def equivalents(curve: Sequence[float], nll: float) -> float:
         nll: of the method; both at their best temperatures.
 
     Returns:
-        The number; NaN without a curve, or without an nll.
+        The number; NaN without a curve or an nll, or if one of them is NaN.
 
     Reference: Ashukha et al., "Pitfalls of In-Domain Uncertainty Estimation and Ensembling in Deep
     Learning", ICLR 2020.
     """
-    if not curve or math.isnan(nll):
+    if not curve or any(map(math.isnan, (nll, *curve))):
         return math.nan
     for size, reached in enumerate(curve, start=1):
         if reached <= nll:

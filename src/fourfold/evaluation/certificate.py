@@ -85,6 +85,9 @@ def measure_certificates(grid: pd.DataFrame) -> pd.DataFrame:
         Per surface, such split and metric (as in `measure_barriers`) a row of the worst point, and
         one of the fraction 1 % if there are points enough: surface, split, metric, points,
         confidence, value, fraction, rank.
+
+    Raises:
+        InputError: if a surface has a random point twice, as in tables of several replicates.
     """
     rows: list[dict[str, Any]] = []
     drawn = grid[grid["sample"] == "random"].drop_duplicates(["surface", *AXES])
@@ -94,6 +97,12 @@ def measure_certificates(grid: pd.DataFrame) -> pd.DataFrame:
         whole = whole[whole["sample"] == "random"]
         if whole.empty or len(whole) < counts[surface]:
             continue
+        if len(whole) > counts[surface]:
+            raise InputError(
+                f"surface {surface!r} has {len(whole)} rows of random points in split {split!r}, "
+                f"of {counts[surface]} places; points that repeat are not independent, so give the "
+                "table of one experiment and replicate."
+            )
         fractions = [f for f in (None, FRACTION) if len(whole) >= points_needed(f)]
         for metric, fraction in product(loss_metrics(grid), fractions):
             found = certificate(loss_of(whole, metric), fraction)

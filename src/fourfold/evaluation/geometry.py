@@ -63,7 +63,7 @@ def measure_barriers(grid: pd.DataFrame, shapes: Mapping[str, Shape] | None = No
                     "surface": surface,
                     "split": split,
                     "metric": metric,
-                    "corner_mean_own": own_loss.mean(),
+                    "corner_mean_own": own_loss.mean(skipna=False),
                     "corner_mean": sum(corners) / len(corners),
                     "min": loss.min(),
                     "mean": shape.mean(lattice, loss[lattice.index]),

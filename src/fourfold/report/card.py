@@ -36,12 +36,14 @@ _CORNERS = {
     "run": "The corners are networks kept along one training run.",
     "fork": "The corners were trained by runs that part from one.",
     "files": "The corners were trained elsewhere, and came as files.",
-    "aligned": "The corners were trained independently; their hidden units were moved to lie "
-    "close to one another, which leaves each the function that it was.",
     "random": "The corners are no trained networks, but as far apart as such in random directions.",
     "free": "The corners were trained with the surface, not alone.",
     "untrained": "The corners are initializations.",
 }
+_ALIGNED = (
+    " Their hidden units were moved to lie close to one another, which leaves each the function "
+    "that it was."
+)
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,18 @@ def render_surface_card(
     sections = {
         "Metrics": "\n\n".join(_metrics(described, methods, of, kept, agreement)),
         "Data": _data(images),
-        "How it was made": f"{_CORNERS[surface['kind']]}\n\n```yaml\n{_yaml(made)}```",
+        "How it was made": f"{_corners(surface)}\n\n```yaml\n{_yaml(made)}```",
         "Limits": _limits(described, surface),
     }
     title = f"{made['experiment']}: {name}"
     front = yaml.safe_dump(_front_matter(title, images, methods), sort_keys=False)
     return render_card(described, license, title=title, metadata=front, sections=sections)
+
+
+def _corners(surface: Described) -> str:
+    if surface["kind"] == "aligned":
+        return _CORNERS[surface["origin_kind"]] + _ALIGNED
+    return _CORNERS[surface["kind"]]
 
 
 def _methods(rival: pd.DataFrame, name: str, surface: Described) -> dict[str, pd.Series]:
@@ -165,8 +173,9 @@ def _certified(certificate: pd.DataFrame) -> Iterator[str]:
         nll, error = bounds.loc["nll"], bounds.loc["error"]
         yield (
             f"With {100 * nll['confidence']:g} % confidence at most {100 * nll['fraction']:.3g} % "
-            f"of the surface has a val nll above {nll['value']:.3f}, or a val error above "
-            f"{100 * error['value']:.1f} %, as {nll['points']} random points say."
+            f"of the surface has a val nll above {nll['value']:.3f}; with as much, at most so much "
+            f"has a val error above {100 * error['value']:.1f} %. {nll['points']} random points "
+            "say each, not both together."
         )
 
 

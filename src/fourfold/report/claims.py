@@ -1,5 +1,6 @@
 """The paper's claims, and how they come out: `yes`, `no`, `trivial` or `can't tell`."""
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -168,6 +169,14 @@ def least_favourable(words: Collection[str]) -> str:
     return next((word for word in (NO, UNDECIDED, YES) if word in words), UNDECIDED)
 
 
+def favour(difference: float, low: float, high: float) -> float:
+    """Return how far a difference, with its interval, is in favour of what it is about.
+
+    In widths of the interval, which make accuracy and nll comparable; least, if it is NaN.
+    """
+    return -math.inf if math.isnan(difference) else difference / max(high - low, 1e-12)
+
+
 def _decide(
     claim: Claim, comparisons: list[Comparison], is_trivial: bool
 ) -> tuple[str, Comparison]:
@@ -177,9 +186,8 @@ def _decide(
         word = {YES: NO, NO: YES, UNDECIDED: UNDECIDED}[word]
     elif is_trivial and word != NO:
         word = TRIVIAL
-    # Differences of accuracy and of nll have different units; their widths make them comparable.
     worst = min(
         (one for one in comparisons if one.verdict == decisive),
-        key=lambda one: one.difference / max(one.high - one.low, 1e-12),
+        key=lambda one: favour(one.difference, one.low, one.high),
     )
     return word, worst

@@ -71,12 +71,12 @@ def summarize(tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surface
             has_spread = len(values) > 1 and np.isfinite(values).all()  # equivalents may be endless
             low, high = student_interval(values) if has_spread else (None, None)
             text = group["text"].iloc[0] if len(group) == 1 else None
-            figures = {"mean": values.mean(), "low": low, "high": high, "text": text}
+            figures = {"mean": values.mean(skipna=False), "low": low, "high": high, "text": text}
             rows.append(
                 common | dict(zip(_KEYS, key, strict=True)) | {"replicates": len(group)} | figures
             )
         compared = compare(of["difference"])
-        rows += [common | row for row in _compared(compared, _coincident(facts), described)]
+        rows += [common | row for row in _compared(compared, coincident_surfaces(facts), described)]
         held = {"pair": pair_differences(of["rival_difference"], described)}
         if _has_rivals(described):
             held = {"rival_difference": of["rival_difference"], **held}
@@ -88,8 +88,8 @@ def _on_test(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["split"] == "test"]
 
 
-def _coincident(facts: pd.DataFrame) -> list[str]:
-    """Return the surfaces whose corners nearly coincide, in the mean over the replicates.
+def coincident_surfaces(facts: pd.DataFrame) -> list[str]:
+    """Return the surfaces of one experiment whose corners nearly coincide, in the mean of rows.
 
     They are near to each other, or disagree no more than one corner does with itself when its
     BatchNorm statistics are re-estimated.
@@ -146,7 +146,7 @@ def _facts(tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -> Iterator[F
             own, again = own_corner_rows(rows, shape), surface_rows(rows)
             again = again[shape.is_corner(again)]
             for metric in STATISTICS_AGREE:
-                change = again[metric].mean() - own[metric].mean()
+                change = again[metric].mean(skipna=False) - own[metric].mean(skipna=False)
                 yield "statistics", surface, f"{split}_{metric}", change, None
     # Ensembles that differ in members alone, of one size, in the mean.
     keys = ["ensemble", "selection", "forward_passes"]
@@ -160,7 +160,7 @@ def _facts(tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -> Iterator[F
     if _has_rivals(surfaces):
         for row in _on_test(tables["rival"]).to_dict("records"):
             for metric in _OF_RIVALS:
-                if pd.notna(row[metric]):
+                if metric in _SCORES or pd.notna(row[metric]):
                     yield "rival", row["method"], metric, row[metric], None
 
 
