@@ -179,6 +179,9 @@ def assemble_batch(device: torch.device, case: Case) -> Callable[[], None]:
     nothing = torch.zeros((), device=device)
 
     class Nothing:
+        def described(self) -> dict[str, Any]:
+            return {}
+
         def state(self) -> dict[str, Any]:
             return {}
 

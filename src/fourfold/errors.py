@@ -1,5 +1,8 @@
 """The errors a user can cause: the command line prints the message alone and exits with 1."""
 
+from numbers import Integral
+from typing import Any
+
 
 def printable(text: str) -> str:
     """Return text from a file as any terminal takes it: control characters as their escapes."""
@@ -16,6 +19,12 @@ class FourfoldError(Exception):
 
 class InputError(FourfoldError, ValueError):
     """A value, file or combination of them that can't be used."""
+
+
+def check_count(name: str, value: Any, least: int = 0) -> None:
+    """Refuse what is no whole number from `least` on."""
+    if not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
 
 
 class DivergenceError(FourfoldError, RuntimeError):

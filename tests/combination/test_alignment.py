@@ -1,6 +1,8 @@
 """Laws of alignment: the same functions, closer together, and a permuted copy is found out."""
 
 import itertools
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -65,6 +67,7 @@ NETWORKS |= {name: SHARED[name] for name in ("float64", "resnet18", "vgg16", "vi
 NETWORKS |= {"residual": Residual, "attention": Attention, "deep": deep}
 TURNING = ("vit", "attention")  # have what can be rotated
 IMAGES, _ = make_images()
+LAST = torch.tensor([CLASSES - 1])
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -393,6 +396,109 @@ def test_what_cannot_be_aligned_is_refused_by_name(function, settings, said):
     models = [Then(function), Then(function)]
     with pytest.raises(ff.InputError, match=said):
         ff.align([model.state_dict() for model in models], models[0], IMAGES, **settings)
+
+
+class Outputs(NamedTuple):
+    """As of torchvision's GoogLeNet."""
+
+    logits: Tensor
+    second: Tensor
+
+
+class Auxiliary(nn.Module):
+    """A second head that runs in training alone, unless `outputs` makes one of both."""
+
+    def __init__(self, outputs=None) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 12), nn.Linear(12, CLASSES)
+        self.second, self.outputs = nn.Linear(12, CLASSES), outputs
+
+    def forward(self, x: Tensor):
+        x = self.first(x.flatten(1)).relu()
+        if self.outputs is not None:
+            return self.outputs(logits=self.head(x), second=self.second(x))
+        return self.head(x) + (self.second(x) if self.training else 0)
+
+
+def auxiliary() -> list[dict[str, Tensor]]:
+    torch.manual_seed(0)
+    return [Auxiliary().state_dict() for _ in range(2)]
+
+
+@pytest.mark.parametrize("align", [ff.align, lambda states, *rest: choose_method(*rest)])
+def test_layers_that_evaluation_leaves_out_are_refused_by_name(align):
+    with pytest.raises(ff.InputError, match=r"doesn't use 'second.weight', 'second.bias'"):
+        align(auxiliary(), Auxiliary(), IMAGES)
+
+
+@pytest.mark.parametrize("outputs", [lambda **each: (*each.values(),), Outputs, SimpleNamespace])
+def test_what_runs_in_evaluation_too_computes_the_same_in_training(outputs):
+    states, model, images = auxiliary(), Auxiliary(outputs), torch.rand(8, 64)
+    aligned = ff.align(states, model, images)
+    assert differing(states[1], aligned[1])
+    trained = Auxiliary().train()
+    outputs = []
+    for state in (states[1], aligned[1]):
+        trained.load_state_dict(state)
+        outputs.append(trained(images))
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-5)
+
+
+def test_layers_that_evaluation_leaves_out_are_no_matter_once_they_are_gone():
+    states, model = auxiliary(), Auxiliary()
+    del model.second
+    kept = [{k: t for k, t in state.items() if "second" not in k} for state in states]
+    assert differing(kept[1], ff.align(kept, model, IMAGES)[1])
+
+
+@pytest.mark.parametrize("unused", [torch.rand(()), torch.rand(1, 1), torch.arange(6)])
+def test_numbers_without_units_may_be_left_out(unused):
+    torch.manual_seed(0)
+    models = [Then(torch.relu), Then(torch.relu)]
+    for model in models:
+        model.register_buffer("unused", unused)
+    states = [model.state_dict() for model in models]
+    assert differing(states[1], ff.align(states, models[0], IMAGES)[1])
+
+
+def test_where_no_unit_moves_layers_may_be_left_out():
+    torch.manual_seed(0)
+    models = [Then(lambda x: x.flip(1)), Then(lambda x: x.flip(1))]
+    for model in models:
+        model.second = nn.Linear(6, CLASSES)
+    states = [model.state_dict() for model in models]
+    assert differing(states[1], ff.align(states, models[0], IMAGES)[1]) == []
+
+
+@pytest.mark.parametrize("method", ["weights", "activations", "auto"])
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (torch.rand(0, 64), "no images"),
+        (torch.rand(6, 64).index_fill(0, torch.tensor([2]), torch.nan), "NaN in 64 places"),
+    ],
+)
+def test_images_that_say_nothing_are_refused(method, images, said):
+    states = [Then(torch.relu).state_dict() for _ in range(2)]
+    images = images[2:] if method == "weights" else images  # of which two are looked at
+    with pytest.raises(ff.InputError, match=said):
+        ff.align(states, Then(torch.relu), images, method=method)
+
+
+def test_a_network_that_returns_no_number_is_refused():
+    states = [Then(torch.log).state_dict() for _ in range(2)]
+    with pytest.raises(ff.InputError, match="network 0 returns a NaN"):
+        ff.align(states, Then(lambda x: (x - 100).log()), IMAGES, method="weights")
+
+
+def test_an_infinite_output_hides_no_difference():
+    torch.manual_seed(0)
+    model, images = Then(torch.relu), torch.rand(4, 64)
+    model.head.register_forward_hook(lambda layer, given, x: x.index_fill(1, LAST, -torch.inf))
+    state = snapshot(model.state_dict())
+    other = state | {"head.bias": state["head.bias"] + 1}
+    assert difference(model, state, state, images) == 0
+    assert difference(model, state, other, images)
 
 
 def test_a_nan_in_the_outputs_is_a_difference():

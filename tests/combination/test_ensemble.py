@@ -1,5 +1,6 @@
 """Laws of ensembles."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -45,6 +46,25 @@ def test_an_ensemble_depends_on_its_members_alone_and_not_on_their_order():
     )
     assert forward == pytest.approx(backward, rel=1e-5)
     assert forward == without_it
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        torch.tensor([0, 2]), np.array([0, 2]), (0, 2), range(0, 3, 2), [0, -3],
+        [True, False, True, False, False],
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_members_are_indices_or_a_boolean_for_each_network(chosen):
+    logits, labels = members()
+    assert evaluate_ensemble(logits, chosen, labels) == evaluate_ensemble(logits, [0, 2], labels)
+
+
+@pytest.mark.parametrize("chosen", [[], [5], [-6], [0.5], [[0, 1]], [True], ["a"], 3], ids=repr)
+def test_members_that_are_none_of_the_networks_are_refused(chosen):
+    with pytest.raises(InputError, match=r"^members (is|are) "):
+        evaluate_ensemble(*members()[:1], chosen, members()[1])
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -16,12 +16,14 @@ from torch.nn.functional import cross_entropy, mse_loss, one_hot
 from torch.nn.utils import parametrizations
 from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
+from torch.utils.data import DataLoader, TensorDataset
 
 import fourfold as ff
 
 IMAGES, LABELS = make_images()
 DATA = (IMAGES, LABELS)
 SPLITS = {"train": DATA}
+INPUTS = IMAGES / 255
 FIT = {"epochs": 1, "batch_size": 8}
 TRAIN = {**FIT, "lr": 0.1, "seed": 0}
 
@@ -123,6 +125,76 @@ def test_images_may_be_arrays_of_any_float():
     expected = ff.predict(make_network("no-norm"), IMAGES.float() / 255)
     for images in (IMAGES.numpy() / np.float32(255), IMAGES.double() / 255):
         torch.testing.assert_close(ff.predict(make_network("no-norm"), images), expected)
+
+
+@pytest.mark.parametrize(
+    ("layer", "batchnorm"),
+    [(nn.Tanh, "none"), (nn.Tanh, "repaired"), (lambda: nn.BatchNorm1d(6), "reestimated")],
+)
+def test_code_that_works_in_place_writes_to_copies_of_the_images(layer, batchnorm):
+    images, found = INPUTS - 0.5, []
+    before = images.clone()
+
+    def build():
+        first = nn.LeakyReLU(0.5, inplace=is_inplace)
+        layers = (nn.Flatten(), nn.Linear(SIZE * SIZE, 6), layer(), nn.Linear(6, CLASSES))
+        return nn.Sequential(first, *layers)
+
+    for is_inplace in (False, True):
+
+        def change(x, generator=None, is_inplace=is_inplace):
+            return x.mul_(0.5) if is_inplace else x.mul(0.5)
+
+        surface, model = surface_of(build), build()
+        changes = {"preprocess": change, "augment": change}
+        grid = ff.evaluate_grid(
+            surface, model, {"test": (images, LABELS)}, points=3, batchnorm=batchnorm,
+            batchnorm_images=images, **changes,
+        )  # fmt: skip
+        ff.reestimate_batchnorm(model, images, **changes)
+        ff.predict(model, images, preprocess=change)
+        ff.predict(model, images.numpy())
+        assert torch.equal(images, before)
+        found.append(grid["nll"].tolist())
+    assert found[0] == found[1]
+
+
+def test_bytes_and_booleans_are_scaled_alike_in_tensors_and_in_batches():
+    network, masks = make_network("no-norm"), IMAGES > 100
+    for given, meant in ((IMAGES, IMAGES.float() / 255), (masks, masks.float())):
+        expected = ff.predict(network, meant)
+        for images in (given, DataLoader(TensorDataset(given), 24), [given.numpy()]):
+            assert torch.equal(ff.predict(network, images), expected)
+
+
+def test_batches_of_images_alone_are_taken_as_the_images():
+    found = []
+    for images in (
+        INPUTS, DataLoader(TensorDataset(INPUTS), 24), [INPUTS], [INPUTS.numpy()], [(INPUTS,)],
+    ):  # fmt: skip
+        network = make_network("batchnorm")
+        ff.reestimate_batchnorm(network, images)
+        found.append(ff.predict(network, [INPUTS[:10], INPUTS[10:]]))
+    assert all(torch.equal(each, found[0]) for each in found)
+
+
+def test_images_that_are_none_are_one_message():
+    network, surface = make_network("batchnorm"), make_surface("batchnorm")
+    turned = INPUTS.to(torch.complex64)
+    check_refused(
+        "complex64; give",
+        lambda: ff.predict(network, turned),
+        lambda: ff.predict(network, [turned]),
+    )
+    check_refused("no images to predict", lambda: ff.predict(network, INPUTS[:0]))
+    pair = (INPUTS, LABELS)
+    check_refused(
+        ["a tuple of 2", "the images alone"],
+        lambda: ff.predict(network, pair),
+        lambda: ff.reestimate_batchnorm(network, pair),
+        lambda: ff.evaluate_grid(surface, network, SPLITS, 2, batchnorm_images=pair),
+    )
+    check_refused("leave batch_size", lambda: ff.predict(network, [INPUTS], batch_size=8))
 
 
 @pytest.mark.parametrize(
@@ -466,6 +538,7 @@ def test_what_the_model_trains_is_no_buffer():
         ({"mask": "mean"}, "nearest, interpolate, first"),
         ({"mosk": "first"}, "fits no tensor"),
         ({"mask": "interpolate"}, "int8"),
+        ("nearest", "buffers is 'nearest'; give a dictionary"),
     ],
 )
 def test_a_decision_that_cannot_be_carried_out_is_refused(buffers, said):

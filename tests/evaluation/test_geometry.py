@@ -177,6 +177,17 @@ def test_an_incomplete_grid_has_no_barrier(grid, said):
         measure_barriers(grid)
 
 
+def test_another_shape_than_a_square_is_that_of_the_surface_that_is_given():
+    network, corners = make_network("no-norm"), make_corners("no-norm")[:2]
+    curve = Surface.from_corners(corners, shape="curve", degree=2, model=network)
+    grid = evaluate_grid(curve, network, {"test": make_images()}, points=3)
+    (name,) = grid["surface"].unique()
+    with pytest.raises(InputError, match=r"barrier of a square needs .* pass shapes="):
+        measure_barriers(grid)
+    given = [measure_barriers(grid, shapes={name: one}) for one in (curve, curve.shape)]
+    pd.testing.assert_frame_equal(*given)
+
+
 # --- distances ------------------------------------------------------------------------------------
 
 

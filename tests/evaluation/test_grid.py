@@ -1,5 +1,6 @@
 """Laws of evaluation: one procedure for every network, in evaluation mode, over all examples."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,14 +18,16 @@ from conftest import (
     move_free_points,
 )
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from fourfold.combination.ensemble import evaluate_ensemble
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.errors import InputError
 from fourfold.evaluation.batchnorm import reestimate_batchnorm
 from fourfold.evaluation.grid import evaluate_grid, evaluate_points, predict
 from fourfold.evaluation.logits import to_half
 from fourfold.surfaces.points import grid_points
-from fourfold.surfaces.surface import BezierSurface
+from fourfold.surfaces.surface import BezierSurface, Surface
 
 TRAIN = make_images(24, seed=1)
 TEST = make_images(19, seed=2)
@@ -137,6 +140,42 @@ def test_logits_are_kept_of_the_splits_asked_for_and_the_rest_of_all():
         assert torch.equal(part.correct[split], whole.correct[split])
 
 
+@pytest.mark.parametrize("form", [torch.tensor, np.array, lambda points: map(list, points)])
+def test_points_may_be_lists_or_rows_of_arrays_and_tensors(form):
+    surface, model = make_surface("batchnorm"), make_network("batchnorm")
+    points = [(0.0, 0.0), (0.25, 0.5), (1.0, 0.0)]
+    expected = evaluate_points(surface, model, SPLITS, points).table
+    pd.testing.assert_frame_equal(
+        evaluate_points(surface, model, SPLITS, form(points)).table, expected
+    )
+    of_scalars = [tuple(torch.tensor(x) for x in point) for point in points]
+    assert evaluate_points(surface, model, SPLITS, of_scalars).table.equals(expected)
+
+
+@pytest.mark.parametrize("form", [list, np.array, torch.tensor])
+def test_points_of_a_curve_may_be_numbers(form):
+    curve = Surface.from_corners(make_corners("no-norm")[:2], shape="curve")
+    table = evaluate_points(curve, make_network("no-norm"), {"test": TEST}, form([0, 0.25])).table
+    assert table["u"].tolist() == [0, 0.25]
+
+
+def test_labels_are_in_the_order_of_the_logits_also_of_a_loader_that_shuffles():
+    loader = DataLoader(TensorDataset(*TEST), batch_size=5, shuffle=True)
+    splits = {"train": TRAIN, "test": loader}
+    evaluation = evaluate_points(
+        make_surface("batchnorm"), make_network("batchnorm"), splits, SOME_POINTS
+    )
+    assert torch.equal(evaluation.labels["train"], TRAIN[1])
+    assert not torch.equal(evaluation.labels["test"], TEST[1])
+    for part, kind in ((evaluation, "reestimated"), (evaluation.own, "own")):
+        for split, labels in part.labels.items():
+            of_first = evaluate_ensemble(part.logits[split], [0], labels)
+            rows = evaluation.table[evaluation.table["split"] == split]
+            row = rows[rows["statistics"] == kind].iloc[0]
+            assert of_first["nll"] == pytest.approx(row["nll"])
+            assert of_first["accuracy"] == row["accuracy"]
+
+
 def test_a_grid_evaluates_its_points_as_they_are_evaluated_alone():
     surface, network = move_free_points(make_surface("batchnorm")), make_network("batchnorm")
     settings = {"augment": SHIFT, "seed": 2}
@@ -173,8 +212,11 @@ def test_beside_the_grid_there_are_points_of_the_edges_and_random_ones_by_the_se
     assert again == found
     assert other["edge"] == found["edge"]
     assert set(other["random"]).isdisjoint(found["random"])
-    with pytest.raises(InputError, match="random points is -1; give 0"):
+    with pytest.raises(InputError, match=r"random points is -1; .* at least 0"):
         evaluate_grid(surface, network, SPLITS, 3, random=-1)
+    for key, said in (("points", "grid"), ("edges", "edge"), ("random", "random")):
+        with pytest.raises(InputError, match=f"{said} points is 2.5; .* whole number"):
+            evaluate_grid(surface, network, SPLITS, **{key: 2.5})
 
 
 def test_interpolated_statistics_are_those_of_the_surface():
@@ -277,6 +319,9 @@ NO_IMAGES = (torch.empty(0, 1, SIZE, SIZE), torch.empty(0, dtype=torch.int64))
         ("no-norm", {"splits": {"val": (TEST[0], TEST[1][:5])}}, "19 images but 5 labels"),
         ("no-norm", {"points": [(0.5, 1.5)]}, r"\(0.5, 1.5\).*\[0, 1\]"),
         ("no-norm", {"points": []}, "points is empty"),
+        ("no-norm", {"points": 0.5}, "points is 0.5; give a list"),
+        ("no-norm", {"points": [0.5, 0.5]}, "1 coordinates; a point of a square has 2"),
+        ("no-norm", {"points": ["center"]}, "a point is 'center'; give a number for each of u, v"),
         ("no-norm", {"batch_size": 0}, "batch_size is 0.*at least 1"),
         ("no-norm", {"batch_size": -4}, "batch_size is -4.*at least 1"),
         ("batchnorm", {"splits": {"test": TEST}}, "batchnorm_images"),

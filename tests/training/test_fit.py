@@ -499,6 +499,19 @@ def test_divergence_in_an_epoch_or_in_the_last_step_is_an_error_with_a_cure(sett
         fit(make_surface("no-norm"), make_network("no-norm"), **settings)
 
 
+def test_gradients_are_taken_also_where_the_caller_takes_none():
+    surface, network = make_surface("no-norm"), make_network("no-norm")
+    expected, trained = make_surface("no-norm"), make_network("no-norm")
+    settings = {"epochs": 1, "lr": 0.1, "seed": 0, "batch_size": 8}
+    fit(expected, network, IMAGES, LABELS, **settings)
+    train(trained, IMAGES, LABELS, **settings)
+    with torch.no_grad():
+        fit(surface, network, IMAGES, LABELS, **settings)
+        train(network, IMAGES, LABELS, **settings)
+    assert torch.equal(surface.control_points, expected.control_points)
+    assert torch.equal(network[1].weight, trained[1].weight)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -508,8 +521,14 @@ def test_divergence_in_an_epoch_or_in_the_last_step_is_an_error_with_a_cure(sett
         ),
         ({"model": make_network("layernorm")}, "the model doesn't own"),
         ({"model": make_network("no-norm").requires_grad_(False)}, "no trainable parameter"),
-        ({"epochs": -1}, "epochs is -1.*0 or more"),
-        ({"boundary_epochs": -2}, "boundary_epochs is -2.*0 or more"),
+        ({"epochs": 1.5}, r"epochs is 1\.5; .* whole number"),
+        ({"boundary_epochs": 0.5}, r"boundary_epochs is 0\.5"),
+        ({"repeats": 1.5}, r"repeats is 1\.5"),
+        ({"lr": "0.1"}, "lr is '0.1'; it must be a positive number"),
+        ({"betas": 0.9}, r"betas is 0\.9; it must be two numbers"),
+        ({"epochs": -1}, "epochs is -1.*at least 0"),
+        ({"boundary_epochs": -2}, "boundary_epochs is -2.*at least 0"),
+        ({"batch_size": 8.0}, r"batch_size is 8\.0; it must be from 1 to 24"),
         ({"batch_size": 25}, "batch_size is 25.*from 1 to 24"),
         ({"batch_size": 10, "points_per_step": 4}, "10.*4.*multiple"),
         ({"points_per_step": 0}, "points_per_step is 0.*at least 1"),

@@ -49,9 +49,9 @@ def run_training(name, settings, store=None, dies_at=None):
     return state, table.drop(columns="wall_s")
 
 
-def run_fit(name, settings, store=None, dies_at=None):
-    corners = [make_network(name, seed).state_dict() for seed in range(4)]
-    surface = BezierSurface.from_corners(corners, degree=(2, 2))
+def run_fit(name, settings, store=None, dies_at=None, first=0, **of_surface):
+    corners = [make_network(name, first + k).state_dict() for k in range(4)]
+    surface = BezierSurface.from_corners(corners, **{"degree": (2, 2)} | of_surface)
     common = {"epochs": 2, "boundary_epochs": 2, "lr": 0.1, "seed": 3, "batch_size": 8}
     table = fit(surface, make_network(name), IMAGES, LABELS, **common | settings,
                 augment=AUGMENT, snapshots=store, on_step=killer(dies_at))  # fmt: skip
@@ -100,6 +100,68 @@ def test_the_state_of_another_computation_is_never_continued(tmp_path, key):
     snapshots(tmp_path, lr=0.2).save({"step": 3, "w": torch.ones(2)})
     assert snapshots(tmp_path, lr=0.2).load()["step"] == 3
     assert snapshots(tmp_path, **key).load() is None
+
+
+OTHER_FITS = {
+    "corners": ("batchnorm", {}, {"first": 1}),
+    "degree": ("batchnorm", {}, {"degree": (3, 2)}),
+    "shape": ("batchnorm", {"boundary_epochs": 0}, {"shape": "star", "added": 1, "degree": None}),
+    "free corners": ("batchnorm", {}, {"train_corners": True}),
+    "optimizer": ("batchnorm", {"optimizer": "adamw"}, {}),
+    "architecture": ("no-norm", {}, {}),
+    "seed": ("batchnorm", {"seed": 4}, {}),
+}
+
+
+@pytest.mark.parametrize("other", OTHER_FITS)
+def test_a_fit_that_is_another_starts_anew_though_its_key_is_the_same(tmp_path, other):
+    name, settings, of = OTHER_FITS[other]
+    with pytest.raises(KilledError):
+        run_fit("batchnorm", {}, snapshots(tmp_path), dies_at=5)
+    undisturbed, rows = run_fit(name, settings, **of)
+    found, found_rows = run_fit(name, settings, snapshots(tmp_path), **of)
+    assert differing(undisturbed, found) == []
+    pd.testing.assert_frame_equal(rows, found_rows, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("batchnorm", {"optimizer": "adamw"}),
+        ("batchnorm", {"ema": 0.8}),
+        ("batchnorm", {"seed": 4}),
+        ("no-norm", {}),
+        ("frozen", {}),  # no-norm, of which less is trained
+    ],
+)
+def test_a_training_that_is_another_starts_anew_though_its_key_is_the_same(
+    tmp_path, name, settings
+):
+    before = "no-norm" if name == "frozen" else "batchnorm"
+    with pytest.raises(KilledError):
+        run_training(before, {}, snapshots(tmp_path), dies_at=5)
+    undisturbed, rows = run_training(name, settings)
+    found, found_rows = run_training(name, settings, snapshots(tmp_path))
+    assert differing(undisturbed, found) == []
+    pd.testing.assert_frame_equal(rows, found_rows, check_exact=True)
+
+
+def test_neither_fit_nor_training_continues_the_other(tmp_path):
+    with pytest.raises(KilledError):
+        run_training("batchnorm", {}, snapshots(tmp_path), dies_at=5)
+    undisturbed, _ = run_fit("batchnorm", {})
+    found, _ = run_fit("batchnorm", {}, snapshots(tmp_path))
+    assert differing(undisturbed, found) == []
+
+
+def test_a_state_that_is_not_continued_leaves_notes_and_time_alone(tmp_path):
+    store = snapshots(tmp_path)
+    store.notes = {"rows": [1]}
+    store.save({"step": 3}, {"seed": 3})
+    later = snapshots(tmp_path)
+    assert later.load({"seed": 4}) is None
+    assert (later.notes, later.seconds_before) == ({}, 0)
+    assert later.load({"seed": 3})["step"] == later.load()["step"] == 3
 
 
 def test_a_state_that_is_damaged_or_removed_is_not_continued(tmp_path):

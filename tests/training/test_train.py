@@ -143,7 +143,7 @@ def test_divergence_is_an_error_that_names_epoch_rate_and_cure():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"epochs": -1}, "epochs is -1.*0 or more"),
+        ({"epochs": -1}, "epochs is -1.*at least 0"),
         ({"lr": -0.1}, "lr is -0.1.*positive"),
         ({"lr": math.inf}, "lr is inf"),
         ({"batch_size": 0}, "batch_size is 0.*from 1 to 24"),

@@ -160,6 +160,19 @@ def test_the_card_is_headed_as_model_hubs_read_it(tmp_path):
     assert "model=build()" in text, "without a description of the network"
 
 
+@pytest.mark.parametrize("known", ["image_shape", "images"])
+def test_names_of_another_number_of_classes_are_refused(known, tmp_path):
+    settings = {"image_shape": None} | {known: SHARED.get(known, IMAGES)}
+    with pytest.raises(InputError, match="classes has 1 names, but the network has 3 outputs"):
+        export(tmp_path / "new", classes=["a"], **settings)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_network_takes_arrays(shared):
+    network = ff.load_network(shared, 0.5, 0.5)
+    assert torch.equal(network(IMAGES.numpy()), network(IMAGES))
+
+
 def test_an_export_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import combinations, product
-from math import ceil, prod
+from math import ceil, isnan, prod
 from typing import Any
 
 import torch
@@ -41,9 +41,11 @@ def align(
 ) -> list[dict[str, Tensor]]:
     """Permute and rotate the hidden units of networks so that they lie close to one another.
 
-    Which units can change places is found by observing a forward pass (`find_symmetry`). Each group
-    of them (the channels of a layer or of a residual stream, the heads of an attention and the
-    units in each head) is matched in turn by a linear assignment that maximizes
+    Which units can change places is found by observing a forward pass in evaluation mode
+    (`find_symmetry`). A network that has layers which don't run then, such as auxiliary heads, is
+    refused: these may take units that are moved. Each group of units (the channels of a layer or of
+    a residual stream, the heads of an attention and the units in each head) is matched in turn by a
+    linear assignment that maximizes
 
         sum over tensors of <reference, permuted>,
 
@@ -78,7 +80,8 @@ def align(
 
     Raises:
         InputError: if a network does something to its units that no permutation is known for, or
-            the networks are of different architectures.
+            has parameters that its forward pass in evaluation mode doesn't use; if the networks are
+            of different architectures; if there are no images, or they hold a NaN.
 
     Reference: Ainsworth, Hayase, Srinivasa, "Git Re-Basin: Merging Models modulo Permutation
     Symmetries", ICLR 2023, algorithms 1 and 3; of rotations Theus et al., "Generalized Linear Mode
@@ -111,7 +114,13 @@ def align(
     found = _align(symmetry.groups, len(states), compare, reference)
     aligned = [move_units(symmetry, *pair) for pair in zip(folded, found, strict=True)]
     for k, (before, after) in enumerate(zip(states, aligned, strict=True)):
-        if much := difference(network, before, after, first):
+        much = difference(network, before, after, first)
+        if isnan(much):
+            raise InputError(
+                f"network {k} returns a NaN for some of the images, so that nothing says whether "
+                "its function stays the same; give images for which it returns numbers."
+            )
+        if much:
             raise InputError(
                 f"network {k} computes something else once its units are moved (a difference of "
                 f"{much:.2g}): the model's forward treats them by their places in a way that can't "
@@ -345,8 +354,16 @@ def _own(symmetry: Symmetry, state: StateDict, name: str) -> Tensor:
 def _inputs(images: Any, network: nn.Module, preprocess: Preprocess | None, most: int) -> Input:
     """Return the first `most` inputs, or the first batch of an iterable."""
     batches = input_batches(images, network, most, device="cpu")
-    inputs, _ = next(iter(batches.in_order(0)))
-    return as_input(preprocess or batches.preprocess, network)(inputs)
+    given, _ = next(iter(batches.in_order(0)), (None, None))
+    if given is None or not len(parts_of(given)[0]):
+        raise InputError("there are no images; an alignment needs at least one, and two are usual.")
+    inputs = as_input(preprocess or batches.preprocess, network)(given)
+    if count := sum(int(part.isnan().sum()) for part in parts_of(inputs)):
+        raise InputError(
+            f"the images hold a NaN in {count} places once preprocessed; leave such images out, or "
+            "correct what preprocesses them."
+        )
+    return inputs
 
 
 def _parts(inputs: Input) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,12 +99,14 @@ def _rows(
         yield of | at | evaluate_ensemble(logits[split], members, labels)
 
 
-def evaluate_ensemble(logits: Tensor, members: Sequence[int], labels: Tensor) -> dict[str, Any]:
+def evaluate_ensemble(
+    logits: Tensor, members: Sequence[int] | Tensor, labels: Tensor
+) -> dict[str, Any]:
     """Evaluate the average of some networks' predictions.
 
     Args:
         logits: (networks, n, classes) logits.
-        members: indices of the networks to average.
+        members: indices of the networks to average, or a boolean for each network.
         labels: (n,) class indices.
 
     Returns:
@@ -111,12 +114,13 @@ def evaluate_ensemble(logits: Tensor, members: Sequence[int], labels: Tensor) ->
         (networks evaluated per prediction).
     """
     logits, labels = _checked(logits, labels)
-    chosen = logits[list(members)]
+    indices = _indices(members, len(logits))
+    chosen = logits[indices]
     return {
         "n": len(labels),
         **classification_metrics(average_predictions(chosen), labels),
         "disagreement": mean_disagreement(chosen),
-        "forward_passes": len(members),
+        "forward_passes": len(indices),
     }
 
 
@@ -172,6 +176,21 @@ def greedy_ensemble(
         chosen.append(candidate)
         total = torch.logaddexp(total, of_label[candidate])
     return chosen
+
+
+def _indices(members: Any, count: int) -> list[int]:
+    """Return the indices of the chosen ones of `count` networks."""
+    given = as_tensor(members if isinstance(members, Tensor) else np.asarray(members), "members")
+    if given.dtype == torch.bool and given.shape == (count,):
+        given = given.nonzero()[:, 0]
+    indices: list[int] = given.flatten().tolist()
+    is_index = given.ndim == 1 and given.dtype != torch.bool and not given.is_floating_point()
+    if not indices or not is_index or not all(-count <= i < count for i in indices):
+        raise InputError(
+            f"members is {members!r:.80}; give at least one index of a network, from 0 to "
+            f"{count - 1}, or {count} booleans."
+        )
+    return indices
 
 
 def _checked(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from fourfold.combination.operations import Observer
 from fourfold.combination.units import (
@@ -27,6 +28,7 @@ from fourfold.combination.units import (
 from fourfold.data.batches import call_model
 from fourfold.data.inputs import Input, output_tensors, parts_of
 from fourfold.errors import InputError
+from fourfold.surfaces.layout import first_names
 from fourfold.surfaces.modules import evaluation_mode
 
 
@@ -97,7 +99,8 @@ def find_symmetry(model: nn.Module, inputs: Input, *, rotations: bool = False) -
             where its gains are equal: see `fold_gains`.
 
     Raises:
-        InputError: if it does an operation that no rule is known for.
+        InputError: if it does an operation that no rule is known for, or leaves out some of its
+            parameters, where any units are free.
     """
     named, tied = _named(model)
     axes = {
@@ -119,13 +122,11 @@ def find_symmetry(model: nn.Module, inputs: Input, *, rotations: bool = False) -
         for inner in group.inner if not rotations else ():
             limit([inner])
     order = list(dict.fromkeys(units for each in axes.values() for units in _units(each)))
+    groups = [group for group in groups if group.units in order]
+    if groups:
+        _check_all_used(seen, named)
     return Symmetry(
-        groups=tuple(
-            sorted(
-                (group for group in groups if group.units in order),
-                key=lambda group: order.index(group.units),
-            )
-        ),
+        groups=tuple(sorted(groups, key=lambda group: order.index(group.units))),
         axes=axes,
         parameters=tuple(name for name, t in named.items() if isinstance(t, nn.Parameter)),
         tied=tied,
@@ -197,7 +198,8 @@ def _observe(
     torch.backends.mha.set_fastpath_enabled(False)  # it would hide an attention in one operation
     try:
         with torch.no_grad(), evaluation_mode(model), seen:
-            output = output_tensors(call_model(model, inputs))
+            returned = call_model(model, inputs)
+            output = output_tensors(returned)
     finally:
         torch.backends.mha.set_fastpath_enabled(was_fast)
     if output is None:
@@ -205,7 +207,35 @@ def _observe(
     for tensor in parts_of(output):
         for axis in seen.axes_of(tensor):
             fix(axis)
+    # What is returned beside the logits and read no further is a result too, such as those of other
+    # heads; hidden states are read.
+    for tensor in tree_leaves([returned, vars(returned) if hasattr(returned, "__dict__") else {}]):
+        _, axes = seen.tensors.get(id(tensor), (None, None))
+        if axes is not None and id(tensor) not in seen.used:
+            for axis in axes:
+                fix(axis)
     return seen
+
+
+def _check_all_used(seen: Observer, named: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that no operation took: what they read or change may be units that move.
+
+    The function of the network in evaluation mode would be the same, and that of an auxiliary head,
+    or of a branch that was not taken, another one. Numbers that aren't floating are no weights.
+    """
+    idle = [
+        name
+        for name, tensor in named.items()
+        if tensor.is_floating_point() and tensor.numel() > 1 and id(tensor) not in seen.used
+    ]
+    if idle:
+        raise InputError(
+            "the network can't be aligned: its forward pass in evaluation mode doesn't use "
+            f"{first_names(idle)}, which may take units that would be moved without them. If you "
+            "don't need these layers (such as auxiliary heads of training), build the model "
+            "without them and leave their tensors out of the states; else give a model with the "
+            "same names whose forward runs them too, and returns what they give."
+        )
 
 
 def _units(axes: Axes) -> Iterator[Units]:

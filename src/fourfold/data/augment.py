@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fourfold.data.batches import Augment
-from fourfold.data.inputs import Input, join_inputs, parts_of, pick
+from fourfold.data.inputs import Input, copied, join_inputs, parts_of, pick
 from fourfold.errors import InputError
 from fourfold.seeds import make_generator
 
@@ -54,4 +54,4 @@ def augment_once(images: Input, augment: Augment | None, seed: int, stream: str)
     first = parts_of(images)[0]
     generator = make_generator(seed, stream, first.device)
     batches = (slice(k, k + _BATCH) for k in range(0, max(1, len(first)), _BATCH))
-    return join_inputs([augment(pick(images, batch), generator) for batch in batches])
+    return join_inputs([augment(copied(pick(images, batch)), generator) for batch in batches])

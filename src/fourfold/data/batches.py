@@ -1,10 +1,12 @@
 """Batches of tensors that lie on the device, or of a DataLoader, as inputs of a network."""
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from fourfold.data.inputs import Input, Objective, as_input_tensors, map_input, parts_of, pick
-from fourfold.errors import InputError
+from fourfold.data.inputs import (
+    Input,
+    Objective,
+    as_input_tensors,
+    copied,
+    map_input,
+    parts_of,
+    pick,
+)
+from fourfold.errors import InputError, check_count
 from fourfold.seeds import AmbientStream, derive_seed
 from fourfold.surfaces.modules import batchnorm_layers, check_trainable, input_dtype
 
@@ -25,8 +35,7 @@ Pair = tuple[Input, Input]  # the inputs and the targets of a batch
 
 def iterate_batches(n: int, batch_size: int, smallest: int = 1) -> Iterator[slice]:
     """Yield slices that cover range(n); a last batch under `smallest` joins the one before."""
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    check_count("batch_size", batch_size, 1)
     start = 0
     while start < n:
         end = min(start + batch_size, n)
@@ -55,8 +64,15 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Map uint8 images to float32 in [0, 1]; leave floating tensors as they are."""
-    return images if images.is_floating_point() else images.float().div_(255)
+    """Map uint8 images to float32 in [0, 1], booleans to 0 and 1; leave floats as they are."""
+    if images.is_complex():
+        raise InputError(
+            f"images are {images.dtype}; give uint8, or real floats, or preprocess, which makes "
+            "the model's input of them."
+        )
+    if images.is_floating_point():
+        return images
+    return images.float() if images.dtype == torch.bool else images.float().div_(255)
 
 
 def as_input(preprocess: Preprocess, model: nn.Module) -> Preprocess:
@@ -139,7 +155,8 @@ class TensorBatches(Batches):
     def in_order(self, seed: int, smallest: int = 1) -> Iterator[Pair]:
         """Yield slices; a last batch under `smallest` joins the one before."""
         for batch in iterate_batches(self.size, self.batch_size, smallest):
-            yield self._pick(batch)
+            inputs, targets = self._pick(batch)
+            yield copied(inputs), targets  # a slice is a view of the caller's tensors
 
     def _pick(self, index: Tensor | slice) -> Pair:
         targets = None if self.targets is None else pick(self.targets, index)
@@ -177,7 +194,7 @@ class LoaderBatches(Batches):
         """
         self._loader, self._convert, self.device, self._what = loader, convert, device, what
         self._divisor, self._smallest = divisor, smallest
-        self.preprocess: Preprocess = _as_given
+        self.preprocess: Preprocess = _bytes_to_float
         kind = type(loader).__name__
         try:
             self._count = -1 if isinstance(loader, Iterator) else len(loader)
@@ -285,8 +302,10 @@ class LoaderBatches(Batches):
             return {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
         if isinstance(batch, (tuple, list)) and len(batch) == 2:
             return batch[0], batch[1]
-        if self._convert is None and isinstance(batch, (Tensor, Mapping)):
+        if self._convert is None and isinstance(batch, (Tensor, np.ndarray, Mapping)):
             return batch, None
+        if self._convert is None and isinstance(batch, (tuple, list)) and len(batch) == 1:
+            return batch[0], None
         count = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
         names = f" with {list(batch)}" if isinstance(batch, Mapping) else ""
         raise InputError(
@@ -371,7 +390,7 @@ def training_batches(
     targets = objective.targets(labels, n)
     if n == 0:
         raise InputError("there are no training images; the split is empty.")
-    if not 1 <= size <= n:
+    if not isinstance(size, Integral) or not 1 <= size <= n:
         raise InputError(f"batch_size is {size}; it must be from 1 to {n}, the images given.")
     if size % points:
         raise InputError(
@@ -392,8 +411,10 @@ def input_batches(
     device: torch.device | str | None = None,
 ) -> Batches:
     """Return batches without targets, of tensors or of an iterable; see `training_batches`."""
-    if is_loader(inputs):
+    if is_loader(inputs) or _is_list_of_batches(inputs):
         return LoaderBatches(inputs, None, _device(device, model), what=what)
+    if isinstance(inputs, tuple):
+        _check_taken(model, inputs, what)
     size = BATCH_SIZE if batch_size is None else batch_size
     return TensorBatches(_tensors(inputs, what), None, size, device)
 
@@ -440,7 +461,9 @@ def split_batches(
 
 def check_batch_size(batch_size: int | None, *data: Any) -> None:
     """Refuse a batch size where all data are iterables of batches."""
-    if batch_size is not None and all(isinstance(x, LoaderBatches) or is_loader(x) for x in data):
+    if batch_size is not None and all(
+        isinstance(x, LoaderBatches) or is_loader(x) or _is_list_of_batches(x) for x in data
+    ):
         raise InputError(
             f"batch_size is {batch_size}, but the data are an iterable of batches, which have "
             "their size; leave batch_size out."
@@ -454,6 +477,34 @@ def pass_seed(seed: int) -> int:
 
 def _as_given(inputs: Input) -> Input:
     return inputs
+
+
+def _bytes_to_float(inputs: Input) -> Input:
+    """Map bytes and booleans as `to_float`; other integers of a loader may be numbers of tokens."""
+    if not isinstance(inputs, Tensor):
+        return inputs
+    is_image = inputs.dtype in (torch.uint8, torch.bool) or inputs.is_complex()
+    return to_float(inputs) if is_image else inputs
+
+
+def _is_list_of_batches(inputs: Any) -> bool:
+    """Return whether inputs without targets are a list of batches: an image has 3 dimensions."""
+    return (
+        isinstance(inputs, list)
+        and len(inputs) > 0
+        and all(isinstance(x, (Tensor, np.ndarray)) and x.ndim > 3 for x in inputs)
+    )
+
+
+def _check_taken(model: nn.Module, inputs: tuple[Any, ...], what: str) -> None:
+    """Refuse a tuple that the model can't be called with, such as (images, labels)."""
+    try:
+        inspect.signature(model.forward).bind(*inputs)
+    except TypeError as error:
+        raise InputError(
+            f"{what} are a tuple of {len(inputs)}, for model(*x), but the model's forward refuses "
+            f"so many: {error}. Give the images alone, without labels."
+        ) from None
 
 
 def _as_tuple(values: Any) -> Any:

@@ -41,6 +41,11 @@ def map_input(function: Callable[[Tensor], Any], inputs: Input) -> Any:
     return function(inputs)
 
 
+def copied(inputs: Input) -> Input:
+    """Return a copy for code of the caller's, which may write to its input."""
+    return map_input(Tensor.clone, inputs)
+
+
 def parts_of(inputs: Input) -> list[Tensor]:
     """Return the tensors of an input."""
     parts: list[Tensor] = []

@@ -86,7 +86,8 @@ def reestimate_batchnorm(
     Args:
         model: changed in place; nothing happens if it has no BatchNorm statistics.
         images: (n, ...) training images, or batches, as in `train`; 2,000 suffice. A target is not
-            read and may be missing; a batch of one example is left out.
+            read and may be missing; a batch of one example is left out. A list of tensors with 4 or
+            more dimensions is one of batches; a tuple is for model(*x), with no labels in it.
         augment: maps a batch of images and a generator to an augmented batch, as in `train`.
         seed: of the augmentation, which is drawn once for each image.
         batch_size: images per batch, at least 2, by default 512; of tensors alone.

@@ -16,7 +16,9 @@ from fourfold.surfaces.shapes import AXES, SQUARE, Point, Shape
 from fourfold.surfaces.surface import Surface
 
 
-def measure_barriers(grid: pd.DataFrame, shapes: Mapping[str, Shape] | None = None) -> pd.DataFrame:
+def measure_barriers(
+    grid: pd.DataFrame, shapes: Mapping[str, Shape | Surface] | None = None
+) -> pd.DataFrame:
     """Measure the barrier of each surface and split of a `grid` table, in nll and in error.
 
     barrier = max over all points of L minus the mixture of the corners' losses there (bilinear on a
@@ -31,7 +33,7 @@ def measure_barriers(grid: pd.DataFrame, shapes: Mapping[str, Shape] | None = No
 
     Args:
         grid: rows of `grid` tables.
-        shapes: surface -> its shape, where that is no square.
+        shapes: surface -> its shape, or the surface itself, where that is no square.
 
     Returns:
         One row per surface, split and metric (`nll`, or `error` = 1 - accuracy; of what is no
@@ -43,6 +45,7 @@ def measure_barriers(grid: pd.DataFrame, shapes: Mapping[str, Shape] | None = No
     grid = grid.reset_index(drop=True)  # tables that were put together may repeat theirs
     for (surface, split), every in grid.groupby(["surface", "split"], sort=False):
         shape = (shapes or {}).get(surface, SQUARE)
+        shape = shape.shape if isinstance(shape, Surface) else shape
         axes = list(shape.axes)
         points, own = surface_rows(every), own_corner_rows(every, shape)
         lattice = points[points["sample"] == "grid"]
@@ -153,6 +156,7 @@ def _value_at(points: pd.DataFrame, values: pd.Series, shape: Shape, at: Point) 
     if len(found) != 1:
         raise InputError(
             f"surface {points['surface'].iloc[0]!r} has {len(found)} rows at the corner {at} "
-            "in one split; a barrier needs each corner once."
+            f"in one split; a barrier of a {shape.kind} needs each corner once. If it has another "
+            "shape, pass shapes={name: surface}."
         )
     return float(found.iloc[0])

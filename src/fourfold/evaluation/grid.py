@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float16, Float32
+from jaxtyping import Bool, Float, Float16, Float32, Int64
 from torch import Tensor, nn
 
 from fourfold.data.batches import (
     Augment,
     Batches,
     Preprocess,
+    TensorBatches,
     as_input,
     call_model,
     check_batch_size,
@@ -34,7 +35,7 @@ from fourfold.data.inputs import (
     output_tensors,
     parts_of,
 )
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_count
 from fourfold.evaluation.batchnorm import StatisticsImages, check_found, set_statistics
 from fourfold.evaluation.logits import to_half
 from fourfold.evaluation.metrics import (
@@ -76,6 +77,7 @@ class Evaluation:
         logits: of each split asked for, on the CPU.
         nll: of each split, nats, on the CPU.
         correct: of each split, on the CPU.
+        labels: of each split, in the order of its logits, on the CPU.
         own: the same for the corners with their own BatchNorm statistics, where the points are
             evaluated with re-estimated ones; else None.
     """
@@ -84,6 +86,7 @@ class Evaluation:
     logits: dict[str, Float16[Tensor, "networks _images _classes"]]
     nll: dict[str, Float[Tensor, "networks _images"]]
     correct: dict[str, Bool[Tensor, "networks _images"]]
+    labels: dict[str, Int64[Tensor, " _images"]]
     own: "Evaluation | None" = None
 
 
@@ -101,8 +104,8 @@ def choose_points(
             nothing lies, has none.
         seed: of those.
     """
-    if random < 0:
-        raise InputError(f"random points is {random}; give 0 for none, or more.")
+    check_count("edge points", edges)
+    check_count("random points", random)
     lattice = shape.lattice(edges or points if shape.dims == 1 else points)
     along = shape.edge_points(edges) if edges and shape.dims > 1 else []
     generator = make_generator(seed, "random-points")
@@ -162,7 +165,7 @@ def evaluate_points(
     surface: Surface,
     model: nn.Module,
     splits: Mapping[str, Images],
-    points: Sequence[Point],
+    points: Iterable[Sequence[float] | float],
     *,
     sample: str = "grid",
     batchnorm: str | None = None,
@@ -179,7 +182,8 @@ def evaluate_points(
         surface: the surface.
         model: any module of the corners' architecture; it is copied, not changed.
         splits: name -> (images, labels) or batches.
-        points: coordinates of each.
+        points: coordinates of each: tuples, lists, rows of an array or a tensor; on a shape with
+            one axis numbers.
         sample: what the table's column `sample` says of these points.
         batchnorm: `reestimated`; `interpolated` takes the blended statistics of the corners (the
             wrong thing to do, to be shown as such); `none` for a model that has no BatchNorm;
@@ -192,6 +196,7 @@ def evaluate_points(
             `batch_size`, `precision`, `preprocess`, `loss_function`, `metrics`, `device`,
             `keep_logits`.
     """
+    points = surface.shape.check_all(points)
     if not points:
         raise InputError("points is empty; give at least one.")
     if batchnorm == "own":
@@ -280,8 +285,8 @@ def evaluate_networks(
     Returns:
         A table with the column `network` (position in `networks`) in place of the coordinates. With
         a loss function or metrics the networks need not be classifiers: the columns nll, accuracy,
-        ece and brier, and a split's logits, nll and correct, are there if its targets are one class
-        index per example and the outputs logits.
+        ece and brier, and a split's logits, nll, correct and labels, are there if its targets are
+        one class index per example and the outputs logits.
     """
     metrics = check_metrics(metrics or {})
     is_own = loss_function is not None or bool(metrics)
@@ -296,7 +301,7 @@ def evaluate_networks(
     network = network.to(first_device).eval()
     mode = batchnorm_mode(network, batchnorm)
     check_batch_size(
-        batch_size, *splits.values(), *(() if batchnorm_images is None else (batchnorm_images,))
+        batch_size, *data.values(), *(() if batchnorm_images is None else (batchnorm_images,))
     )
     measured = mode in ("reestimated", "repaired")
     if measured:
@@ -361,7 +366,10 @@ def evaluate_networks(
             rows.append(row | {"statistics_images": seen.count if measured else 0})
         if on_network is not None:
             on_network(position + 1)
-    return Evaluation(pd.DataFrame(rows), _stack(logits), _stack(nll), _stack(correct))
+    found_labels = {name: indices.cpu() for name, indices in known.items()}
+    return Evaluation(
+        pd.DataFrame(rows), _stack(logits), _stack(nll), _stack(correct), found_labels
+    )
 
 
 def _logits(output: Any, n: int) -> Input | None:
@@ -467,6 +475,8 @@ def predict(
     """
     check_batch_size(batch_size, images)
     batches = input_batches(images, model, batch_size)
+    if isinstance(batches, TensorBatches) and not batches.size:
+        raise InputError("there are no images to predict; give at least one.")
     prepare = as_input(preprocess or batches.preprocess, model)
     outputs = _Pass(model, batches, 0, _logits, prepare, precision).outputs
     assert isinstance(outputs, Tensor)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fourfold.data.batches import Preprocess, as_input, call_model
-from fourfold.data.inputs import join_inputs
+from fourfold.data.inputs import copied, join_inputs
 from fourfold.errors import InputError
 from fourfold.evaluation.batchnorm import StatisticsImages
 from fourfold.evaluation.precision import compute_precision
@@ -153,7 +153,7 @@ class Repair:
         try:
             # Autocast would keep copies of parameters that are corrected.
             with evaluation_mode(self._model), compute_precision("float32", self._device):
-                call_model(self._model, self._inputs)
+                call_model(self._model, copied(self._inputs))
         finally:
             for registered in hooks:
                 registered.remove()

@@ -82,6 +82,11 @@ def choose_policies(states: Sequence[StateDict], asked: Mapping[str, str] | None
 
     Names in `asked` may be patterns, such as `*.moving_mean`.
     """
+    if not isinstance(asked, Mapping | None):
+        raise InputError(
+            f"buffers is {asked!r}; give a dictionary, name or pattern -> one of "
+            f"{', '.join(POLICIES)}, such as {{'*.moving_mean': 'nearest'}}."
+        )
     first = states[0]
     policies = {name: RENEWED for name in first if singular_weight(name, first)}
     for name in first:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fourfold.data.batches import Augment, Preprocess, as_input, to_device, training_batches
 from fourfold.data.inputs import Input, Loss, Objective, join_inputs, split_input
-from fourfold.errors import DivergenceError, InputError
+from fourfold.errors import DivergenceError, InputError, check_count
 from fourfold.seeds import make_generator
 from fourfold.surfaces.surface import Surface
 from fourfold.training.bound_model import ALIGNMENT, BoundModel
@@ -30,6 +30,7 @@ from fourfold.training.snapshots import Snapshots
 _PURPOSE = "fit/"
 
 
+@torch.enable_grad()
 def fit(
     surface: Surface,
     model: nn.Module,
@@ -141,11 +142,9 @@ def fit(
         epochs=epochs, lr=lr, momentum=momentum, betas=betas, weight_decay=weight_decay,
         clip_norm=clip_norm, warmup=warmup, schedule=schedule,
     )  # fmt: skip
-    if boundary_epochs < 0:
-        raise InputError(f"boundary_epochs is {boundary_epochs}; it must be 0 or more.")
-    for name, count in (("points_per_step", points_per_step), ("repeats", repeats)):
-        if count < 1:
-            raise InputError(f"{name} is {count}; it must be at least 1.")
+    check_count("boundary_epochs", boundary_epochs)
+    check_count("points_per_step", points_per_step, 1)
+    check_count("repeats", repeats, 1)
     plan = plan_phases(
         surface.shape, surface.free_rows, phases=phases, boundary_epochs=boundary_epochs,
         epochs=epochs,
@@ -243,7 +242,7 @@ class SurfaceStep:
                 "which a recorded step can't do; pass cuda_graph=False."
             )
         self._allocate(points)
-        self._cosine, self._pairing = cosine, pairing
+        self._cosine, self._pairing, self._optimizer = cosine, pairing, optimizer
         self._descent = descent_class(
             surface, self._bound.constant_columns, momentum=momentum, betas=betas,
             weight_decay=weight_decay, decay=decay, cosine=cosine,
@@ -330,6 +329,17 @@ class SurfaceStep:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient.mul_((self._clip_norm / (norm + 1e-6)).clamp(max=1))
         return torch.stack(losses).mean(), torch.stack(correct).sum()
+
+    def described(self) -> dict[str, Any]:
+        """Return which corners, shape, parameters and optimizer a state is of."""
+        surface = self._surface
+        return {
+            "corners": surface.corner_hashes,
+            "shape": surface.shape.described(),
+            "train_corners": surface.train_corners,
+            "layout": surface.layout.to_json(),
+            "optimizer": self._optimizer,
+        }
 
     def state(self) -> dict[str, Any]:
         """Return the free control points and the optimizer's state."""

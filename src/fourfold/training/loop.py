@@ -24,6 +24,9 @@ _COLUMNS = ["epoch", "step", "split", "nll", "accuracy", "learning_rate", "image
 class Resumable(Protocol):
     """What a step changes: parameters and the optimizer's state."""
 
+    def described(self) -> dict[str, Any]:
+        """Return what a state has to be of to be restored here, as JSON values."""
+
     def state(self) -> dict[str, Any]:
         """Return it as tensors and JSON values."""
 
@@ -83,6 +86,9 @@ class Loop:
         self.steps, self.step, self.epoch = epochs * self.steps_per_epoch, 0, 0
         self.rows: list[dict[str, Any]] = []
         self._start = time.perf_counter()
+        # A state of anything else would be restored in part, or not at all.
+        self._computation = {"purpose": purpose, "seed": str(seed), "device": self._device.type}
+        self._computation |= target.described()
 
     @property
     def position(self) -> int:
@@ -106,7 +112,7 @@ class Loop:
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self._dropout_seed)
-            state = None if self._snapshots is None else self._snapshots.load()
+            state = None if self._snapshots is None else self._snapshots.load(self._computation)
             if state is not None:
                 self._restore(state)
             while self.epoch < self._epochs:
@@ -160,7 +166,7 @@ class Loop:
 
     def _save_if_due(self) -> None:
         if self._snapshots is not None and self._snapshots.is_due():
-            self._snapshots.save(self._state())
+            self._snapshots.save(self._state(), self._computation)
 
     def _state(self) -> dict[str, Any]:
         generators = {f"stream/{k}": stream.get_state() for k, stream in self._streams.items()}

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_count
 
 # A name, or a mapping with `name` and further settings; see `learning_rate`.
 Schedule = str | Mapping[str, Any]
@@ -88,15 +89,20 @@ def check_training_settings(
     schedule: Schedule,
 ) -> None:
     """Refuse settings that no training can run with."""
-    betas_are_allowed = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+    check_count("epochs", epochs)
+
+    def lies(value: Any, below: float = math.inf) -> bool:
+        return isinstance(value, Real) and 0 <= float(value) < below
+
+    is_pair = isinstance(betas, (tuple, list)) and len(betas) == 2
+    is_norm = clip_norm is None or (isinstance(clip_norm, Real) and clip_norm > 0)
     for name, value, is_allowed, allowed in (
-        ("epochs", epochs, epochs >= 0, "0 or more"),
-        ("lr", lr, 0 < lr < math.inf, "a positive number"),
-        ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
-        ("betas", betas, betas_are_allowed, "two numbers in [0, 1)"),
-        ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "0 or more"),
-        ("clip_norm", clip_norm, clip_norm is None or clip_norm > 0, "positive, or None"),
-        ("warmup", warmup, 0 <= warmup < 1, "a fraction of the steps, in [0, 1)"),
+        ("lr", lr, lies(lr) and lr > 0, "a positive number"),
+        ("momentum", momentum, lies(momentum, 1), "a number in [0, 1)"),
+        ("betas", betas, is_pair and all(lies(x, 1) for x in betas), "two numbers in [0, 1)"),
+        ("weight_decay", weight_decay, lies(weight_decay), "a number, 0 or more"),
+        ("clip_norm", clip_norm, is_norm, "a positive number, or None"),
+        ("warmup", warmup, lies(warmup, 1), "a fraction of the steps, in [0, 1)"),
     ):
         if not is_allowed:
             raise InputError(f"{name} is {value!r}; it must be {allowed}.")

@@ -20,6 +20,7 @@ from fourfold.training.schedule import Schedule, check_training_settings, learni
 from fourfold.training.snapshots import Snapshots
 
 
+@torch.enable_grad()
 def train(
     model: nn.Module,
     images: Any,
@@ -85,7 +86,8 @@ def train(
         augment: maps a batch of `images` (of batches, the input) and a generator to an augmented
             batch.
         preprocess: maps a batch of `images` to the model's input. By default one tensor of integers
-            is divided by 255, and everything else is the input as it is.
+            (of batches: of uint8) is divided by 255, one of booleans becomes 0 and 1, and
+            everything else is the input as it is.
         loss_function: maps the model's output and targets to a mean over the batch, the column nll.
             The column accuracy is NaN where the targets are no class indices.
         snapshots: where to save the state at intervals, and to continue from if one is there.
@@ -220,6 +222,14 @@ class _Training:
     ) -> None:
         self.model, self.averaged = model, averaged
         self.parameters, self.descent = parameters, descent
+
+    def described(self) -> dict[str, Any]:
+        named = self.model.named_parameters()
+        return {
+            "tensors": {k: [str(t.dtype), list(t.shape)] for k, t in self._tensors().items()},
+            "trained": [name for name, parameter in named if parameter.requires_grad],
+            "optimizer": type(self.descent).__name__,
+        }
 
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = self._tensors()

@@ -1,11 +1,13 @@
 """A network with its preprocessing: what a shared folder gives."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fourfold.data.batches import Normalize, as_input, to_float
-from fourfold.data.inputs import logits_of
+from fourfold.data.inputs import as_tensor, logits_of
 from fourfold.errors import InputError
 from fourfold.surfaces.shapes import Point
 from fourfold.zoo.description import Description
@@ -59,7 +61,8 @@ class Classifier(nn.Module):
         self.network, self.preprocess = network, Preprocessing(described)
         self.classes, self.point, self.statistics = described.classes, point, statistics
 
-    def forward(self, images: Tensor) -> Float[Tensor, "images classes"]:
+    def forward(self, images: Any) -> Float[Tensor, "images classes"]:
         """Return logits of images (n, channels, height, width): uint8, or floats in [0, 1]."""
+        images = images if isinstance(images, Tensor) else as_tensor(images, "images")
         inputs = as_input(self.preprocess, self.network)(images)
         return logits_of(self.network(inputs), len(images))

@@ -5,19 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from fourfold.data.augment import RandomShiftFlip
-from fourfold.data.batches import Augment
+from fourfold.data.batches import Augment, input_batches
 from fourfold.errors import InputError
-from fourfold.evaluation.grid import batchnorm_mode
+from fourfold.evaluation.grid import batchnorm_mode, predict
 from fourfold.files.atomic import atomic_folder, write_text
 from fourfold.files.tensors import read_header
 from fourfold.surfaces.modules import check_buffers, module_of
 from fourfold.surfaces.shapes import Point
 from fourfold.surfaces.surface import Surface
 from fourfold.zoo.card import render_card, render_example
-from fourfold.zoo.classifier import Preprocessing
+from fourfold.zoo.classifier import Classifier, Preprocessing
 from fourfold.zoo.description import (
     CARD,
     EXAMPLE,
@@ -158,14 +159,32 @@ def write_folder(
     for file in folder.glob("*.safetensors"):  # which writes them for their owner alone
         file.chmod((folder / EXAMPLE).stat().st_mode)
     own = model if described.network is None else None
-    load_network(folder, *surface.shape.center, model=own, allow=described.builder)
+    network = load_network(
+        folder, *surface.shape.center, model=own, allow=described.builder, device="cpu"
+    )
+    _check_classes(network, described, images)
     return described
+
+
+def _check_classes(network: Classifier, described: Description, images: Any) -> None:
+    """Refuse names of another number of classes, if it is known what an image is."""
+    if described.classes is None or (images is None and network.preprocess.image_shape is None):
+        return
+    if network.preprocess.image_shape is not None:
+        images = torch.zeros(1, *network.preprocess.image_shape)
+    given, _ = next(iter(input_batches(images, network, 1, device="cpu").in_order(0)))
+    logits = predict(network, given)
+    if logits.shape[1] != len(described.classes):
+        raise InputError(
+            f"classes has {len(described.classes)} names, but the network has {logits.shape[1]} "
+            "outputs; give a name for each."
+        )
 
 
 def stored_points(surface: Surface, points: Sequence[Point] | int) -> list[Point]:
     """Return the points to store statistics of; without corners that have their own."""
     shape = surface.shape
-    given = shape.lattice(points) if isinstance(points, int) else map(shape.check, points)
+    given = shape.lattice(points) if isinstance(points, int) else shape.check_all(points)
     own = () if surface.train_corners else shape.corner_coordinates
     return [point for point in dict.fromkeys([shape.center, *given]) if point not in own]
 

@@ -147,7 +147,7 @@ def _pick(evaluation: Evaluation, positions: list[int]) -> Evaluation:
         {name: values[positions] for name, values in part.items()}
         for part in (evaluation.logits, evaluation.nll, evaluation.correct)
     )
-    return Evaluation(evaluation.table, logits, nll, correct)
+    return replace(evaluation, logits=logits, nll=nll, correct=correct)
 
 
 def _drop_repeated(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,8 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_count
 
 AXES = ("u", "v", "w")  # names of coordinates, and of their columns in tables
 
@@ -196,20 +197,33 @@ class Shape(ABC):
             ends = [(corner, self.center) for corner in self.corner_coordinates]
         return tuple(sorted(along(edge, [0.5])[0] for edge in ends))
 
-    def check(self, point: Sequence[float]) -> Point:
-        """Return the coordinates of one point as floats.
+    def check(self, point: Sequence[float] | float) -> Point:
+        """Return the coordinates of one point, of a shape with one axis a number, as floats.
 
         Raises:
             InputError: if they are too many or too few, or the point is not on the shape.
         """
-        if len(point) != self.dims:
+        is_number = isinstance(point, Real) or getattr(point, "ndim", None) == 0
+        try:
+            at = tuple(map(float, [point] if is_number else point))  # type: ignore[arg-type]
+        except (TypeError, ValueError):
             raise InputError(
-                f"{tuple(point)} has {len(point)} coordinates; a point of a {self.kind} has "
+                f"a point is {point!r:.80}; give a number for each of {', '.join(self.axes)}."
+            ) from None
+        if len(at) != self.dims:
+            raise InputError(
+                f"{at} has {len(at)} coordinates; a point of a {self.kind} has "
                 f"{self.dims}: {', '.join(self.axes)}."
             )
-        if not self.contains(np.asarray([point], float))[0]:
-            raise InputError(f"({', '.join(self.axes)}) is {tuple(point)}; {self._bounds()}.")
-        return tuple(map(float, point))
+        if not self.contains(np.asarray([at]))[0]:
+            raise InputError(f"({', '.join(self.axes)}) is {at}; {self._bounds()}.")
+        return at
+
+    def check_all(self, points: Iterable[Sequence[float] | float]) -> list[Point]:
+        """Return points, of an array or a tensor its rows, as tuples of floats."""
+        if not isinstance(points, Iterable) or getattr(points, "ndim", None) == 0:
+            raise InputError(f"points is {points!r}; give a list of points.")
+        return [self.check(point) for point in points]
 
     def _bounds(self) -> str:
         return "each must lie in [0, 1]" if self.dims > 1 else "it must lie in [0, 1]"
@@ -223,8 +237,7 @@ def along(edge: Edge, shares: Sequence[float]) -> list[Point]:
 
 def equidistant(points: int) -> list[float]:
     """Return `points` coordinates from 0 to 1, both of them counted."""
-    if points < 2:
-        raise InputError(f"grid points is {points}; a grid needs at least 2 along each axis.")
+    check_count("grid points", points, 2)
     return [i / (points - 1) for i in range(points)]
 
 
