@@ -156,13 +156,17 @@ KINDS = {
 SAFETENSORS = [name for name in KINDS if name.endswith(".safetensors")]
 
 
+VALID: dict[str, bytes] = {}
+
+
 def is_read(name, change=lambda content: content):
     """Read a changed file; return whether it ends in a value, False if in one message."""
     make, read = KINDS[name]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         make(path)
-        path.write_bytes(change(path.read_bytes()))
+        # A state names its seconds, and hypothesis wants the same bytes each time.
+        path.write_bytes(change(VALID.setdefault(name, path.read_bytes())))
         try:
             read(path)
         except FourfoldError as error:
