@@ -187,6 +187,14 @@ def test_a_permuted_copy_is_matched_back_exactly(name):
     assert differing(a, b) == []
 
 
+def test_inference_mode_changes_nothing():
+    name = next(iter(TURNING))
+    expected = align(name, states_of(name, 2))
+    with torch.inference_mode():
+        found = align(name, states_of(name, 2))
+    assert [differing(*pair) for pair in zip(found, expected, strict=True)] == [[], []]
+
+
 @pytest.mark.parametrize("method", ["weights", "activations"])
 @pytest.mark.parametrize("name", TURNING)
 def test_a_rotated_copy_is_matched_back(name, method):

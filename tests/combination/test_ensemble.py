@@ -121,8 +121,9 @@ def test_a_network_without_numbers_is_never_chosen():
 @pytest.mark.parametrize(
     ("logits", "max_members", "said"),
     [
-        (members()[0][:0], 3, "max_members is 3 and there are 0 networks"),
-        (members()[0], -1, "max_members is -1 and there are 5 networks"),
+        (members()[0][:0], 3, "there are no networks"),
+        (members()[0], -1, "max_members is -1; it must be a whole number, at least 1"),
+        (members()[0], 2.5, "max_members is 2.5"),
         (members()[0][0], 3, r"the shape \(40, 4\); give \(networks, n, classes\)"),
         (members()[0] / 0, 3, "each of the 5 networks has a NaN or an infinity"),
         (members()[0][:, 1:], 3, "39 images but 40 labels"),
@@ -208,6 +209,13 @@ def test_only_the_oracle_is_chosen_on_test(selection, split, size):
     chosen = greedy_ensemble(others, SPLITS[split], size, stop_early=False)
     expected = [POINTS[surface.candidates[i]] for i in chosen]
     assert points_of(rows["members"].iloc[-1]) == expected
+
+
+def test_a_surface_without_a_working_point_is_named():
+    broken = surface_logits("plain", "four")
+    broken.logits["val"][broken.candidates] = float("nan")
+    with pytest.raises(InputError, match=r"surface 'plain', val: each of the 21 .* experiment"):
+        compared(SURFACES, plain=broken)
 
 
 @pytest.mark.parametrize(("statistics", "own"), [("reestimated", "own"), ("none", "none")])

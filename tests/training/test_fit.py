@@ -39,6 +39,17 @@ IMAGES, LABELS = make_images(24)
 ARGUMENTS = {"train_images": IMAGES, "train_labels": LABELS, "epochs": 1, "batch_size": 8}
 
 
+def test_tensors_made_in_inference_mode_are_fitted_outside_of_it_alone():
+    with torch.inference_mode():
+        surface, inside = make_surface("no-norm"), make_surface("no-norm")
+        with pytest.raises(InputError, match=r"which torch\.inference_mode"):
+            fit(inside, make_network("no-norm"), **ARGUMENTS)
+    expected = make_surface("no-norm")
+    for one in (surface, expected):
+        fit(one, make_network("no-norm"), **ARGUMENTS)
+    assert torch.equal(surface.control_points, expected.control_points)
+
+
 # --- the step -------------------------------------------------------------------------------------
 
 

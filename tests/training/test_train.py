@@ -181,6 +181,16 @@ def test_wrong_settings_are_refused_with_the_value_and_what_is_allowed(settings,
         trained(**settings)
 
 
+def test_what_has_no_gradients_is_not_trained():
+    network = make_network("no-norm")
+    with torch.inference_mode():
+        made_there = make_network("no-norm")
+        with pytest.raises(InputError, match=r"which torch\.inference_mode"):
+            train(network, IMAGES, LABELS, **SETTINGS)
+    with pytest.raises(InputError, match=r"made in torch\.inference_mode"):
+        train(made_there, IMAGES, LABELS, **SETTINGS)
+
+
 # --- moving average -------------------------------------------------------------------------------
 
 

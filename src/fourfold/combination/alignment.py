@@ -29,6 +29,7 @@ _AT_A_TIME = 20  # of these, whose activations in all layers are in memory toget
 Moves = Mapping[Units, Tensor]
 
 
+@torch.inference_mode(False)  # operations can't be observed in it
 def align(
     states: Sequence[StateDict],
     model: nn.Module,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fourfold.combination.ensemble import greedy_ensemble
+from fourfold.combination.ensemble import greedy_points
 from fourfold.evaluation.bootstrap import bootstrap_means, interval
 from fourfold.evaluation.logits import Examples, SurfaceLogits
 from fourfold.evaluation.metrics import average_predictions, best_network, per_image
@@ -88,11 +88,11 @@ def _picked(logits: SurfaceLogits) -> Iterator[_Difference]:
     candidates, own, count = logits.candidates, logits.own, len(logits.corners)
     val, labels = logits.logits["val"][candidates], logits.labels["val"]
     picks = {
-        "merge": ([best_network(val, labels)], [best_network(own["val"], labels)]),
-        "ensemble": (greedy_ensemble(val, labels, count, stop_early=False), [*range(count)]),
+        "merge": ([candidates[best_network(val, labels)]], [best_network(own["val"], labels)]),
+        "ensemble": (greedy_points(logits, "val", count), [*range(count)]),
     }
     for comparison, (points, corners) in picks.items():
-        members = logits.logits["test"][[candidates[i] for i in points]], own["test"][corners]
+        members = logits.logits["test"][points], own["test"][corners]
         scores = (_of_images(networks, logits.labels["test"]) for networks in members)
         for metric, value, reference in zip(METRICS, *scores, strict=True):
             yield comparison, "test", metric, value, reference

@@ -16,7 +16,7 @@ from fourfold.combination.baselines import (
     reference_surfaces,
 )
 from fourfold.data.inputs import as_tensor, class_labels, logits_of
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_count
 from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.evaluation.metrics import (
     average_predictions,
@@ -70,17 +70,12 @@ def _point_rows(
     if not candidates:
         return
 
-    def greedy(split: str, members: int) -> list[int]:
-        logits, labels = surface.logits[split][candidates], surface.labels[split]
-        chosen = greedy_ensemble(logits, labels, members, stop_early=False)
-        return [candidates[i] for i in chosen]
-
-    on_val = greedy("val", max_members)
+    on_val = greedy_points(surface, "val", max_members)
     ensembles = [
         ("fixed", surface.inner),
         ("all", candidates),
         *(("validation", on_val[:size]) for size in range(1, len(on_val) + 1)),
-        ("oracle", greedy("test", len(surface.corners))),
+        ("oracle", greedy_points(surface, "test", len(surface.corners))),
     ]
     for selection, members in ensembles:
         yield from _rows(surface, of | {"selection": selection}, members, is_own=False)
@@ -149,12 +144,10 @@ def greedy_ensemble(
     Reference: Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004 (here
     without replacement).
     """
-    if max_members < 1 or len(logits) == 0:
-        raise InputError(
-            f"max_members is {max_members} and there are {len(logits)} networks; both must be at "
-            "least 1."
-        )
+    check_count("max_members", max_members, 1)
     logits, labels = _checked(logits, labels)
+    if len(logits) == 0:
+        raise InputError("there are no networks to choose from; logits hold at least one.")
     broken = ~logits.isfinite().flatten(1).all(dim=1)
     if bool(broken.all()):
         raise InputError(
@@ -176,6 +169,19 @@ def greedy_ensemble(
         chosen.append(candidate)
         total = torch.logaddexp(total, of_label[candidate])
     return chosen
+
+
+def greedy_points(surface: SurfaceLogits, split: str, members: int) -> list[int]:
+    """Return positions of `members` candidates of a surface, as `greedy_ensemble` takes them."""
+    candidates = surface.candidates
+    logits, labels = surface.logits[split][candidates], surface.labels[split]
+    try:
+        chosen = greedy_ensemble(logits, labels, members, stop_early=False)
+    except InputError as error:
+        raise InputError(
+            f"surface {surface.surface!r}, {split}: {error} Take it out of the experiment."
+        ) from error
+    return [candidates[i] for i in chosen]
 
 
 def _indices(members: Any, count: int) -> list[int]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fourfold.combination.baselines import Surfaces, check_surfaces
-from fourfold.combination.ensemble import evaluate_ensemble, greedy_ensemble
+from fourfold.combination.ensemble import evaluate_ensemble, greedy_points
 from fourfold.evaluation.bootstrap import DRAWS, bootstrap_means
 from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.evaluation.metrics import best_network, per_image
@@ -43,10 +43,9 @@ def measure_picks(
         networks = {split: surface.logits[split][surface.candidates] for split in surface.labels}
         best = {split: best_network(networks[split], of) for split, of in surface.labels.items()}
         picks = {
-            "merge": {split: [point] for split, point in best.items()},
+            "merge": {split: [surface.candidates[point]] for split, point in best.items()},
             "ensemble": {
-                split: greedy_ensemble(networks[split], labels, of["count"], stop_early=False)
-                for split, labels in surface.labels.items()
+                split: greedy_points(surface, split, of["count"]) for split in surface.labels
             },
         }
         again = _repicks(networks["val"], surface.labels["val"], draws)
@@ -59,7 +58,7 @@ def measure_picks(
         }
         for pick, members in picks.items():
             value, oracle = (
-                evaluate_ensemble(networks["test"], members[split], surface.labels["test"])
+                evaluate_ensemble(surface.logits["test"], members[split], surface.labels["test"])
                 for split in ("val", "test")
             )
             for metric, sign in (("accuracy", 1), ("nll", -1)):

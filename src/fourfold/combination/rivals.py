@@ -19,7 +19,7 @@ from fourfold.combination.baselines import (
     is_plain,
     reference_surfaces,
 )
-from fourfold.combination.ensemble import FEW, greedy_ensemble
+from fourfold.combination.ensemble import FEW, greedy_points
 from fourfold.errors import InputError
 from fourfold.evaluation.bootstrap import bootstrap_means, interval
 from fourfold.evaluation.logits import SurfaceLogits
@@ -164,18 +164,17 @@ def _of_points(
     val, labels = logits["val"][candidates], surface.labels["val"]
     trained = costs.corner_images(cost, of) + costs.fit_images(cost, name)
     selected, again = costs.selection_images(cost, of), _statistics_images(grid)
-    greedy = greedy_ensemble(val, labels, max(SIZES), stop_early=False)
+    greedy = greedy_points(surface, "val", max(SIZES))
     fixed = {"inner": surface.inner, "all": candidates}
     if shape.center in surface.points:
         fixed = {"center": [surface.position(shape.center)], **fixed}
-    picked = {"best-point": [best_network(val, labels)]}
+    picked = {"best-point": [candidates[best_network(val, labels)]]}
     picked |= {f"greedy-{size}": greedy[:size] for size in SIZES if size <= len(greedy)}
     for method, members in fixed.items():
         chosen = selected + again * len(members)
         yield _Method(f"{name}/{method}", name, of["corners"], trained, chosen, logits, members)
     chosen = selected + costs.picking_images(grid, shape)
-    for method, places in picked.items():
-        members = [candidates[place] for place in places]
+    for method, members in picked.items():
         yield _Method(f"{name}/{method}", name, of["corners"], trained, chosen, logits, members)
 
 

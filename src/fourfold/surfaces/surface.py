@@ -79,6 +79,7 @@ class Surface:
         self.train_corners = train_corners
 
     @classmethod
+    @torch.inference_mode(False)  # tensors made in that mode can't be moved by a fit outside of it
     def from_corners(
         cls,
         corners: Sequence[StateDict],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fourfold.data.batches import Augment, Batches, Preprocess
 from fourfold.data.inputs import Input, map_input, parts_of
-from fourfold.errors import DivergenceError
+from fourfold.errors import DivergenceError, InputError
 from fourfold.seeds import derive_seed, make_generator
 from fourfold.training.snapshots import Snapshots
 
@@ -70,6 +70,11 @@ class Loop:
 
         Each batch is used for `repeats` steps in a row, as it was augmented once.
         """
+        if torch.is_inference_mode_enabled():
+            raise InputError(
+                "training needs gradients, which torch.inference_mode() doesn't compute; call it "
+                "outside of that (torch.no_grad() does no harm)."
+            )
         self._data, self._device, self._epochs = data, data.device, epochs
         self._repeats, self.steps_per_epoch = repeats, data.steps * repeats
         self._dropout_seed = derive_seed(seed, f"{purpose}dropout")

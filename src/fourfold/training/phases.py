@@ -47,6 +47,8 @@ def plan_phases(
         boundary_epochs: of the edges.
         epochs: of the surface.
     """
+    if isinstance(phases, (str, Mapping)) or not isinstance(phases, (Sequence, type(None))):
+        raise InputError(f"phases is {phases!r:.80}; give a list of phases, or None.")
     listed = [
         _read(f"phases[{k}]", phase, shape.control_point_names, free)
         for k, phase in enumerate(phases or ())

@@ -109,6 +109,11 @@ def train(
     check_precision(precision)
     data = training_batches(images, labels, objective, model, batch_size, default=64)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if any(p.is_inference() for p in parameters):
+        raise InputError(
+            "the model was made in torch.inference_mode(), which rules out gradients; make it "
+            "outside of that."
+        )
     average = _average(ema, averaged, model)
     descent = _make_optimizer(
         optimizer, parameters, momentum, betas, lr=lr, weight_decay=weight_decay
