@@ -141,6 +141,14 @@ def test_corners_as_trained_stand_beside_the_barrier_and_do_not_enter_it():
     pd.testing.assert_frame_equal(measured.drop(columns="corner_mean_own"), expected)
 
 
+def test_a_corner_without_a_number_leaves_the_corners_without_a_mean():
+    def own(u, v):
+        return float("nan") if (u, v) == (0, 1) else 1.0
+
+    measured = measure_barriers(grid_of(lambda u, v: 1.0, own=own))
+    assert measured["corner_mean_own"].isna().all()
+
+
 def test_corners_without_batchnorm_have_one_row_that_is_both():
     def loss(u, v):
         return 1 + u + (u == 0.5)

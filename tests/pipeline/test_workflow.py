@@ -489,6 +489,12 @@ def test_the_card_has_the_numbers_and_what_made_them(finished, exported):
     assert made["seeds"] == {"corners": [0, 1, 2, 3], "fit": 1000}
     assert made["training"]["optimizer"] == {"name": "sgd", "lr": 0.1, "momentum": 0.9}
     assert front["license"] == "mit"
+    assert "The corners were trained independently." in text
+    bounds = _rows(finished, "certificate").query("surface == 'bezier' and split == 'val'")
+    for metric, scale, digits in (("nll", 1, 3), ("error", 100, 1)):
+        (*_, bound) = bounds.query("metric == @metric")["value"]
+        assert f"has a val {metric} above {scale * bound:.{digits}f}" in text
+    assert "say each, not both together" in text, "each bound alone holds with 95 %"
     assert str(finished) not in "".join(
         path.read_bytes().decode(errors="replace") for path in exported.iterdir()
     )
