@@ -26,12 +26,12 @@ _FAMILIES = {
 _OF = {"center": "point", "best-point": "point"}
 _OF |= dict.fromkeys(("greedy", "inner", "all"), "points")
 
-# Costs on the horizontal axes: factor from the table's unit, label.
+# Costs on the horizontal axes: factor from the table's unit, label, and how far families that cost
+# the same stand apart, in decades: less than costs of training that differ.
 _COSTS = {
-    "images_backward": (1e-3, "thousand images passed backward"),
-    "forward_passes": (1.0, "forward passes per prediction"),
+    "images_backward": (1e-3, "thousand images passed backward", 0.012),
+    "forward_passes": (1.0, "forward passes per prediction", 0.035),
 }
-_ASIDE = 0.035  # of a decade; families stand so far apart where they cost the same
 _FAR = 1.2  # a mark is off scale that lies further above the front than this times its own range
 
 
@@ -59,7 +59,7 @@ def plot_rivals(rival: pd.DataFrame, surfaces: Surfaces, *, seeds: Sequence[int]
         for (cost, front), axes in zip(every.items(), line, strict=True):
             fronts[axes] = _draw_methods(axes, measure, known, front, cost)
             axes.grid()
-    for (_, label), axes in zip(_COSTS.values(), panels[-1], strict=True):
+    for (_, label, _), axes in zip(_COSTS.values(), panels[-1], strict=True):
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.xaxis.set_minor_formatter("")
@@ -96,7 +96,7 @@ def _draw_methods(
     axes: Axes, measure: Measure, rows: pd.DataFrame, front: pd.DataFrame, cost: str
 ) -> pd.DataFrame:
     """Draw the marks of all methods and the front; return the names and places of the front."""
-    factor, _ = _COSTS[cost]
+    factor, _, aside = _COSTS[cost]
     paid = factor * rows.loc[rows[cost] > 0, cost]
     free = paid.min() / 2 if len(paid) else 1.0  # no place on a logarithmic scale is zero
     axes.set_xscale("log")
@@ -107,7 +107,7 @@ def _draw_methods(
         values = np.clip(measure.space(measure.values(of)), low + rim, high - rim)
         costs = factor * of[cost].to_numpy(float)
         turn = of["family"].map([*_FAMILIES].index).to_numpy(float) - (len(_FAMILIES) - 1) / 2
-        x = np.where(costs > 0, costs, free) * 10 ** (_ASIDE * turn)
+        x = np.where(costs > 0, costs, free) * 10 ** (aside * turn)
         return x, np.asarray(measure.unspace(values))
 
     x, y = place(front)
