@@ -119,9 +119,8 @@ def test_published_corners_are_as_trained_whether_re_estimated_or_not(published)
             for name, of in environment["surfaces"].items()
             if of["kind"] == "seeds" and of["shape"] == "square"
         ]
-        final = final[
-            final["seed"] % 100 < 4
-        ]  # a set may have more: seeds of replicates are 100 apart
+        # A set may have more networks than a square has corners; seeds of replicates are 100 apart.
+        final = final[final["seed"] % 100 < 4]
         grid = tables["grid"][tables["grid"]["split"] != "train"]
         for (_, split), rows in grid[grid["surface"].isin(squares)].groupby(["surface", "split"]):
             own, again = own_corner_rows(rows), lattice_rows(rows)
