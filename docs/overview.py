@@ -50,9 +50,11 @@ def cells_of(targets: Targets, scale: str) -> list[str]:
 
 
 def draw_figures(results: Results, targets: Targets) -> Iterator[tuple[str, Figure]]:
-    """Yield file and figure of each scale of which an experiment is published."""
+    """Yield file and figure of each scale of which at least half of the cells are published."""
     for scale in SCALES:
-        if there := [name for name in cells_of(targets, scale) if name in results]:
+        cells = cells_of(targets, scale)
+        there = [name for name in cells if name in results]
+        if there and 2 * len(there) >= len(cells):
             described = {name: surfaces(results[name]) for name in there}
             # Copies of many surfaces have no grids.
             grids = [of.tables["grid"] for name in there if "grid" in (of := results[name]).tables]

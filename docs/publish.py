@@ -43,6 +43,7 @@ ROOT = Path(__file__).parent.parent
 FIGURE = "surfaces.png"  # of an experiment, on the page
 CONVERGENCE = "convergence.png"  # of all replicates, drawn here
 NINE = "cpu"  # the scale of the experiments that the pages show first
+FULL = "full"  # and that of the paper
 FIGURE_OF_NINE = figure_name(NINE)
 IN_README = "cifar10-resnet18-cpu"  # whose surfaces README.md shows until all nine have been run
 FIGURE_BYTES, COLORS = 150_000, 256
@@ -403,7 +404,8 @@ def _render_page(published: Mapping[str, Published], targets: Targets) -> str:
     absent = [name for name in defined if name not in published]
     main = {name: of for name, of in published.items() if group_of(name) is None}
     nine = {name: of for name, of in main.items() if name in cells_of(targets, NINE)}
-    others = {name: of for name, of in main.items() if name not in nine}
+    full = {name: of for name, of in main.items() if name in cells_of(targets, FULL)}
+    others = {name: of for name, of in main.items() if name not in {**nine, **full}}
     blocks = [
         "# Reference results",
         "Finished experiments, copied from `results/`: their tables, figures, and what made them. "
@@ -420,9 +422,11 @@ def _render_page(published: Mapping[str, Published], targets: Targets) -> str:
         "the controls.",
         *(["## Others", accuracy_table(others, others), claim_table(others)] if others else []),
         "## At full size",
+        *([accuracy_table(full, full), claim_table(full)] if full else []),
         "The paper's experiments as they are meant for a GPU. What is expected is the corners' "
         "mean accuracy on test: our guess from what others state of like networks, which is no "
-        "measurement of ours. What one costs: [scaling.md](../scaling.md#the-experiments-of-"
+        "measurement of ours, and of the original images: those here were JPEG copies, which are "
+        "harder to tell apart ([own data](../how-to/own-data.md#jpeg-copies)). What one costs: [scaling.md](../scaling.md#the-experiments-of-"
         "paramsyaml), [benchmarks.md](../benchmarks.md#at-full-size).",
         full_size_table(published, targets),
         "## Where they were measured",
@@ -510,6 +514,16 @@ def _origin_table(published: Mapping[str, Published], defined: Mapping[str, Any]
     )
 
 
+def _where(of: Published) -> str:
+    """Return on which devices an experiment was run, and with what."""
+    made_by, devices = of.environment, of.tables["cost"]["device"]
+    versions = made_by["versions"][0]
+    return (
+        f"on {' and '.join(dict.fromkeys(devices))} with Python {versions['python']} and torch "
+        f"{versions['torch']}, threads per job: {made_by['threads'][0]}"
+    )
+
+
 def _settings_note(then: Mapping[str, Any], targets: Targets, name: str) -> str:
     """Say whether an experiment was run with the settings that params.yaml has for it now."""
     if name not in targets.experiments:
@@ -521,14 +535,14 @@ def _settings_note(then: Mapping[str, Any], targets: Targets, name: str) -> str:
 
 
 def render_readme_block(published: Mapping[str, Published], targets: Targets) -> str:
-    """Return README.md's text about the nine experiments on two cores, and those in `run`."""
+    """Return README.md's text about the nine experiments at both sizes, and those in `run`."""
     names = [*targets.params["run"], IN_README]
     if absent := [name for name in names if name not in published]:
         raise InputError(f"README.md shows {absent[0]}, which is not published; name it as well.")
     nine = cells_of(targets, NINE)
     there = [name for name in nine if name in published]
-    shown = [*there, *names[:-1]]
-    made_by = published[IN_README].environment
+    full = [name for name in cells_of(targets, FULL) if name in published]
+    shown = [*full, *there, *names[:-1]]
     blocks = [
         _figure_of_nine(len(there), len(nine), "docs/results/")
         if there == nine
@@ -536,9 +550,9 @@ def render_readme_block(published: Mapping[str, Published], targets: Targets) ->
         what_they_say(published, shown),
         accuracy_table(published, shown),
         _table_note(targets.params["summary"]["kept"]),
-        f"Measured on {made_by['device'][0]} with Python {made_by['versions'][0]['python']} and "
-        f"torch {made_by['versions'][0]['torch']}, threads per job: {made_by['threads'][0]}; "
-        "written by `python docs/publish.py --headline` from "
+        f"Measured {_where(published[IN_README])}"
+        + "".join(f"; {name} {_where(published[name])}" for name in full)
+        + ". Written by `python docs/publish.py --headline` from "
         "[docs/results](docs/results/README.md).",
     ]
     if rest := [name for name in nine if name not in there]:
