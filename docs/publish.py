@@ -426,7 +426,8 @@ def _render_page(published: Mapping[str, Published], targets: Targets) -> str:
         "The paper's experiments as they are meant for a GPU. What is expected is the corners' "
         "mean accuracy on test: our guess from what others state of like networks, which is no "
         "measurement of ours, and of the original images: those here were JPEG copies, which are "
-        "harder to tell apart ([own data](../how-to/own-data.md#jpeg-copies)). What one costs: [scaling.md](../scaling.md#the-experiments-of-"
+        "harder to tell apart ([own data](../how-to/own-data.md#jpeg-copies)). What one costs: "
+        "[scaling.md](../scaling.md#the-experiments-of-"
         "paramsyaml), [benchmarks.md](../benchmarks.md#at-full-size).",
         full_size_table(published, targets),
         "## Where they were measured",
