@@ -553,7 +553,8 @@ def render_readme_block(published: Mapping[str, Published], targets: Targets) ->
         _table_note(targets.params["summary"]["kept"]),
         f"Measured {_where(published[IN_README])}"
         + "".join(f"; {name} {_where(published[name])}" for name in full)
-        + ". Written by `python docs/publish.py --headline` from "
+        + ". CIFAR's images were [JPEG copies](docs/how-to/own-data.md#jpeg-copies), harder to "
+        "tell apart than the originals. Written by `python docs/publish.py --headline` from "
         "[docs/results](docs/results/README.md).",
     ]
     if rest := [name for name in nine if name not in there]:
