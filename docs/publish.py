@@ -425,8 +425,8 @@ def _render_page(published: Mapping[str, Published], targets: Targets) -> str:
         *([accuracy_table(full, full), claim_table(full)] if full else []),
         "The paper's experiments as they are meant for a GPU. What is expected is the corners' "
         "mean accuracy on test: our guess from what others state of like networks, which is no "
-        "measurement of ours, and of the original images: those here were JPEG copies, which are "
-        "harder to tell apart ([own data](../how-to/own-data.md#jpeg-copies)). What one costs: "
+        "measurement of ours, and of the original images: those here were "
+        "[JPEG copies](../how-to/own-data.md#jpeg-copies). What one costs: "
         "[scaling.md](../scaling.md#the-experiments-of-"
         "paramsyaml), [benchmarks.md](../benchmarks.md#at-full-size).",
         full_size_table(published, targets),
@@ -553,8 +553,8 @@ def render_readme_block(published: Mapping[str, Published], targets: Targets) ->
         _table_note(targets.params["summary"]["kept"]),
         f"Measured {_where(published[IN_README])}"
         + "".join(f"; {name} {_where(published[name])}" for name in full)
-        + ". CIFAR's images were [JPEG copies](docs/how-to/own-data.md#jpeg-copies), harder to "
-        "tell apart than the originals. Written by `python docs/publish.py --headline` from "
+        + ". CIFAR's images were [JPEG copies](docs/how-to/own-data.md#jpeg-copies). "
+        "Written by `python docs/publish.py --headline` from "
         "[docs/results](docs/results/README.md).",
     ]
     if rest := [name for name in nine if name not in there]:

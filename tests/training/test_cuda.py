@@ -140,7 +140,7 @@ def test_training_repeats_itself_and_leaves_the_global_generators_alone():
 
 
 def test_batches_of_a_loader_are_moved_to_the_network():
-    """Equal up to rounding: 255 divides on the CPU, and on the GPU its reciprocal multiplies."""
+    """Equal up to rounding: the loader's images were divided by 255 on the CPU."""
     images, labels = make_images(24)
     data = torch.utils.data.TensorDataset(images / 255, labels)
     loader = torch.utils.data.DataLoader(data, batch_size=8, pin_memory=True)
