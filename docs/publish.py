@@ -225,7 +225,8 @@ def collect_environment(targets: Targets, name: str, jobs: Sequence[Path]) -> di
         }
         if batchnorm := surfaces.get(item.removesuffix("-grid"), {}).get("batchnorm"):
             own["grid"] = settings["grid"] | {"batchnorm": batchnorm}
-        ran = of["settings"] | {"data_sha256": of["data_sha256"]}
+        # Tables from before the name of the data set was recorded have the hash alone.
+        ran = of["settings"] | {key: of[key] for key in ("dataset", "data_sha256") if key in of}
         if changes := _changes(ran, settings | data | own, added=False):
             raise InputError(
                 f"{path} was not made as the other tables and params.yaml say: "

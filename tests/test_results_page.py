@@ -352,6 +352,7 @@ def mix(*settings, run="seed1", **made_by):
         ([NAME], lambda of: (of / "tables/merge.parquet").write_bytes(b"no"), "merge.parquet"),
         ([NAME], mix({"training": {"epochs": 99}}), "`training.epochs` was 99, is 120"),
         ([NAME], mix(data_sha256="e"), "`data_sha256` was e, is d"),
+        ([NAME], mix(dataset="cifar10"), "`dataset` was cifar10, is digits"),
         ([LARGE], mix({"training": {"epochs": 99}}, run="tuned-1"), "99, is 60"),
         ([NAME, "third"], lambda of: None, "no experiment is called third; params.yaml defines"),
         ([NAME, "--headline"], lambda of: None, "README.md shows digits-vgg16"),

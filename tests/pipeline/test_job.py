@@ -18,7 +18,7 @@ from fourfold.pipeline.commands._job import Job, read_corners, surface_files
 from fourfold.pipeline.commands._settings import read_surfaces
 from fourfold.surfaces.checkpoint import save_checkpoint, save_trajectory
 
-MADE_BY = {"data_sha256": "d" * 64, "device": "cuda", "threads": 4}
+MADE_BY = {"dataset": "digits", "data_sha256": "d" * 64, "device": "cuda", "threads": 4}
 # Commands that pass no image through a network.
 PLAIN = ("build_linear_surface", "compare_ensembles", "measure_geometry", "measure_differences")
 

@@ -406,7 +406,8 @@ def test_a_training_that_diverges_stops_with_its_message_and_leaves_no_network(p
 
 def test_every_file_says_what_made_it(finished):
     """Settings, seeds, data, versions, device and commit, in every table and tensor file."""
-    facts = {"settings", "seeds", "data_sha256", "versions", "device", "git", "hardware", "threads"}
+    facts = {"settings", "seeds", "dataset", "data_sha256", "device", "threads"}
+    facts |= {"versions", "git", "hardware"}
     replicate = finished / "results" / EXPERIMENT / "0"
     tables, tensors = [*replicate.rglob("*.parquet")], [*replicate.rglob("*.safetensors")]
     assert tables

@@ -23,7 +23,7 @@ from fourfold.surfaces.layout import StateDict
 
 _DESCRIBED = (".parquet", ".safetensors")  # files that say what made them
 # What a job that runs no network takes over from what its inputs say of themselves.
-_TAKEN_OVER = ("data_sha256", "device", "threads")
+_TAKEN_OVER = ("dataset", "data_sha256", "device", "threads")
 _PACKAGES = ("torch", "torchvision", "numpy", "pandas")
 _CHOICE = {"corners": str, "kind": str, "chosen_on": str, "epochs": list[int | str]}
 
@@ -41,7 +41,8 @@ class Job:
     Attributes:
         settings: the sections that the command's rule reads.
         seeds: that the results depend on, beside the split's; those of the inputs, until set.
-        facts: what the inputs agree in: `data_sha256`, `device` and `threads` behind the numbers.
+        facts: what the inputs agree in: name of the data set, `data_sha256`, `device` and `threads`
+            behind the numbers.
     """
 
     def __init__(self, arguments: argparse.Namespace, inputs: Sequence[Path] = ()) -> None:

@@ -80,6 +80,7 @@ class NetworkJob(Job):
         stored = Dataset.load(arguments.data)
         self.dataset = stored.to(self.device)
         self.facts = {
+            "dataset": stored.name,
             "data_sha256": stored.sha256(),
             "device": self.device.type,  # which of several equal GPUs says nothing
             "threads": arguments.threads,
