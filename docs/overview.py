@@ -170,7 +170,7 @@ def _accuracy_at_the_end(of: Published) -> dict[str, float]:
     rows = of.tables["training"].query("stage == 'endpoint' and split == 'val'")
     last = rows.loc[rows.groupby(["replicate", "item"])["epoch"].idxmax()]
     trainings = [split_run(item)[0] or "" for item in last["item"]]
-    return last["accuracy"].groupby(trainings).mean().to_dict()
+    return dict(last["accuracy"].groupby(trainings).mean())
 
 
 def _counted(words: Mapping[str, str]) -> str:

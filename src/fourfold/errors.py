@@ -27,6 +27,13 @@ def check_count(name: str, value: Any, least: int = 0) -> None:
         raise InputError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
 
 
+def check_callable(**given: Any) -> None:
+    """Refuse what is neither None nor can be called, by the name that it is given."""
+    for name, value in given.items():
+        if value is not None and not callable(value):
+            raise InputError(f"{name} is {value!r}; it must be a function, or None.")
+
+
 class DivergenceError(FourfoldError, RuntimeError):
     """Training left the finite numbers."""
 

@@ -62,7 +62,7 @@ def test_a_corner_has_the_hash_of_its_checkpoint_also_with_negative_zeros():
     for corner in corners:
         corner["1.bias"][0] = -0.0
         corner["1.running_mean"][0] = -0.0
-    surface = move_free_points(Surface.from_corners(corners, degree=(2, 2)))
+    surface = move_free_points(Surface.from_corners(iter(corners), degree=(2, 2)))
     hashes = [state_hash(corner) for corner in corners]
     assert [state_hash(surface.state_dict(u, v)) for u, v in CORNERS] == hashes
     assert list(surface.corner_hashes) == hashes

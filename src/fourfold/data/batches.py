@@ -56,6 +56,16 @@ def shuffled_batches(
     yield from to_device(order, device)[: n // batch_size * batch_size].view(-1, batch_size)
 
 
+def as_device(asked: torch.device | str) -> torch.device:
+    """Return the device of a name."""
+    try:
+        return torch.device(asked)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"device is {asked!r}; it must be 'cpu', 'cuda' or what else torch.device takes."
+        ) from error
+
+
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Copy a small tensor to `device` without waiting for it."""
     if torch.device(device).type == "cuda" and not tensor.is_cuda:
@@ -132,7 +142,7 @@ class TensorBatches(Batches):
     ) -> None:
         """Take tensors of equal length, and move them to `device`, by default where they are."""
         first = parts_of(inputs)[0]
-        self.device = first.device if device is None else torch.device(device)
+        self.device = first.device if device is None else as_device(device)
         self.inputs, self.targets = (
             None if x is None else map_input(lambda part: part.to(self.device), x)
             for x in (inputs, targets)
@@ -538,7 +548,7 @@ def _is_pair(split: Any) -> bool:
 
 def _device(asked: torch.device | str | None, model: nn.Module) -> torch.device:
     if asked is not None:
-        return torch.device(asked)
+        return as_device(asked)
     tensor = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 

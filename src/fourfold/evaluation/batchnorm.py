@@ -21,7 +21,7 @@ from fourfold.data.batches import (
     pass_seed,
 )
 from fourfold.data.inputs import Input, parts_of
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_callable
 from fourfold.evaluation.precision import compute_precision
 from fourfold.seeds import make_generator
 from fourfold.surfaces.layout import first_names
@@ -42,6 +42,7 @@ class StatisticsImages:
 
     def __init__(self, batches: Batches, augment: Augment | None, seed: int) -> None:
         """Take batches of at least 2 images."""
+        check_callable(augment=augment)
         if isinstance(batches, TensorBatches):
             if batches.size < 2 or batches.batch_size < 2:
                 raise InputError(

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -82,7 +82,7 @@ class Surface:
     @torch.inference_mode(False)  # tensors made in that mode can't be moved by a fit outside of it
     def from_corners(
         cls,
-        corners: Sequence[StateDict],
+        corners: Iterable[StateDict],
         degree: int | Sequence[int] | None = None,
         name: str | None = None,
         *,
@@ -129,6 +129,7 @@ class Surface:
         Reference for `train_corners`: Wortsman et al., "Learning Neural Network Subspaces", ICML
         2021.
         """
+        corners = list(corners)
         if not isinstance(shape, Shape):
             shape = _make_shape(shape, len(corners), degree, bends, added)
         elif (degree, bends, added) != (None, None, None):

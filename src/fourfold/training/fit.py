@@ -1,6 +1,5 @@
 """Fit the free control points of a surface; the corners stay fixed."""
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
@@ -23,7 +22,7 @@ from fourfold.training.descent import DECAYS, OPTIMIZERS
 from fourfold.training.loop import Loop, OnStep
 from fourfold.training.phases import plan_phases
 from fourfold.training.sampling import SAMPLERS, draw_edges, draw_on_curves
-from fourfold.training.schedule import Schedule, check_training_settings, learning_rate
+from fourfold.training.schedule import Schedule, check_training_settings, learning_rate, lies
 from fourfold.training.snapshots import Snapshots
 
 # Names a fit's random streams: a corner trained with the seed of the fit must not share them.
@@ -228,8 +227,8 @@ class SurfaceStep:
         """
         descent_class = _choose(OPTIMIZERS, "optimizer", optimizer)
         _choose(dict.fromkeys(DECAYS), "decay", decay)
-        if not 0 <= cosine < math.inf:
-            raise InputError(f"cosine is {cosine}; it must be 0 or more.")
+        if not lies(cosine):
+            raise InputError(f"cosine is {cosine!r}; it must be a number, 0 or more.")
         self._bound = BoundModel(model, surface, device, precision=precision, compile=compile)
         surface.control_points = surface.control_points.to(device)
         self._surface, self._device = surface, device
@@ -367,6 +366,6 @@ def _rows(surface: Surface, points: int) -> Float[Tensor, "points parameters"]:
 
 
 def _choose(options: dict[str, Any], setting: str, value: str) -> Any:
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise InputError(f"{setting} is {value!r}; choose one of {', '.join(sorted(options))}.")
     return options[value]

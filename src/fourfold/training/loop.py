@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fourfold.data.batches import Augment, Batches, Preprocess
 from fourfold.data.inputs import Input, map_input, parts_of
-from fourfold.errors import DivergenceError, InputError
+from fourfold.errors import DivergenceError, InputError, check_callable
 from fourfold.seeds import derive_seed, make_generator
 from fourfold.training.snapshots import Snapshots
 
@@ -75,6 +75,7 @@ class Loop:
                 "training needs gradients, which torch.inference_mode() doesn't compute; call it "
                 "outside of that (torch.no_grad() does no harm)."
             )
+        check_callable(augment=augment, preprocess=preprocess, on_step=on_step, on_epoch=on_epoch)
         self._data, self._device, self._epochs = data, data.device, epochs
         self._repeats, self.steps_per_epoch = repeats, data.steps * repeats
         self._dropout_seed = derive_seed(seed, f"{purpose}dropout")

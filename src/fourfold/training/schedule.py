@@ -77,6 +77,11 @@ _SCHEDULES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
 }
 
 
+def lies(value: Any, below: float = math.inf) -> bool:
+    """Return whether a value is a number in [0, below)."""
+    return isinstance(value, Real) and 0 <= float(value) < below
+
+
 def check_training_settings(
     *,
     epochs: int,
@@ -90,10 +95,6 @@ def check_training_settings(
 ) -> None:
     """Refuse settings that no training can run with."""
     check_count("epochs", epochs)
-
-    def lies(value: Any, below: float = math.inf) -> bool:
-        return isinstance(value, Real) and 0 <= float(value) < below
-
     is_pair = isinstance(betas, (tuple, list)) and len(betas) == 2
     is_norm = clip_norm is None or (isinstance(clip_norm, Real) and clip_norm > 0)
     for name, value, is_allowed, allowed in (
