@@ -114,6 +114,16 @@ def test_the_tried_versions_of_python_are_the_same_everywhere():
     assert f"{tried[0]} to {tried[-1]} is needed" in (ROOT / "Makefile").read_text()
 
 
+def test_actions_of_others_are_pinned_to_a_commit_and_say_its_version():
+    """A tag can be moved to other code; the job that publishes may publish in our name."""
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    used = [of for path in workflows for of in re.findall(r"uses: +(.+)", path.read_text())]
+    remote = [of for of in used if not of.startswith("./")]
+    assert remote
+    for of in remote:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", of), of
+
+
 def test_public_names_are_importable():
     for name in fourfold.__all__:
         assert getattr(fourfold, name) is not None
