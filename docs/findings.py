@@ -28,9 +28,16 @@ from fourfold.report.claims import (
 )
 from fourfold.report.figures._convergence import fit_rows, images_reached
 from fourfold.report.pairs import ONE, SEVERAL, is_named_twice, main_surface
-from fourfold.report.summary import COINCIDENT_DISTANCE, coincident_surfaces, markdown_table
+from fourfold.report.summary import (
+    COINCIDENT_DISTANCE,
+    changed_corners,
+    coincident_surfaces,
+    markdown_table,
+)
 
 SLACK = 1.02  # a rival may cost this much more than the surface: epochs are whole numbers
+_CHEAP = 0.5  # a rival for less than this part of the surface's images is counted for itself
+UNTESTED = "not tested"  # the word of a single value, which has no interval
 FACTOR = "factor"  # metric of a ratio, whose mean and interval are logarithms
 _ACCURACY, _NLL, _SCALED = "test_accuracy", "test_nll", "test_nll_scaled"
 
@@ -83,6 +90,8 @@ class Found(NamedTuple):
     @property
     def word(self) -> str:
         """`yes` or `no` where the interval excludes zero."""
+        if math.isnan(self.low):
+            return UNTESTED
         return YES if self.low > 0 else NO if self.high < 0 else UNDECIDED
 
     @property
@@ -126,7 +135,10 @@ def answer(words: Counter[str]) -> str:
         if words[word]:
             part = "" if words[word] == words.total() else " in part"
             return f"{word.capitalize()}{part}"
-    return "Trivial" if words[TRIVIAL] else "Can't tell"
+    for word in (TRIVIAL, UNDECIDED, UNTESTED):
+        if words[word]:
+            return word.capitalize()
+    raise ValueError("no verdicts")
 
 
 def say(found: Sequence[Found], good: str = "in favour", bad: str = "against") -> str:
@@ -134,7 +146,7 @@ def say(found: Sequence[Found], good: str = "in favour", bad: str = "against") -
     if not found:
         return ""
     words = Counter(one.word for one in found)
-    named = {NO: bad, YES: good, UNDECIDED: UNDECIDED}
+    named = {NO: bad, YES: good, UNDECIDED: UNDECIDED, UNTESTED: UNTESTED}
     of_word = {word: [one for one in found if one.word == word] for word in named}
     clearest = [
         max(of, key=lambda one: abs(one.mean) / max(one.high - one.low, 1e-12)).text
@@ -142,7 +154,8 @@ def say(found: Sequence[Found], good: str = "in favour", bad: str = "against") -
         if of
     ] or [max(found, key=lambda one: abs(one.mean)).text]
     counts = _counts(words, named)
-    return f"**{answer(words)}** (of {len(found)}: {counts}; clearest: {'; '.join(clearest)})."
+    said = "largest" if words[UNTESTED] == len(found) else "clearest"
+    return f"**{answer(words)}** (of {len(found)}: {counts}; {said}: {'; '.join(clearest)})."
 
 
 def _counts(words: Counter[str], named: Mapping[str, str]) -> str:
@@ -229,12 +242,15 @@ Written = tuple[str, str] | None  # sentences and a table, if there is anything 
 def claims(texts: Sequence[str]) -> Callable[[Results], Written]:
     """Return what writes the section of some of the paper's claims."""
     order = (NO, UNDECIDED, TRIVIAL, YES)
+    about = {claim.about for claim in CLAIMS if claim.text in texts}
     failing = {claim.text for claim in CLAIMS if claim.fails}
 
     def write(results: Results) -> Written:
         words: Counter[str] = Counter()
-        body, decided = [], []
+        body, decided, renewed = [], [], []
         for name, of in results.items():
+            named = {one for kind in about for one in surfaces_of_kind(surfaces(of), kind)[:1]}
+            renewed += [name] if named & changed_corners(of.summary) else []
             rows = of.summary[of.summary["kind"] == "claim"].set_index("method")
             for text in (text for text in texts if text in rows.index):
                 row = rows.loc[text]
@@ -250,6 +266,10 @@ def claims(texts: Sequence[str]) -> Callable[[Results], Written]:
         counts = _counts(words, {word: word for word in order})
         text = f"**{answer(words)}** (of {len(body)}: {counts}). Least in favour of it: "
         text += f"{min(decided)[-1]}."
+        if renewed:
+            text += " Re-estimated BatchNorm statistics alone, which all points have, change the "
+            text += "corners, which are judged as trained, beyond noise on val or test in "
+            text += f"{', '.join(renewed)}: by how much is in their tables."
         head = ["experiment", "replicates", "claim", "decided by", "difference", "holds?"]
         return text, markdown_table(head, body)
 
@@ -347,8 +367,9 @@ def compare_distances(results: Results) -> Written:
     ]
     near = sum(one.mean < COINCIDENT_DISTANCE for one in run)
     text = (
-        f"Corners of one run are nearer than {COINCIDENT_DISTANCE} of their norm, nearly one "
-        f"network, in {near} of {len(run)} cases: {'; '.join(one.text for one in run)}."
+        f"Corners of one run are nearer than {COINCIDENT_DISTANCE} of their norm, so that low-loss "
+        f"counts as trivial, in {near} of {len(run)} cases. That is near in weights: how many test "
+        "images two corners take for different classes stands below (disagreement), as a fraction."
     )
     shown = matrix(found, lambda one: f"{one.what}: {one.metric[7:]}", "corners", words=False)
     return (text, shown) if run else None
@@ -387,7 +408,7 @@ def compare_kinds(results: Results) -> Written:
         return None
     said = {
         is_null: f"{of[YES]} of {of.total()} low-loss without a fit, {of[TRIVIAL]} trivially "
-        f"(corners nearly coincide), {of[NO]} not, {of[UNDECIDED]} can't tell"
+        f"(corners near in weights or predictions), {of[NO]} not, {of[UNDECIDED]} can't tell"
         for is_null, of in counts.items()
     }
     text = f"Corners that came about by training: {said[False]}. Null models, random directions of "
@@ -438,14 +459,24 @@ def compare_rivals(use: Sequence[str], metrics: Sequence[str]) -> Callable[[Resu
                 ]
         if not found:
             return None
-        shown = [one for one in found if one.metric == metrics[-1]]
+        equal: list[Found] = []
+        cheap: list[Found] = []
+        for one in found:
+            method, _, rival = one.what.partition(" against ")
+            part = images(results[one.experiment], rival) / images(results[one.experiment], method)
+            (equal if part >= _CHEAP else cheap).append(one)
+        shown = [one for one in (*equal, *cheap) if one.metric == metrics[-1]]
         what = "Is one network" if use is ONE else "Are several networks"
-        text = f"{what} of the surface better than rivals that cost no more images? "
-        note = (
-            " Other sizes of an ensemble, and the same networks under other names: in the tables."
+        text = (
+            f"{what} of the surface better than rivals that cost half as many images to as many? "
         )
+        text += say(equal) if equal else "None was run."
+        if cheap:
+            text += f" Than those that cost less than half as many? {say(cheap)}"
+        text += " What is no rival (surfaces without a fit, means of networks trained apart, one "
+        text += "stop of a run), and the same networks under other names: in the tables."
         head = f"{metrics[-1].removeprefix('test_').replace('_', ' ')}, positive: better"
-        return text + say(found) + note, matrix(shown, lambda one: one.what, head)
+        return text, matrix(shown, lambda one: one.what, head)
 
     return write
 
@@ -453,25 +484,38 @@ def compare_rivals(use: Sequence[str], metrics: Sequence[str]) -> Callable[[Resu
 def rivals_of(of: Published, method: str, others: Iterable[str]) -> set[str]:
     """Return what a method of a surface is to be held against, whatever comes out.
 
-    Left out are surfaces with other BatchNorm statistics, which a section of their own compares;
-    aligned corners, which compute the same as those they come from; one network under a second
-    name; and ensembles of a set, but for the largest and the one with as many members.
+    Left out are surfaces without a fit, and with other BatchNorm statistics, which a section of
+    their own compares; means of networks that were trained apart, the center of such a surface;
+    one of the networks that a run has kept for their mean or ensemble; aligned corners, which
+    compute the same as those they come from, and all sets of independent networks but the largest,
+    which has the others in it; and ensembles of a set, but for the largest and the one with as many
+    members.
     """
     known = surfaces(of)
+    sets = {one["corners"]: one for one in known.values()}
+    apart = {k: one["count"] for k, one in sets.items() if _is_trained_apart(one)}
     kept, sizes = set(), dict[str, dict[int, str]]()
     for other in (other for other in others if not is_named_twice(other, known)):
         start, _, last = other.rpartition("/")
         if last in ("network", "mean") or last.startswith("ensemble-"):  # of a set of corners
+            is_part = start in apart and apart[start] < max(apart.values())
+            is_stop = sets[start]["kind"] == "run" and sets[start]["count"] > 1
+            if is_part or (last == "mean" and start in apart) or (last == "network" and is_stop):
+                continue
             if last.startswith("ensemble-"):
                 sizes.setdefault(start, {})[int(last.rpartition("-")[2])] = other
             else:
                 kept.add(other)
-        elif start in known and known[start].get("batchnorm") is None:
+        elif start in known and known[start]["fit"] and known[start].get("batchnorm") is None:
             kept.add(other)
     as_many = int(method.rpartition("-")[2]) if method.rpartition("-")[2].isdigit() else 0
     for of_set in sizes.values():
         kept |= {of_set[size] for size in of_set if size > 1 and size in (as_many, max(of_set))}
     return kept
+
+
+def _is_trained_apart(one: Described) -> bool:
+    return one["kind"] == "seeds" and one.get("training") is None
 
 
 def compare_cost(results: Results) -> Written:
@@ -778,10 +822,6 @@ def _first_line(rivals: Results, others: Results, targets: Targets) -> str:
 
 def _deep_ensemble(of: Surfaces) -> str:
     """Return the ensemble of the largest set of independent networks."""
-    sets = {
-        one["corners"]: one["count"]
-        for one in of.values()
-        if one["kind"] == "seeds" and one.get("training") is None
-    }
+    sets = {one["corners"]: one["count"] for one in of.values() if _is_trained_apart(one)}
     largest = max(sets, key=sets.__getitem__, default="")
     return f"{largest}/ensemble-{sets.get(largest, 0)}"

@@ -419,8 +419,8 @@ def _render_page(published: Mapping[str, Published], targets: Targets) -> str:
         "favour of the surface: accuracy in points, nll in nats, positive in its favour. A surface "
         "is low-loss if its worst point keeps at least "
         f"{100 * targets.params['summary']['kept']:g} % of what the corners have above guessing; "
-        "*trivial* where these nearly coincide. Each experiment's page has its other surfaces and "
-        "the controls.",
+        "*trivial* where these are near in weights or predictions. Each experiment's page has its "
+        "other surfaces and the controls.",
         *(["## Others", accuracy_table(others, others), claim_table(others)] if others else []),
         "## At full size",
         *([accuracy_table(full, full), claim_table(full)] if full else []),
@@ -511,8 +511,9 @@ def _origin_table(published: Mapping[str, Published], defined: Mapping[str, Any]
         cells += [", ".join(_distinct(values)) for values in lists]
         body.append([*cells, str(len(cost)), f"{cost['wall_s'].sum() / 3600:.2f}"])
     return markdown_table(head, body) + (
-        "\n\nAccuracies on test, of the corners as trained. Time: sum over jobs, which may have "
-        "run side by side. A commit *with changes* had files that differed from it."
+        "\n\nAccuracies on test, of the corners as their training evaluated them; those above a "
+        "grid's, of logits rounded to 16 bits, in its precision and batches. Time: sum over jobs, "
+        "which may have run side by side. A commit *with changes* had files that differed from it."
     )
 
 

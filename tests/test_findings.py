@@ -34,7 +34,8 @@ def found(*ends, name="e"):
         ),
         ([GOOD, BAD], "**Now yes, now no** (of 2: 1 against, 1 in favour; clearest: e nll -0.020"),
         ([OPEN], "**Can't tell** (of 1: 1 can't tell; clearest: e nll +0.020 [-0.010, +0.050]"),
-        ([(9.0, math.nan, math.nan)], "**Can't tell** (of 1: 1 can't tell; clearest: e nll +9.000"),
+        ([(9.0, math.nan, math.nan)], "**Not tested** (of 1: 1 not tested; largest: e nll +9.000"),
+        ([(9.0, math.nan, math.nan), OPEN], "**Can't tell** (of 2: 1 can't tell, 1 not tested; c"),
         ([(0.02, 0.0, 0.04)], "**Can't tell**"),
     ],
 )
@@ -44,7 +45,7 @@ def test_a_sentence_says_no_more_than_the_intervals(ends, said):
 
 def test_values_of_one_replicate_have_no_interval_and_say_nothing():
     one, two = (findings.over_replicates("e", "nll", of) for of in ([1.0], [1.0, 1.1]))
-    assert (one.word, one.cell) == ("can't tell", "+1.000 (no interval)")
+    assert (one.word, one.cell) == ("not tested", "+1.000 (no interval)")
     assert (two.low, two.high) == pytest.approx((1.05 - 0.05 * 12.706, 1.05 + 0.05 * 12.706), 1e-4)
     three = findings.over_replicates("e", findings.FACTOR, np.log([2.0, 2.0, 2.0]))
     assert (three.word, three.cell) == ("yes", "2.00 [2.00, 2.00]")
@@ -96,6 +97,13 @@ def test_the_first_line_answers_at_equal_cost(of_long, of_deep, word):
     assert f"[{RIVALS}](results/{RIVALS}/rivals.png)" in page
 
 
+def test_a_rival_for_less_than_half_of_the_images_is_counted_for_itself():
+    text, table = findings.compare_rivals(findings.ONE, ("test_accuracy",))(rivals(BAD, BAD, 90))
+    assert "**No** (of 1: 1 against; clearest" in text.partition("less than half as many? ")[2]
+    assert text.startswith("Is one network of the surface better") and "None was run." in text
+    assert "long/network" in table
+
+
 def test_a_rival_that_costs_more_is_none():
     section = findings.compare_rivals(("center",), ("test_accuracy",))
     assert "long/network" in section(rivals(BAD, BAD))[1]
@@ -144,10 +152,13 @@ def test_it_is_said_where_corners_are_trained_out(double, count):
     training = pd.DataFrame(rows, columns=TRAINING)
     said = overview.what_they_say({CELL: make_published(CELL, training=training)}, [CELL])
     gain = f"{100 * (double - 0.8):+.1f} points in {CELL}"
-    assert said.endswith(f"their mean), in {count} (from {gain}).")
+    assert said.endswith(
+        f"on val from {gain} (one run against the corners' mean, without an interval), less than a "
+        f"point in {count}."
+    )
     alone = training[training["item"] != "double-seed0"]
     said = overview.what_they_say({CELL: make_published(CELL, training=alone)}, [CELL])
-    assert "trained out" not in said
+    assert "Twice the epochs" not in said
 
 
 def claimed(name, *rows):
@@ -309,14 +320,13 @@ def test_the_surface_that_others_are_held_against_is_of_the_usual_fit():
 
 def test_rivals_are_left_out_by_what_they_are():
     of = make_published(RIVALS)
-    networks = ["independent/network", "aligned/network", "deep/mean", "deep/ensemble-1"]
-    points = ["star/center", "linear-repaired/center"]
-    assert findings.rivals_of(of, "bezier/center", networks + points) == {
-        "independent/network",
-        "deep/mean",
-        "star/center",
-    }
+    kept = ["deep/network", "long/network", "ema/network", "swa/mean", "forked/mean", "star/center"]
+    networks = ["independent/network", "aligned/network", "deep/ensemble-1", "swa/network"]
+    means = ["independent/mean", "deep/mean"]  # of networks that were trained apart
+    points = ["linear/center", "aligned/best-point", "linear-repaired/center"]  # without a fit
+    assert findings.rivals_of(of, "bezier/center", kept + networks + means + points) == {*kept}
     sizes = [f"deep/ensemble-{n}" for n in (1, 2, 4, 5)] + ["aligned/ensemble-4"]
+    sizes += ["independent/ensemble-4"]  # four of the five
     as_many, largest = "deep/ensemble-4", "deep/ensemble-5"
     assert findings.rivals_of(of, "bezier/greedy-4", sizes) == {as_many, largest}
     assert findings.rivals_of(of, "bezier/all", sizes) == {largest}

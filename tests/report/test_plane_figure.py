@@ -59,8 +59,8 @@ def test_what_is_projected_is_drawn_in_its_order_and_named_with_its_distance():
     said = [text.get_text() for text in legend.get_texts()]
     assert said == [
         "network",
-        "edges of curve (up to 4.5 away)",
-        "kept along seed7 (up to 12 away)",
+        "edges of curve (projected, up to 4.5 off the plane)",
+        "kept along seed7 (projected, up to 12 off the plane)",
     ]
     edge, run = (line for line in figure.axes[0].lines if len(line.get_xdata()) == 3)
     assert edge.get_color() == surface_style("curve", SURFACES)[0]

@@ -409,7 +409,7 @@ def _claim_blocks(
     reading = [
         f"Low-loss everywhere: the worst point keeps at least {100 * kept:g} % of what the corners "
         "have above guessing, in accuracy and nll, on train, val and test; *trivial* where the "
-        f"corners nearly coincide (distance under {COINCIDENT_DISTANCE}, or no more disagreement "
+        f"corners are near (distance under {COINCIDENT_DISTANCE}, or no more disagreement "
         "than re-estimated statistics alone make). *Can't tell*: the interval has zero inside."
     ]
     if "control" in set(judged["kind"]):
@@ -462,28 +462,42 @@ def _warnings(of_experiment: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     """Yield a line for each surface whose corners are not as trained when re-estimated."""
     for experiment, rows in of_experiment.items():
         for surfaces, changes in _corner_changes(rows):
-            beyond = [
-                f"{metric.replace('_', ' ')} {_difference(metric, change, digits=4)}"
-                for metric, change in changes.items()
-                if abs(change) > STATISTICS_AGREE[metric.partition("_")[2]]
-                and not metric.startswith("train")
-            ]
-            if beyond:
+            if beyond := _beyond_noise(changes):
+                said = ", ".join(
+                    f"{metric.replace('_', ' ')} {_difference(metric, change, digits=4)}"
+                    for metric, change in beyond.items()
+                )
                 yield (
-                    f"**Warning**: the corners of {experiment}, {surfaces}, are not as trained "
-                    f"when their BatchNorm statistics are re-estimated ({', '.join(beyond)}); "
+                    f"**Warning**: the corners of {experiment}, {' and '.join(surfaces)}, are not "
+                    f"as trained when their BatchNorm statistics are re-estimated ({said}); "
                     "points between them may be as far from what they could be."
                 )
 
 
-def _corner_changes(rows: pd.DataFrame) -> Iterator[tuple[str, dict[str, float]]]:
+def changed_corners(rows: pd.DataFrame) -> set[str]:
+    """Return the surfaces of an experiment whose corners are not as trained when re-estimated."""
+    changes = _corner_changes(rows)
+    return {name for surfaces, of in changes if _beyond_noise(of) for name in surfaces}
+
+
+def _beyond_noise(changes: Mapping[str, float]) -> dict[str, float]:
+    """Return what re-estimation changes on val or test by more than noise."""
+    return {
+        metric: change
+        for metric, change in changes.items()
+        if abs(change) > STATISTICS_AGREE[metric.partition("_")[2]]
+        and not metric.startswith("train")
+    }
+
+
+def _corner_changes(rows: pd.DataFrame) -> Iterator[tuple[list[str], dict[str, float]]]:
     """Yield surfaces that share their corners, and what re-estimation changes in these."""
     found: dict[tuple[tuple[str, float], ...], list[str]] = {}
     for surface, changes in rows[rows["kind"] == "statistics"].groupby("method", sort=False):
         key = tuple(zip(changes["metric"], changes["mean"], strict=True))
         found.setdefault(key, []).append(surface)
     for changes, surfaces in found.items():
-        yield " and ".join(surfaces), dict(changes)
+        yield surfaces, dict(changes)
 
 
 def render_metrics(summary: pd.DataFrame) -> dict[str, Any]:
@@ -505,7 +519,7 @@ def _statistics_table(of_experiment: Mapping[str, pd.DataFrame]) -> str:
             for split in dict.fromkeys(metric.partition("_")[0] for metric in changes):
                 names = [f"{split}_{metric}" for metric in STATISTICS_AGREE]
                 cells = [_difference(name, changes[name], digits=4) for name in names]
-                body.append([experiment, surfaces, split, *cells])
+                body.append([experiment, " and ".join(surfaces), split, *cells])
     return markdown_table(["experiment", "corners of", "split", *STATISTICS_AGREE], body)
 
 

@@ -80,7 +80,7 @@ def _looks(path: pd.DataFrame, surfaces: Collection[str]) -> dict[str, dict[str,
 
 
 def _farthest(rows: pd.DataFrame) -> str:
-    return f" (up to {rows['distance'].max():.2g} away)"
+    return f" (projected, up to {rows['distance'].max():.2g} off the plane)"
 
 
 def _mark_networks(axes: Axes, networks: pd.DataFrame, look: dict[str, Any]) -> None:

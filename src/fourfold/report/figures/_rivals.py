@@ -32,6 +32,7 @@ _COSTS = {
     "images_backward": (1e-3, "thousand images passed backward", 0.012),
     "forward_passes": (1.0, "forward passes per prediction", 0.035),
 }
+_READING = "side by side: the same cost; at the rim: off scale"
 _FAR = 1.2  # a mark is off scale that lies further above the front than this times its own range
 
 
@@ -66,7 +67,7 @@ def plot_rivals(rival: pd.DataFrame, surfaces: Surfaces, *, seeds: Sequence[int]
         axes.set_xlabel(label)
     used = [look for family, look in _FAMILIES.items() if family in set(rows["family"])]
     front = {"color": _style.GREY, "linewidth": 0.8, "label": "front"}
-    _style.legend(figure, [*used, front], 3)
+    _style.legend(figure, [*used, front], 3, title=_READING)
     what = "what training and predicting cost, and what that gives"
     details = ("bars: 95 % intervals over images", _style.one_example(rows))
     figure.suptitle(_style.heading(what, rows, seeds, *details))
@@ -75,10 +76,14 @@ def plot_rivals(rival: pd.DataFrame, surfaces: Surfaces, *, seeds: Sequence[int]
 
 
 def _front(rows: pd.DataFrame, cost: str, measure: Measure) -> pd.DataFrame:
-    """Return the methods that are better than all that cost no more, by rising cost."""
+    """Return the methods that are better than all that cost no more, by rising cost.
+
+    Of equals it is the one whose other cost is less.
+    """
     sign = -1 if measure is ACCURACY else 1
     loss = sign * rows[measure.column]
-    ordered = rows.assign(loss=loss).sort_values([cost, "loss"], kind="stable")
+    others = [other for other in _COSTS if other != cost]
+    ordered = rows.assign(loss=loss).sort_values([cost, "loss", *others], kind="stable")
     return ordered[ordered["loss"] < ordered["loss"].cummin().shift(fill_value=np.inf)]
 
 
