@@ -16,8 +16,8 @@ from torch import Tensor, nn
 CORE = ["fourfold.surfaces", "fourfold.evaluation", "fourfold.training"]
 install_import_hook(CORE, "shapes.check_shapes")
 
-from fourfold.evaluation.batchnorm import batchnorm_layers
 from fourfold.networks import build_model
+from fourfold.surfaces.modules import batchnorm_layers
 from fourfold.surfaces.shapes import SQUARE
 from fourfold.surfaces.surface import Surface
 

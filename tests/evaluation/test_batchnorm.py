@@ -9,9 +9,10 @@ from torch import nn
 
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.errors import InputError
-from fourfold.evaluation.batchnorm import batchnorm_layers, reestimate_batchnorm
+from fourfold.evaluation.batchnorm import reestimate_batchnorm
 from fourfold.evaluation.grid import predict
 from fourfold.evaluation.metrics import classification_metrics
+from fourfold.surfaces.modules import batchnorm_layers
 from fourfold.training.train import train
 
 

@@ -24,9 +24,10 @@ from fourfold.combination.ensemble import evaluate_ensemble
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.errors import InputError
 from fourfold.evaluation.batchnorm import reestimate_batchnorm
-from fourfold.evaluation.grid import evaluate_grid, evaluate_points, predict
+from fourfold.evaluation.grid import choose_points, evaluate_grid, evaluate_points, predict
 from fourfold.evaluation.logits import to_half
 from fourfold.surfaces.points import grid_points
+from fourfold.surfaces.shapes import make_shape
 from fourfold.surfaces.surface import BezierSurface, Surface
 
 TRAIN = make_images(24, seed=1)
@@ -217,6 +218,18 @@ def test_beside_the_grid_there_are_points_of_the_edges_and_random_ones_by_the_se
     for key, said in (("points", "grid"), ("edges", "edge"), ("random", "random")):
         with pytest.raises(InputError, match=f"{said} points is 2.5; .* whole number"):
             evaluate_grid(surface, network, SPLITS, **{key: 2.5})
+
+
+@pytest.mark.parametrize("n", [6, 7, 11])
+@pytest.mark.parametrize(
+    "shape",
+    [make_shape("square", degree=[2, 2]), make_shape("triangle", degree=[2]),
+     make_shape("simplex", added=1)],
+    ids=str,
+)  # fmt: skip
+def test_a_point_of_an_edge_that_the_grid_has_is_evaluated_once(shape, n):
+    chosen = choose_points(shape, n, edges=n)
+    assert chosen["edge"] == []
 
 
 def test_interpolated_statistics_are_those_of_the_surface():

@@ -306,7 +306,7 @@ def import_one(data, folder, path, key=None):
     }
     return command(
         "import-corners", folder, settings=json.dumps(settings), data=data, device="cpu",
-        name="mine-0", stated="a.pt", file=path, checkpoint="out/mine-0.safetensors",
+        name="mine-0", stated=path, checkpoint="out/mine-0.safetensors",
         endpoints="out/e.parquet",
     )  # fmt: skip
 

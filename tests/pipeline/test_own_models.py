@@ -84,8 +84,8 @@ def test_the_networks_are_as_good_as_they_were_and_recorded(replicate):
     assert "all names began with 'model.'" in log
 
 
-def planned(project):
-    done = snakemake(project, "--configfile", "own.yaml", "--dry-run", "--quiet", "rules")
+def planned(project, *options):
+    done = snakemake(project, "--configfile", "own.yaml", "--dry-run", "--quiet", "rules", *options)
     assert done.returncode == 0, done.stderr
     text = done.stdout + done.stderr
     if "Nothing to be done" in text:
@@ -99,16 +99,28 @@ def test_an_edited_file_or_module_reruns_what_uses_it(project):
     file, module = project / "downloads" / "nets" / "2.pt", project / "my_models.py"
     before, text = file.read_bytes(), module.read_text()
     file.write_bytes((file.parent / "1.pt").read_bytes())
+    os.utime(file, (0, 0))  # as `mv`, `cp -p` or `tar` leave one that is older than the results
     jobs = planned(project)
     assert jobs["import_corners"] == 1
     assert jobs["evaluate_grid"] == 2
     assert "prepare_data" not in jobs
     file.write_bytes(before)
+    assert planned(project) == {}
     module.write_text(f"{text}\n# edited\n")
     jobs = planned(project)
     assert jobs["import_corners"] == 4
     assert "prepare_data" not in jobs
     module.write_text(text)
+
+
+def test_where_files_lie_reruns_nothing_even_if_they_are_gone(project):
+    downloads, elsewhere = project / "downloads", project / "elsewhere"
+    downloads.rename(elsewhere)
+    try:
+        assert planned(project, "--config", "data_folder=elsewhere") == {}
+        assert planned(project) == {}
+    finally:
+        elsewhere.rename(downloads)
 
 
 @pytest.mark.parametrize(

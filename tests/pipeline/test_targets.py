@@ -337,6 +337,7 @@ def test_the_code_behind_a_job(command, network, file, is_behind, monkeypatch, t
     )
 
 
+@pytest.mark.parametrize("is_installed", [False, True])
 @pytest.mark.parametrize(
     ("builder", "file", "is_behind"),
     [
@@ -349,8 +350,14 @@ def test_the_code_behind_a_job(command, network, file, is_behind, monkeypatch, t
         ("json:loads", "mine.py", False),
     ],
 )
-def test_the_users_modules_behind_a_network(builder, file, is_behind, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def test_the_users_modules_behind_a_network(
+    builder, file, is_behind, is_installed, monkeypatch, tmp_path
+):
+    """Where snakemake is started, or on the path as `pip install -e` puts them there."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere" if is_installed else tmp_path)
+    if is_installed:
+        monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "zoo").mkdir()
     for name, text in {
         "mine.py": "import torch\nfrom layers import Layer",

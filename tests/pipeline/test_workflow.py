@@ -6,6 +6,8 @@ import io
 import json
 import re
 import shutil
+from functools import reduce
+from operator import getitem
 
 import pandas as pd
 import pyarrow as pa
@@ -65,6 +67,30 @@ def project(finished, tmp_path):
 
 def test_a_second_run_has_nothing_to_do(finished):
     assert planned(finished) == {}
+
+
+def test_threads_are_those_of_params_whatever_cores_there_are(project):
+    """They decide how sums are rounded; Snakemake's own are never more than its cores."""
+    edit(project, lambda params: params["recipes"]["sgd"].update(threads=2))
+    assert planned(project) == {}
+    linear = f"results/{EXPERIMENT}/0/tables/grid-linear.parquet"
+    asked = ["--cores", "1", "--dry-run", "--printshellcmds", "--force", linear]
+    assert "evaluate-grid" in (said := snakemake(project, *asked).stdout)
+    assert "--threads 2 " in said
+
+
+def test_a_run_of_other_files_prints_no_headline(project):
+    linear = f"results/{EXPERIMENT}/0/surfaces/linear.safetensors"
+    run = snakemake(project, "--force", "--", linear)
+    assert run.returncode == 0, run.stderr
+    assert "| surface " not in run.stdout
+
+
+def test_a_data_folder_among_the_workflows_own_is_refused(project):
+    for folder in ("data", "results/photos"):
+        run = snakemake(project, "--dry-run", "--config", f"data_folder={folder}")
+        assert run.returncode == 1
+        assert f"the data folder is {folder}, but the workflow keeps its own files" in run.stderr
 
 
 def test_a_project_of_the_installed_package_has_the_same_rules(finished, tmp_path):
@@ -514,6 +540,23 @@ def test_the_card_has_the_numbers_and_what_made_them(finished, exported):
             [EXPERIMENT],
             lambda params: params["recipes"]["sgd"]["augment"].update(shift=2),
             "was made with another augment than params.yaml states",
+        ),
+        *(
+            (
+                [EXPERIMENT, "--surface", "bezier"],
+                lambda params, keys=keys, change=change: reduce(getitem, keys, params).update(
+                    change
+                ),
+                f"was made with another {said} than params.yaml states; run",
+            )
+            for keys, change, said in (
+                (["recipes", "sgd", "training"], {"epochs": 8}, "training"),
+                (["surfaces", "bezier"], {"degree": [3, 3]}, "shape"),
+                (["surfaces", "bezier"], {"corners": "trajectory"}, "surfaces.bezier.corners"),
+                (["summary"], {"kept": 0.5}, "summary.kept"),
+                (["seeds"], {"fit": 5000}, "seeds.fit"),
+                (["datasets", "digits", "split"], {"train_images": 150}, "split"),
+            )
         ),
         (
             [EXPERIMENT],

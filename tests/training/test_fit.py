@@ -24,8 +24,8 @@ from torch import nn
 from torch.func import functional_call
 
 from fourfold.errors import DivergenceError, InputError
-from fourfold.evaluation.batchnorm import batchnorm_layers
 from fourfold.evaluation.grid import evaluate_grid
+from fourfold.surfaces.modules import batchnorm_layers
 from fourfold.surfaces.shapes import SQUARE
 from fourfold.surfaces.surface import Surface
 from fourfold.training import descent

@@ -1,12 +1,15 @@
 # What the rules share: names of files, what a job takes from params.yaml, and hooks.
+import hashlib
 import json
 import os
 import re
 import shlex
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
+from fourfold.files.reading import reading
 from fourfold.pipeline.code import code_hash
 from fourfold.pipeline.devices import count_gpus
 from fourfold.pipeline.reads import BESIDE
@@ -126,14 +129,30 @@ made_from = of_replicate(
 )
 
 
-def imported_file(wildcards):
-    """Return the file of a network that was trained elsewhere."""
-    return str(data_folder() / stated_file(wildcards))
-
-
 def stated_file(wildcards):
-    """Return what params.yaml calls that file."""
+    """Return what params.yaml calls the file of a network that was trained elsewhere."""
     return config["corners"][wildcards.corners]["files"][int(wildcards.position)]
+
+
+def imported_hash(wildcards):
+    """Return the SHA-256 of that file; of one that is gone, of what was imported.
+
+    The file is no input: its content counts, neither where it lies nor when it was written.
+    """
+    file = data_folder() / stated_file(wildcards)
+    if file.is_file():
+        return file_hash(file)
+    from fourfold.files.tensors import read_header  # imports torch
+
+    name = f"{wildcards.corners}-{wildcards.position}.safetensors"
+    return read_header(f"{REPLICATE.format(**wildcards)}/endpoints/{name}")["file_sha256"]
+
+
+@cache
+def file_hash(file):
+    """Return a file's SHA-256."""
+    with reading(file, "checkpoint"), file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def data_folder():
@@ -221,7 +240,11 @@ def network_job(wildcards):
 
 
 def experiment_threads(wildcards):
-    """Return the CPU threads of the experiment's jobs."""
+    """Return the CPU threads of the experiment's jobs.
+
+    Commands get them as the resource `torch_threads`: Snakemake lowers `threads` to `--cores`, and
+    the number decides how sums are rounded.
+    """
     return EXPERIMENTS[wildcards.experiment]["threads"]
 
 
@@ -272,23 +295,44 @@ def drawn(*figures):
 # --- what is not in params.yaml ------------------------------------------------------------------
 
 
+def refuse_at(place, function, *arguments):
+    """Stop with the message of what can't be read, and the place in params.yaml that names it."""
+    try:
+        function(*arguments)
+    except InputError as error:
+        stop(f"{place}: {error}")
+
+
+def check_data_folder():
+    """Refuse a data folder among the workflow's own files, from where stale ones are moved away."""
+    for own in ("data", "results"):
+        if data_folder().resolve().is_relative_to(Path(own).resolve()):
+            stop(
+                f"the data folder is {data_folder()}, but the workflow keeps its own files in "
+                f"{own}/ and moves others away from there; name another folder, as data_folder in "
+                "params.yaml or FOURFOLD_DATA."
+            )
+
+
 def check_outside():
     """Refuse files of the user's that are not there: a network's module, corners to import."""
+    check_data_folder()
     for name in config["run"]:
-        try:
-            code_hash("train_endpoint", EXPERIMENTS[name]["network"])
-        except InputError as error:
-            stop(f"experiments.{name}: {error}")
+        refuse_at(f"experiments.{name}", code_hash, "train_endpoint", EXPERIMENTS[name]["network"])
     for experiment, replicate in TARGETS.replicates():
         for corners, one in TARGETS.corner_sets(experiment, "files").items():
             for position, stated in enumerate(one["files"]):
+                file = data_folder() / stated
+                if file.is_file():
+                    refuse_at(f"corners.{corners}.files", file_hash, file)
+                    continue
                 built = (
                     f"results/{experiment}/{replicate}/endpoints/{corners}-{position}.safetensors"
                 )
-                if not (data_folder() / stated).is_file() and not Path(built).exists():
+                if not Path(built).exists():
                     stop(
-                        f"corners.{corners}.files has {stated!r}, but there is no file at "
-                        f"{data_folder() / stated}; correct the path, absolute or below the data "
+                        f"corners.{corners}.files has {stated!r}, but there is no file at {file}; "
+                        "correct the path, absolute or below the data "
                         "folder (data_folder in params.yaml, or FOURFOLD_DATA)."
                     )
 
@@ -333,7 +377,7 @@ def explain_kill(logs):
 
 
 def print_headline():
-    """Print the headline tables, the first part of summary.md."""
+    """Print the headline tables, the first part of summary.md, after a run that was to make it."""
     summary = Path("results/summary.md")
-    if summary.is_file():
+    if any(str(summary) in job.output for job in workflow.dag.jobs):
         print(summary.read_text(encoding="utf-8").partition("\n## ")[0])

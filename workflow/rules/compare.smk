@@ -51,6 +51,7 @@ rule compare_merges:
         f"{REPLICATE}/log/compare_merges.log",
     threads: experiment_threads
     resources:
+        torch_threads=experiment_threads,
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime(None),
@@ -60,7 +61,7 @@ rule compare_merges:
         described=surfaces_as_json("compare_merges"),
         code=code("compare_merges", builds_network=True),
     shell:
-        "python -m fourfold compare-merges {params.job} --threads {threads} --settings {params.settings:q}"
+        "python -m fourfold compare-merges {params.job} --threads {resources.torch_threads} --settings {params.settings:q}"
         " --surfaces {params.described:q} --grids {input.grids} --files {input.surfaces}"
         " --output {output.table} --cost {output.cost} > {log} 2>&1"
 

@@ -17,6 +17,7 @@ rule evaluate_grid:
     priority: 10
     threads: experiment_threads
     resources:
+        torch_threads=experiment_threads,
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime("evaluate_grid"),
@@ -25,7 +26,7 @@ rule evaluate_grid:
         settings=settings("evaluate_grid"),
         code=code("evaluate_grid", builds_network=True),
     shell:
-        "python -m fourfold evaluate-grid {params.job} --threads {threads} --settings {params.settings:q}"
+        "python -m fourfold evaluate-grid {params.job} --threads {resources.torch_threads} --settings {params.settings:q}"
         " --surface {input.surface} --output {output.table} --logits {output.logits}"
         " --examples {output.examples} --cost {output.cost} > {log} 2>&1"
 
@@ -46,6 +47,7 @@ rule measure_plane:
         f"{REPLICATE}/log/measure_plane.log",
     threads: experiment_threads
     resources:
+        torch_threads=experiment_threads,
         gpu=gpus,
         mem_mb=network_memory(plane_vectors),
         runtime=network_runtime("measure_plane"),
@@ -55,6 +57,6 @@ rule measure_plane:
         through=lambda wildcards: TARGETS.plane(wildcards.experiment),
         code=code("measure_plane", builds_network=True),
     shell:
-        "python -m fourfold measure-plane {params.job} --threads {threads} --settings {params.settings:q}"
+        "python -m fourfold measure-plane {params.job} --threads {resources.torch_threads} --settings {params.settings:q}"
         " --through {params.through} --surfaces {input.surfaces} --runs {input.runs}"
         " --output {output.table} --path {output.path} --cost {output.cost} > {log} 2>&1"

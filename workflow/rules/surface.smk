@@ -42,6 +42,7 @@ rule fit_bezier_surface:
     priority: 20
     threads: experiment_threads
     resources:
+        torch_threads=experiment_threads,
         gpu=gpus,
         mem_mb=network_memory(fitting_vectors),
         runtime=network_runtime("fit_bezier_surface"),
@@ -54,7 +55,7 @@ rule fit_bezier_surface:
         state=f"{REPLICATE}/unfinished-{{surface}}",
         code=code("fit_bezier_surface", builds_network=True),
     shell:
-        "python -m fourfold fit-bezier-surface {params.job} --threads {threads} --seed {params.seed}"
+        "python -m fourfold fit-bezier-surface {params.job} --threads {resources.torch_threads} --seed {params.seed}"
         " --name {wildcards.surface} --shape {params.shape:q} --settings {params.settings:q}"
         " {params.start} --output {output.surface} --training {output.training}"
         " --cost {output.cost} --state {params.state} > {log} 2>&1"

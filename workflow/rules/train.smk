@@ -17,6 +17,7 @@ rule train_endpoint:
     priority: 30
     threads: experiment_threads
     resources:
+        torch_threads=experiment_threads,
         gpu=gpus,
         mem_mb=network_memory(training_vectors),
         runtime=network_runtime("train_endpoint"),
@@ -27,7 +28,7 @@ rule train_endpoint:
         code=code("train_endpoint", builds_network=True),
         state=f"{REPLICATE}/unfinished-{{run}}",
     shell:
-        "python -m fourfold train-endpoint {params.job} --threads {threads}"
+        "python -m fourfold train-endpoint {params.job} --threads {resources.torch_threads}"
         " --name {wildcards.run} --seed {params.seed} --settings {params.settings:q}"
         " --checkpoint {output.checkpoint} --trajectory {output.trajectory}"
         " --training {output.training} --endpoints {output.endpoints} --cost {output.cost}"
@@ -51,6 +52,7 @@ rule train_fork:
     priority: 30
     threads: experiment_threads
     resources:
+        torch_threads=experiment_threads,
         gpu=gpus,
         mem_mb=network_memory(training_vectors),
         runtime=network_runtime("train_fork"),
@@ -64,7 +66,7 @@ rule train_fork:
         code=code("train_fork", builds_network=True),
         state=f"{REPLICATE}/unfinished-{{corners}}-{{position}}",
     shell:
-        "python -m fourfold train-fork {params.job} --threads {threads}"
+        "python -m fourfold train-fork {params.job} --threads {resources.torch_threads}"
         " --name {wildcards.corners}-{wildcards.position} --seed {params.seed} {params.start}"
         " --settings {params.settings:q} --trajectory {input.trajectory}"
         " --checkpoint {output.checkpoint} --training {output.training}"
@@ -75,7 +77,6 @@ rule import_corners:
     """Take over a network that was trained elsewhere."""
     input:
         data=prepared_data,
-        file=imported_file,
     output:
         checkpoint=f"{REPLICATE}/endpoints/{{corners}}-{{position}}.safetensors",
         endpoints=f"{REPLICATE}/jobs/endpoints-{{corners}}-{{position}}.parquet",
@@ -87,6 +88,7 @@ rule import_corners:
     priority: 30
     threads: experiment_threads
     resources:
+        torch_threads=experiment_threads,
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime(None),
@@ -94,11 +96,12 @@ rule import_corners:
         job=network_job,
         settings=settings("import_corners"),
         stated=stated_file,
+        sha256=imported_hash,
         code=code("import_corners", builds_network=True),
     shell:
-        "python -m fourfold import-corners {params.job} --threads {threads}"
+        "python -m fourfold import-corners {params.job} --threads {resources.torch_threads}"
         " --name {wildcards.corners}-{wildcards.position} --stated {params.stated:q}"
-        " --settings {params.settings:q} --file {input.file:q} --checkpoint {output.checkpoint}"
+        " --settings {params.settings:q} --checkpoint {output.checkpoint}"
         " --endpoints {output.endpoints} --cost {output.cost} > {log} 2>&1"
 
 
@@ -119,6 +122,7 @@ rule select_trajectory_corners:
     priority: 20
     threads: experiment_threads
     resources:
+        torch_threads=experiment_threads,
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime(None),
@@ -127,7 +131,7 @@ rule select_trajectory_corners:
         settings=settings("select_trajectory_corners"),
         code=code("select_trajectory_corners", builds_network=True),
     shell:
-        "python -m fourfold select-trajectory-corners {params.job} --threads {threads}"
+        "python -m fourfold select-trajectory-corners {params.job} --threads {resources.torch_threads}"
         " --settings {params.settings:q} --name {wildcards.corners}"
         " --trajectory {input.trajectory} --output {output.corners}"
         " --selection {output.selection} --cost {output.cost} > {log} 2>&1"
@@ -148,6 +152,7 @@ rule align_corners:
     priority: 20
     threads: experiment_threads
     resources:
+        torch_threads=experiment_threads,
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime(None),
@@ -156,7 +161,7 @@ rule align_corners:
         settings=settings("align_corners"),
         code=code("align_corners", builds_network=True),
     shell:
-        "python -m fourfold align-corners {params.job} --threads {threads}"
+        "python -m fourfold align-corners {params.job} --threads {resources.torch_threads}"
         " --settings {params.settings:q} --name {wildcards.corners} --corners {input.networks}"
         " --output {output.networks} --cost {output.cost} > {log} 2>&1"
 
@@ -176,6 +181,7 @@ rule randomize_corners:
     priority: 20
     threads: experiment_threads
     resources:
+        torch_threads=experiment_threads,
         gpu=gpus,
         mem_mb=network_memory(evaluation_vectors),
         runtime=network_runtime(None),
@@ -185,6 +191,6 @@ rule randomize_corners:
         seed=lambda wildcards: TARGETS.fit_seed(wildcards.replicate),
         code=code("randomize_corners", builds_network=True),
     shell:
-        "python -m fourfold randomize-corners {params.job} --threads {threads} --seed {params.seed}"
+        "python -m fourfold randomize-corners {params.job} --threads {resources.torch_threads} --seed {params.seed}"
         " --settings {params.settings:q} --name {wildcards.corners} --corners {input.networks}"
         " --output {output.networks} --cost {output.cost} > {log} 2>&1"

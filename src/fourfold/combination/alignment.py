@@ -52,7 +52,8 @@ def align(
 
     the other groups as they are, until none changes; once from the network as it is, once from a
     first pass that matches each group to what is already matched, and the better one counts. With
-    `weights` the distance to the reference never grows. Computed on the CPU; nothing is random.
+    `weights` the distance to the reference never grows by permutations; where gains were moved for
+    rotations (below), it is the distance after that. Computed on the CPU; nothing is random.
 
     Units that nothing but linear maps take, such as queries and keys in a head, are matched by an
     orthogonal matrix instead, which a singular value decomposition gives. So is a transformer's

@@ -14,7 +14,8 @@ from fourfold.data.batches import is_loader
 from fourfold.errors import InputError
 from fourfold.evaluation.geometry import pair_rows
 from fourfold.evaluation.grid import Evaluation, evaluate_networks
-from fourfold.surfaces.layout import StateDict
+from fourfold.surfaces.layout import ParameterLayout, StateDict
+from fourfold.surfaces.modules import check_buffers, module_of
 from fourfold.surfaces.shapes import SQUARE, Shape
 from fourfold.surfaces.surface import separate
 
@@ -37,6 +38,7 @@ def select_corners(
     *,
     shape: Shape = SQUARE,
     candidates: Sequence[Sequence[Epoch]] | None = None,
+    buffers: Mapping[str, str] | None = None,
     on_network: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
@@ -62,6 +64,8 @@ def select_corners(
         candidates: epochs at the corners of each candidate, in corner order; by default all choices
             of as many checkpoints, for a square in all three placings that differ, for a cube in
             the order of the epochs alone.
+        buffers: what buffers that differ between the checkpoints become, see
+            `Surface.from_corners`.
         on_network: progress report, called with (networks evaluated, networks).
         **settings: as for `evaluate_points`: `batchnorm`, `batchnorm_images` (needed if the model
             has BatchNorm), `augment`, `seed`, `batch_size`, `precision`, `preprocess`, `device`.
@@ -101,6 +105,9 @@ def select_corners(
                 f"the corners' epochs are {list(candidate)}; the saved checkpoints are "
                 f"{_in_order(checkpoints)}."
             )
+    known = [*checkpoints.values()]
+    layout, _ = separate(known, [f"epoch {epoch}" for epoch in checkpoints], buffers)
+    check_buffers(module_of(model, known[0]), layout.names)
     between = [_between(candidate, shape) for candidate in candidates]
     alone = [(epoch,) for epoch in _in_order({epoch for one in candidates for epoch in one})]
     found = dict.fromkeys(subset for subsets in between for subset in subsets)
@@ -110,7 +117,10 @@ def select_corners(
     def measure(subsets: Sequence[tuple[Epoch, ...]], done: int, keep: Sequence[str]) -> Evaluation:
         return evaluate_networks(
             model,
-            (average_states([checkpoints[epoch] for epoch in subset]) for subset in subsets),
+            (
+                average_states([checkpoints[epoch] for epoch in subset], buffers=buffers)
+                for subset in subsets
+            ),
             val,
             keep_logits=keep,
             on_network=None
@@ -126,7 +136,7 @@ def select_corners(
     table = pd.concat(tables, ignore_index=True)
     nll, accuracy = (dict(zip([*alone, *means], table[k], strict=True)) for k in _METRICS)
     best = min((nll[one] for one in alone if not isnan(nll[one])), default=nan)
-    gaps = _gaps([epoch for (epoch,) in alone], checkpoints, networks.logits["val"])
+    gaps = _gaps(layout, {epoch: checkpoints[epoch] for (epoch,) in alone}, networks.logits["val"])
     rows = []
     for candidate, inner in zip(candidates, between, strict=True):
         points = dict.fromkeys([*((epoch,) for epoch in candidate), *inner])
@@ -160,14 +170,13 @@ def _between(candidate: Sequence[Epoch], shape: Shape) -> list[tuple[Epoch, ...]
 
 
 def _gaps(
-    epochs: Sequence[Epoch], checkpoints: Mapping[Epoch, StateDict], logits: Tensor
+    layout: ParameterLayout, checkpoints: Mapping[Epoch, StateDict], logits: Tensor
 ) -> dict[frozenset[Epoch], tuple[float, float]]:
     """Return pair of checkpoints -> their distance and the disagreement of their predictions."""
-    states = [checkpoints[epoch] for epoch in epochs]
-    layout, _ = separate(states, [f"epoch {epoch}" for epoch in epochs])
+    epochs, rows = [*checkpoints], layout.rows([*checkpoints.values()])
     return {
         frozenset((row["a"], row["b"])): (row["relative_l2"], row["disagreement"])
-        for row in pair_rows(layout.rows(states), epochs, dict(zip(epochs, logits, strict=True)))
+        for row in pair_rows(rows, epochs, dict(zip(epochs, logits, strict=True)))
     }
 
 

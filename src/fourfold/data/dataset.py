@@ -3,10 +3,11 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,9 +135,13 @@ class Dataset:
         }
         return Dataset(self.name, self.classes, moved, self.mean, self.std)
 
-    def save(self, folder: str | Path) -> None:
-        """Write `train.safetensors`, `val.safetensors` and `test.safetensors` into `folder`."""
-        same = {"classes": self.classes, "mean": self.mean, "std": self.std}
+    def save(self, folder: str | Path, settings: Mapping[str, Any] | None = None) -> None:
+        """Write `train.safetensors`, `val.safetensors` and `test.safetensors` into `folder`.
+
+        Their headers say what they were prepared with, `settings`.
+        """
+        same: dict[str, Any] = {"classes": self.classes, "mean": self.mean, "std": self.std}
+        same |= {"settings": settings} if settings else {}
         for name, split in self.splits.items():
             header = {"dataset": self.name, "split": name, **same, "sha256": split.sha256}
             tensors = {"images": split.images, "labels": split.labels, "index": split.index}

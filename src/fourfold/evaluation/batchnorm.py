@@ -25,7 +25,11 @@ from fourfold.errors import InputError, check_callable
 from fourfold.evaluation.precision import compute_precision
 from fourfold.seeds import make_generator
 from fourfold.surfaces.layout import first_names
-from fourfold.surfaces.modules import batchnorm_layers, evaluation_mode, other_statistics
+from fourfold.surfaces.modules import (
+    evaluation_mode,
+    other_statistics,
+    trained_batchnorm_layers,
+)
 
 _STREAM = "batchnorm"  # of the augmentation
 
@@ -82,7 +86,8 @@ def reestimate_batchnorm(
     (dropout) is in evaluation mode. The mean is the average of the batch means; the variance is the
     average variance inside batches plus the variance of the batch means, so that the result is that
     of one large batch for the first layer, and nearly so for the deeper ones. The variance is the
-    unbiased one, as PyTorch keeps it. Modes and momenta are as before afterwards.
+    unbiased one, as PyTorch keeps it. Modes and momenta are as before afterwards. Layers that the
+    model's own `train` leaves in evaluation mode keep what they have.
 
     Args:
         model: changed in place; nothing happens if it has no BatchNorm statistics.
@@ -95,7 +100,7 @@ def reestimate_batchnorm(
         precision: `float32`, `tf32` or `bfloat16`, of the passes; statistics are float32.
         preprocess: as in `train`.
     """
-    if not batchnorm_layers(model):
+    if not trained_batchnorm_layers(model):
         check_found(model)
         return
     check_batch_size(batch_size, images)
@@ -113,7 +118,8 @@ def set_statistics(
     preprocess: Preprocess | None,
 ) -> None:
     """Do what `reestimate_batchnorm` says."""
-    layers = batchnorm_layers(model)
+    layers = trained_batchnorm_layers(model)
+    before = {layer: [kept.clone() for kept in _running(layer)] for layer in layers}
     prepare = as_input(preprocess or images.preprocess, model)
     seen: dict[_BatchNorm, list[tuple[int, Tensor, Tensor]]] = {layer: [] for layer in layers}
 
@@ -125,6 +131,7 @@ def set_statistics(
         mean, variance = _running(layer)
         seen[layer].append((inputs.numel() // inputs.shape[1], mean.clone(), variance.clone()))
 
+    beside: list[_BatchNorm] = []
     momenta = {layer: layer.momentum for layer in layers}
     hooks = [layer.register_forward_hook(collect, with_kwargs=True) for layer in layers]
     try:
@@ -136,14 +143,25 @@ def set_statistics(
                 with compute_precision(precision, images.device):
                     call_model(model, prepare(inputs))
         for layer, batches in seen.items():
-            if batches:  # a layer that the forward pass skips keeps what it has
-                for running, value in zip(_running(layer), _combine(batches), strict=True):
-                    running.copy_(value)
+            # A layer that the forward pass skips keeps what it has.
+            values = _combine(batches) if batches else before[layer]
+            if not batches and not all(map(torch.equal, _running(layer), before[layer])):
+                beside.append(layer)
+            for running, value in zip(_running(layer), values, strict=True):
+                running.copy_(value)
     finally:
         for hook in hooks:
             hook.remove()
         for layer, momentum in momenta.items():
             layer.momentum = momentum
+    if beside:
+        names = [name for name, module in model.named_modules() if module in beside]
+        raise InputError(
+            f"the model normalizes by the statistics of {first_names(names)} without calling the "
+            "layer (torch.nn.functional.batch_norm), so that nobody sees what it is given: call "
+            "the layer itself, or take what lies between the corners' own: "
+            "batchnorm='interpolated'."
+        )
 
 
 def _running(layer: _BatchNorm) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:

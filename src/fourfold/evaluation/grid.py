@@ -57,6 +57,7 @@ from fourfold.surfaces.modules import (
     load_state,
     module_of,
     other_statistics,
+    trained_batchnorm_layers,
 )
 from fourfold.surfaces.shapes import Point, Shape, full_coordinates
 from fourfold.surfaces.surface import Surface
@@ -274,8 +275,9 @@ def evaluate_networks(
         precision: `float32`, `tf32` or `bfloat16`, of the forward passes.
         preprocess: maps a batch of images to the model's input, as in `train`.
         loss_function: maps a batch's output and targets to their mean loss; the column `loss` is
-            the mean over the split.
-        metrics: name -> function(outputs, targets) of the whole split, a number: further columns.
+            their mean over the split, weighted by the examples in each batch: of a loss that
+            weights classes or ignores targets it depends on the batches; give it in `metrics`.
+        metrics: name -> function(outputs, targets) of the whole split: further columns.
             Outputs are tensors (of an object with `logits` those), on the device.
         device: where to evaluate; by default where the images of the first split are, of batches
             where the model is.
@@ -496,8 +498,9 @@ def batchnorm_mode(model: nn.Module, asked: str | None = None) -> str:
                 "it; choose 'reestimated'."
             )
         return asked
-    if not batchnorm_layers(model):
-        return asked if asked is not None and other_statistics(model) else "none"
+    if not trained_batchnorm_layers(model):
+        is_kept = batchnorm_layers(model) or other_statistics(model)
+        return asked if asked not in (None, "reestimated") and is_kept else "none"
     if asked == "none":
         raise InputError(
             "batchnorm is 'none', but the model keeps BatchNorm statistics; choose 'reestimated' "

@@ -7,6 +7,7 @@ state if the hash is the same.
 
 import ast
 import hashlib
+import sysconfig
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -37,24 +38,26 @@ def code_hash(command: str, network: Mapping[str, Any] | None = None) -> str:
 
 @cache
 def _code_hash(command: str, network: str | None, builder: str | None, here: Path) -> str:
-    files = _behind(PACKAGE / "pipeline" / "commands" / f"{command}.py", PACKAGE)
+    files, root = _behind(PACKAGE / "pipeline" / "commands" / f"{command}.py", PACKAGE), here
     if network is not None and PACKAGE / "networks" / "__init__.py" in files:
         files |= _behind(PACKAGE / "networks" / f"{network}.py", PACKAGE)
         if builder is not None:
-            files |= _behind(builder_file(builder, here), here)
+            file, root = builder_file(builder, here)
+            files |= _behind(file, root, _reach(file, root))
     files |= {asset for file in files for kind in _ASSETS for asset in file.parent.glob(kind)}
     digest = hashlib.sha256()
     for path in sorted(files):
-        below = next((folder for folder in (PACKAGE, here) if path.is_relative_to(folder)), None)
-        digest.update((path.relative_to(below).as_posix() if below else path.name).encode())
+        below = next(folder for folder in (PACKAGE, root) if path.is_relative_to(folder))
+        digest.update(path.relative_to(below).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def builder_file(builder: str, here: Path) -> Path:
-    """Return the file of the module that a `builder` names, in a folder or installed.
+def builder_file(builder: str, here: Path) -> tuple[Path, Path]:
+    """Return the file of the module that a `builder` names, in the folder `here` or installed.
 
-    Nothing is imported, as that would import torch.
+    Beside it stands the folder that its name starts from. Nothing is imported, as that would import
+    torch.
     """
     name = builder.partition(":")[0]
     first, *rest = name.split(".")
@@ -64,9 +67,12 @@ def builder_file(builder: str, here: Path) -> Path:
         if spec is not None:
             origin = [Path(spec.origin)] if spec.origin and not rest else []
             if origin and origin[0].is_file():
-                return origin[0]
+                is_package = spec.submodule_search_locations is not None
+                return origin[0], origin[0].parents[1 if is_package else 0]
             folders = [Path(folder).parent for folder in spec.submodule_search_locations or ()]
-    found = _files_of([folder.joinpath(first, *rest) for folder in folders])
+    found = [
+        (file, folder) for folder in folders for file in _files_of([folder.joinpath(first, *rest)])
+    ]
     if not found:
         raise InputError(
             f"network.builder is {builder!r}, but there is no module {name!r}, neither in the "
@@ -75,12 +81,19 @@ def builder_file(builder: str, here: Path) -> Path:
     return found[0]
 
 
-def _behind(path: Path, root: Path) -> set[Path]:
+def _reach(file: Path, root: Path) -> Path:
+    """Return the folder whose files count: below `root`, or of an installed package its own."""
+    installed = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")}
+    return root / file.relative_to(root).parts[0] if root in installed else root
+
+
+def _behind(path: Path, root: Path, reach: Path | None = None) -> set[Path]:
     found, waiting = set(), {path}
     while waiting:
         path = waiting.pop()
         found.add(path)
-        waiting |= _imported(path, root) - found
+        imported = _imported(path, root) - found
+        waiting |= {file for file in imported if file.is_relative_to(reach or root)}
     return found
 
 

@@ -15,7 +15,7 @@ from fourfold.training.phases import PLANNED, plan_phases
 from fourfold.training.schedule import check_schedule, kept_epochs
 
 # Files of a surface have its name, beside those of networks, grids, corner sets and comparisons.
-_TAKEN = re.compile(r"(.*-)?seed\d+|ensembles|merges|geometry|differences|.*-(grid|corners)")
+_TAKEN = re.compile(r"(.*-)?seed\d+|ensembles|merges|geometry|differences|plane|.*-(grid|corners)")
 
 
 def check_params(
@@ -174,7 +174,19 @@ def _check_experiment(
             check_schedule(settings["schedule"], settings["warmup"])
         except InputError as error:
             raise InputError(f"experiments.{name}.{key}: {error}") from error
+    of_vit = experiment["network"]
+    if of_vit["name"] == "vit" and of_vit["hidden"] % of_vit["heads"]:
+        raise InputError(
+            f"experiments.{name} has a network with hidden {of_vit['hidden']} and heads "
+            f"{of_vit['heads']}; hidden must be a multiple of heads."
+        )
     for name_of_set, corners in experiment["corners"].items():
+        reference, count = corners.get("reference"), targets.count(name, name_of_set)
+        if isinstance(reference, int) and reference >= count:
+            raise InputError(
+                f"corners.{name_of_set}.reference is {reference}; give the number of a network, 0 "
+                f"to {count - 1}, or mean."
+            )
         of = corners.get("training")
         key = "training" if of is None else f"trainings.{of}"
         _check_kept(f"corners.{name_of_set}", corners, trainings[key], described(f"{key}.keep"))

@@ -42,12 +42,13 @@ class Buffers:
     varying: dict[str, Tensor]
     policies: dict[str, str]
 
-    def chosen(self) -> "Buffers":
-        """Return those alone whose policy is the caller's: training doesn't renew them."""
+    def chosen(self, frozen: Collection[str] = ()) -> "Buffers":
+        """Return those alone which training doesn't renew: by the caller's policy, or `frozen`."""
         policies = {
             name: policy
             for name, policy in self.policies.items()
-            if policy != RENEWED and name.rpartition(".")[2] not in _RUNNING_STATISTICS
+            if name in frozen
+            or (policy != RENEWED and name.rpartition(".")[2] not in _RUNNING_STATISTICS)
         }
         return Buffers({}, {name: self.varying[name] for name in policies}, policies)
 

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Collection, Iterator
+from types import CellType, FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,17 @@ _WRAPPED_AT = ("module", "_orig_mod")  # DataParallel and AveragedModel; torch.c
 
 
 def copy_module(model: nn.Module) -> nn.Module:
-    """Copy a module, so that the caller's stays as it is."""
+    """Copy a module, so that the caller's stays as it is.
+
+    Raises:
+        InputError: if it can't be copied, or the copy would compute with the original's parameters.
+    """
+    if name := _holds_itself(model):
+        raise InputError(
+            f"the model has a function in {name!r} that holds one of its modules or parameters (a "
+            "replaced forward, a hook made in place): a copy would go on computing with the "
+            "original's. Make it a method of a class of your own, or compute it in forward()."
+        )
     # Old weight norm keeps a tensor that was computed from the parameters as an attribute; it is
     # computed anew in each forward pass, and refuses to be copied.
     computed = {
@@ -133,18 +144,46 @@ def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
     ]
 
 
+def trained_batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
+    """Return those that normalize by the batch in training.
+
+    Some modules' own `train` keeps layers as they are, whose statistics belong to what is frozen.
+    """
+    layers = batchnorm_layers(model)
+    if not layers or not _has_own_train(model):
+        return layers
+    with _same_modes_afterwards(model):
+        model.train()
+        return [layer for layer in layers if layer.training]
+
+
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put all of a module in evaluation mode, and each part as it was afterwards."""
+    """Put all of a module in evaluation mode, and each part as it was afterwards.
+
+    What modules have computed from other parameters and keep until `train` is forgotten.
+    """
+    with _same_modes_afterwards(model):
+        if _has_own_train(model):
+            model.train()
+        if any(module.training for module in model.modules()):
+            model.eval()
+        yield
+
+
+@contextlib.contextmanager
+def _same_modes_afterwards(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
-    if any(training for _, training in modes):
-        model.eval()
     try:
         yield
     finally:
         for module, training in modes:
             if module.training != training:  # setting an attribute of a module takes long
                 module.training = training
+
+
+def _has_own_train(model: nn.Module) -> bool:
+    return any(type(module).train is not nn.Module.train for module in model.modules())
 
 
 def other_statistics(model: nn.Module) -> list[str]:
@@ -165,6 +204,37 @@ def check_trainable(model: nn.Module, images: int, what: str) -> None:
         raise InputError(
             f"{what}; BatchNorm needs at least 2 images at a time, so raise batch_size."
         )
+
+
+def _holds_itself(model: nn.Module) -> str | None:
+    """Name a function among attributes and hooks whose closure holds a part of the module.
+
+    `copy.deepcopy` copies bound methods together with what they are bound to, but no functions.
+    """
+    parts = {
+        id(part)
+        for module in model.modules()
+        for part in (module, *module._parameters.values(), *module._buffers.values())
+        if part is not None
+    }
+    for name, module in model.named_modules():
+        hooks = {"forward hook": module._forward_hooks}
+        hooks["forward pre-hook"] = module._forward_pre_hooks
+        functions = [*vars(module).items()]
+        functions += [(what, hook) for what, of in hooks.items() for hook in of.values()]
+        for what, function in functions:
+            held = function.__closure__ if isinstance(function, FunctionType) else None
+            contents = [cell.cell_contents for cell in held or () if _is_filled(cell)]
+            if any({id(one), id(getattr(one, "__self__", None))} & parts for one in contents):
+                return f"{name}.{what}".lstrip(".")
+    return None
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        return bool([cell.cell_contents])
+    except ValueError:  # a name that was not bound yet
+        return False
 
 
 def _culprit(model: nn.Module) -> str:

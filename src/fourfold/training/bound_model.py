@@ -19,6 +19,7 @@ from fourfold.surfaces.modules import (
     load_state,
     module_of,
     tied_names,
+    trained_batchnorm_layers,
 )
 from fourfold.surfaces.surface import Surface
 
@@ -34,7 +35,8 @@ class BoundModel:
     """A training copy of a model whose parameters are pieces of a flat vector of D numbers.
 
     BatchNorm layers normalize by the batch and keep no running statistics, which mean nothing along
-    a surface. The model given is not touched.
+    a surface; but for those that the model's `train` leaves in evaluation mode. The model given is
+    not touched.
 
     Attributes:
         module: the copy, in training mode.
@@ -70,21 +72,21 @@ class BoundModel:
         self.constant_columns = [slice(starts[name], ends[name]) for name in self._constant]
         width = layout.dtype.itemsize if device.type == "cuda" else ALIGNMENT
         self._misaligned = {name for name, k in starts.items() if k * width % ALIGNMENT}
-        for layer in batchnorm_layers(self.module):
+        self.module.train()
+        for layer in trained_batchnorm_layers(self.module):
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-        self._chosen = surface.buffers.chosen()
-        self._buffers = {
-            name: buffer
-            for name, buffer in self.module.named_buffers(remove_duplicate=False)
-            if name in self._chosen.policies
-        }
+        kept = {id(layer.running_mean) for layer in batchnorm_layers(self.module)}
+        kept |= {id(layer.running_var) for layer in batchnorm_layers(self.module)}
+        buffers = dict(self.module.named_buffers(remove_duplicate=False))
+        frozen = [name for name, buffer in buffers.items() if id(buffer) in kept]
+        self._chosen = surface.buffers.chosen(frozen)
+        self._buffers = {name: buffers[name] for name in self._chosen.policies if name in buffers}
         norm: Any
         for module in self.module.modules():
             for norm in (module, *module._forward_pre_hooks.values()):
                 if isinstance(getattr(norm, "n_power_iterations", None), int):
                     norm.n_power_iterations = max(norm.n_power_iterations, _POWER_ITERATIONS)
-        self.module.train()
         check_precision(precision)
         self._precision, self._device = precision, device
         self._forward = torch.compile(self.module) if compile else self.module
@@ -131,7 +133,7 @@ class BoundModel:
         with compute_precision(self._precision, self._device):
             output = call_model(self._forward, inputs)
             loss = loss_function(output, labels)
-        loss.backward(inputs=list(self._trainable.values()))
+        loss.backward()  # reentrant checkpoints refuse a list of what to differentiate by
         for name, parameter in self._trainable.items():
             is_view = parameter.dtype == out.dtype and name not in self._misaligned
             if not is_view and parameter.grad is not None:

@@ -1,6 +1,7 @@
 """Arguments that commands share, torch-free: files, sections of params.yaml, surfaces."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def add_paths(parser: argparse.ArgumentParser, nargs: str | None = None, **paths
     """Add required arguments that name files or folders: argument -> what they are."""
     for name, what in paths.items():
         parser.add_argument(f"--{name}", required=True, type=Path, nargs=nargs, help=what)
+
+
+def add_data_folder_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--folder`, where what params.yaml names with relative paths lies."""
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(os.environ.get("FOURFOLD_DATA") or "downloads"),
+        help=f"where {what} (default: the environment variable FOURFOLD_DATA, else downloads/)",
+    )
 
 
 def add_settings_argument(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -21,7 +21,8 @@ from fourfold.evaluation.logits import SurfaceLogits, to_half
 from fourfold.files.atomic import atomic_folder, write_text
 from fourfold.files.reading import shortened
 from fourfold.files.table import read_metadata, read_table
-from fourfold.files.tensors import read_header
+from fourfold.files.tensors import read_header, state_hash
+from fourfold.pipeline.commands._job import read_corners
 from fourfold.pipeline.commands._network_job import NetworkJob
 from fourfold.pipeline.commands._settings import check_described
 from fourfold.pipeline.params import check_name, read_params
@@ -31,6 +32,7 @@ from fourfold.pipeline.reads import BESIDE
 from fourfold.pipeline.targets import Targets
 from fourfold.report.card import Source, render_surface_card
 from fourfold.report.pairs import main_surface
+from fourfold.surfaces.shapes import shape_of
 from fourfold.surfaces.surface import Surface
 from fourfold.zoo.card import check_license
 from fourfold.zoo.description import CARD, STATISTICS_OF, Description
@@ -130,6 +132,8 @@ class _Finished:
     ) -> None:
         """Find the files, and refuse missing ones and those of other settings."""
         check_name(targets.params, "experiments", experiment, "the command line")
+        if replicate < 0:
+            raise InputError(f"--replicate is {replicate}; it must be 0 or more.")
         self._targets, self.experiment, self.replicate = targets, experiment, replicate
         self.resolved = targets.experiments[experiment]
         self.described = check_described(targets.described(experiment), experiment)
@@ -151,6 +155,12 @@ class _Finished:
         rule = "build_linear_surface" if of["fit"] is None else "fit_bezier_surface"
         self._check_settings(self.header, rule, self.path("surface"))
         self._evaluated = self._check_settings(self.grid, "evaluate_grid", self.path("grid"))
+        self._check_surface()
+        self._check_corners(of.get("origin", of["corners"]))
+        self._check_data()
+        kept = targets.params["summary"]["kept"]
+        if read_metadata(self.path("difference")).get("kept") != kept:
+            self._refuse(self.path("difference"), "summary.kept")
 
     def path(self, name: str) -> Path:
         """Return the path of a file of the surface."""
@@ -218,7 +228,9 @@ class _Finished:
         return [self._folder / file for file in self._corners if not file.endswith(".json")]
 
     def _require(self) -> None:
-        files = [*map(self.path, self._files), *self._corner_paths()]
+        corners = self._targets.corner_files(self.experiment, self.replicate, self.surface)
+        files = [*map(self.path, self._files), *(self._folder / file for file in corners)]
+        files += self._corner_paths()
         files += map(Path, self._targets.data_files([self.experiment]))
         if missing := [path for path in files if not path.is_file()]:
             more = f" and {len(missing) - 1} more" if missing[1:] else ""
@@ -233,15 +245,51 @@ class _Finished:
         stated = {key: value for key, value in read.items() if key not in BESIDE}
         found = made_by.get("settings", {})
         if differing := [key for key in stated if stated[key] != found.get(key)]:
-            raise InputError(
-                f"{path} was made with another {' and '.join(differing)} than params.yaml states; "
-                f"{self._cure()}."
-            )
+            self._refuse(path, " and ".join(differing))
         return stated
+
+    def _check_surface(self) -> None:
+        """Refuse a surface of another shape or seed, or through other corners than today's."""
+        targets, of = self._targets, self.described[self.surface]
+        known = (self.experiment, self.replicate)
+        seeds = self.header["seeds"][self.surface]
+        if shape_of(self.header["shape"]) != targets.shape(self.experiment, self.surface):
+            self._refuse(self.path("surface"), "shape")
+        if of["fit"] is not None and seeds["fit"] != targets.fit_seed(self.replicate):
+            self._refuse(self.path("surface"), "seeds.fit")
+        if files := targets.corner_files(*known, self.surface):
+            states, _ = read_corners([self._folder / file for file in files])
+            is_same = [state_hash(state) for state in states] == self.header["corner_sha256"]
+        else:
+            is_same = seeds["corners"] == targets.corner_seeds(*known, of["corners"])
+        if not is_same:
+            self._refuse(self.path("surface"), f"surfaces.{self.surface}.corners")
+
+    def _check_corners(self, corners: str) -> None:
+        """Refuse corners that were trained otherwise; files of the user's say nothing of it."""
+        stated = self._targets.read("train_fork", self.experiment, corners=corners)
+        for path in self._corner_paths():
+            found = read_header(path).get("settings", {})
+            if differing := [key for key in stated if found.get(key, stated[key]) != stated[key]]:
+                self._refuse(path, " and ".join(differing))
+
+    def _check_data(self) -> None:
+        """Refuse data that were prepared otherwise."""
+        stated = self._targets.params["datasets"][self.resolved["dataset"]]
+        for file in self._targets.data_files([self.experiment]):
+            found = read_header(file).get("settings", stated)  # older files don't say
+            if differing := [key for key in stated if found.get(key) != stated[key]]:
+                self._refuse(Path(file), " and ".join(differing))
+
+    def _refuse(self, path: Path, what: str) -> NoReturn:
+        raise InputError(
+            f"{path} was made with another {what} than params.yaml states; {self._cure()}."
+        )
 
     def _cure(self) -> str:
         # Below the top level Snakemake takes values from files alone.
-        return f"run `snakemake --cores 2 --config run=[{self.experiment}]` first"
+        more = f" replicates={self.replicate + 1}" if self.replicate else ""
+        return f"run `snakemake --cores 2 --config run=[{self.experiment}]{more}` first"
 
 
 def _read(files: Sequence[Path]) -> dict[str, Any]:

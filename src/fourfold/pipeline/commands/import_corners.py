@@ -6,7 +6,7 @@ import sys
 
 from fourfold.files.reading import reading
 from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
-from fourfold.pipeline.commands._settings import add_paths
+from fourfold.pipeline.commands._settings import add_data_folder_argument, add_paths
 from fourfold.surfaces.checkpoint import load_into, save_checkpoint
 
 _SPLITS = ("val", "test")
@@ -16,10 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_network_job_arguments(parser)
     parser.add_argument("--name", required=True, help="what tables call the network")
-    parser.add_argument("--stated", required=True, help="what params.yaml calls the file")
+    parser.add_argument(
+        "--stated",
+        required=True,
+        help="what params.yaml calls the checkpoint of safetensors or torch.save to read: absolute "
+        "or below --folder",
+    )
+    add_data_folder_argument(parser, "relative paths start")
     add_paths(
         parser,
-        file="checkpoint of safetensors or torch.save to read",
         checkpoint="network to write",
         endpoints="endpoints table to write",
     )
@@ -27,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the network with the names of the experiment's, and its rows of the endpoints table."""
-    job, path = NetworkJob(arguments), arguments.file
+    job, path = NetworkJob(arguments), arguments.folder.expanduser() / arguments.stated
     job.seeds = {arguments.name: None}
     model = job.build_model()
     removed = load_into(model, path, job.settings["corners"].get("key"))

@@ -17,6 +17,7 @@ import yaml
 from fourfold import __version__
 from fourfold.errors import InputError
 from fourfold.files.atomic import atomic_folder
+from fourfold.pipeline.params import check_name
 from fourfold.pipeline.params_check import check_params
 from fourfold.pipeline.project import project_files
 
@@ -31,6 +32,7 @@ _SHAPES = {
     4: ("shape: square, degree: [1, 1]", "shape: square, degree: [2, 2]"),
     8: ("shape: cube, degree: [1, 1, 1]", "shape: cube, degree: [2, 2, 2]"),
 }
+_MOST_PIXELS = 4096  # as in the schema
 _MOST_HELD_OUT = 5000  # images of val, and of test where none is published
 
 
@@ -77,6 +79,9 @@ def run(arguments: argparse.Namespace) -> None:
         elif given := [f"--{key}" for key, value in own.items() if value is not None]:
             raise InputError(f"{', '.join(given)} given without --from-files; give both or none.")
         if names:
+            defined = yaml.safe_load(params)
+            for name in names:
+                check_name(defined, "experiments", name, "--experiments")
             params = re.sub(r"(?m)^run: \[.*?\]", f"run: [{', '.join(names)}]", params, count=1)
         values = yaml.safe_load(params)
         check_params(values)
@@ -122,8 +127,8 @@ def own_parts(
     if architecture is None or images is None or size is None:
         missing = " and ".join(f"--{name}" for name, value in needed.items() if value is None)
         raise InputError(f"--from-files needs {missing} as well.")
-    if size < 1:
-        raise InputError(f"--size is {size}; images have 1 pixel or more.")
+    if not 1 <= size <= _MOST_PIXELS:
+        raise InputError(f"--size is {size}; images have 1 to {_MOST_PIXELS} pixels a side.")
     if len(files) not in _SHAPES:
         raise InputError(
             f"--from-files has {len(files)} files; a curve takes 2, a triangle 3, a square 4, a "

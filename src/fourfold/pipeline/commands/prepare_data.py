@@ -1,13 +1,16 @@
 """Decode a data set once, split it, and store the splits as uint8 tensors."""
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
 from fourfold.data.sources import load_source
 from fourfold.data.splitting import shared_images, split_source
-from fourfold.pipeline.commands._settings import add_paths, add_settings_argument, read_settings
+from fourfold.pipeline.commands._settings import (
+    add_data_folder_argument,
+    add_paths,
+    add_settings_argument,
+    read_settings,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,13 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings_argument(parser)
     parser.add_argument("--name", required=True, help="name of the data set in params.yaml")
     add_paths(parser, output="folder for the three splits")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path(os.environ.get("FOURFOLD_DATA") or "downloads"),
-        help="where the source's files are looked up and downloaded to (default: the environment "
-        "variable FOURFOLD_DATA, else downloads/)",
-    )
+    add_data_folder_argument(parser, "the source's files are looked up and downloaded to")
     parser.add_argument("--threads", type=int, default=1, help="decode images (default: 1)")
 
 
@@ -34,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     dataset = split_source(source, arguments.name, **settings["split"])
     for remark in shared_images(dataset.splits):
         print(f"note: {remark}", file=sys.stderr)
-    dataset.save(arguments.output)
+    dataset.save(arguments.output, settings)
     names = ", ".join(source.classes[:10]) + ", ..." * (len(source.classes) > 10)
     print(f"{len(source.classes)} classes: {names}")
     for name, split in dataset.splits.items():

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from functools import cached_property
 from numbers import Real
 from typing import Any, ClassVar
@@ -136,7 +137,7 @@ class Shape(ABC):
             raise InputError(
                 f"edge points is {points}; give 0 for none, or at least 3 (both ends count)."
             )
-        shares = [i / (points - 1) for i in range(1, points - 1)]
+        shares = [Fraction(i, points - 1) for i in range(1, points - 1)]
         return [point for edge in self.edges for point in along(edge, shares)]
 
     def mean(self, points: pd.DataFrame, values: Sequence[float] | pd.Series) -> float:
@@ -229,10 +230,12 @@ class Shape(ABC):
         return "each must lie in [0, 1]" if self.dims > 1 else "it must lie in [0, 1]"
 
 
-def along(edge: Edge, shares: Sequence[float]) -> list[Point]:
+def along(edge: Edge, shares: Sequence[float | Fraction]) -> list[Point]:
     """Return the points of an edge at shares of its length from its first end."""
     start, end = edge
-    return [tuple(a + t * (b - a) for a, b in zip(start, end, strict=True)) for t in shares]
+    # In fractions, so that an edge from 1 to 0 has the numbers of a lattice too.
+    ends = [(Fraction(a), Fraction(b)) for a, b in zip(start, end, strict=True)]
+    return [tuple(float(a + Fraction(t) * (b - a)) for a, b in ends) for t in shares]
 
 
 def equidistant(points: int) -> list[float]:
