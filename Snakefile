@@ -29,6 +29,7 @@ report: "workflow/report/workflow.rst"
 onstart:
     check_writable()
     remove_unfinished()
+    lift_rate_limit()
     tell_plan()
 
 

@@ -34,6 +34,16 @@ def seconds_before(job):
     return record.endtime - record.starttime if record.shellcmd == job.shellcmd else None
 
 
+def lift_rate_limit():
+    """Lift Snakemake's limit of jobs a second where jobs run on this machine, which has cores.
+
+    Because of it the scheduler looks for jobs again one second after each time that it looked, and
+    each finished job adds another such chain: after some 200 jobs that takes half a core.
+    """
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
+
+
 def tell_plan():
     """Tell which jobs the run will do, and how long those of earlier runs took."""
     needed = [job for job in workflow.dag.needrun_jobs() if not job.is_norun]
