@@ -485,11 +485,11 @@ def rivals_of(of: Published, method: str, others: Iterable[str]) -> set[str]:
     """Return what a method of a surface is to be held against, whatever comes out.
 
     Left out are surfaces without a fit, and with other BatchNorm statistics, which a section of
-    their own compares; means of networks that were trained apart, the center of such a surface;
-    one of the networks that a run has kept for their mean or ensemble; aligned corners, which
-    compute the same as those they come from, and all sets of independent networks but the largest,
-    which has the others in it; and ensembles of a set, but for the largest and the one with as many
-    members.
+    their own compares; means of networks that were trained apart, the center of such a surface, and
+    the mean of one network; one of the networks that a run has kept for their mean or ensemble;
+    aligned corners, which compute the same as those they come from, and all sets of independent
+    networks but the largest, which has the others in it; and ensembles of a set, but for the
+    largest and the one with as many members.
     """
     known = surfaces(of)
     sets = {one["corners"]: one for one in known.values()}
@@ -499,8 +499,9 @@ def rivals_of(of: Published, method: str, others: Iterable[str]) -> set[str]:
         start, _, last = other.rpartition("/")
         if last in ("network", "mean") or last.startswith("ensemble-"):  # of a set of corners
             is_part = start in apart and apart[start] < max(apart.values())
-            is_stop = sets[start]["kind"] == "run" and sets[start]["count"] > 1
-            if is_part or (last == "mean" and start in apart) or (last == "network" and is_stop):
+            is_one, is_run = sets[start]["count"] == 1, sets[start]["kind"] == "run"
+            is_other = last == "mean" and (is_one or start in apart)
+            if is_part or is_other or (last == "network" and is_run and not is_one):
                 continue
             if last.startswith("ensemble-"):
                 sizes.setdefault(start, {})[int(last.rpartition("-")[2])] = other

@@ -323,6 +323,7 @@ def test_rivals_are_left_out_by_what_they_are():
     kept = ["deep/network", "long/network", "ema/network", "swa/mean", "forked/mean", "star/center"]
     networks = ["independent/network", "aligned/network", "deep/ensemble-1", "swa/network"]
     means = ["independent/mean", "deep/mean"]  # of networks that were trained apart
+    means += ["long/mean", "ema/mean"]  # of one
     points = ["linear/center", "aligned/best-point", "linear-repaired/center"]  # without a fit
     assert findings.rivals_of(of, "bezier/center", kept + networks + means + points) == {*kept}
     sizes = [f"deep/ensemble-{n}" for n in (1, 2, 4, 5)] + ["aligned/ensemble-4"]
