@@ -5,6 +5,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -780,12 +781,13 @@ def _section(section: Section, results: Results, targets: Targets) -> Iterator[s
         yield f"Not run yet: {_command(section.group, targets)}."
         return
     yield from written
+    told = set(re.findall(r"[\w-]+", " ".join(written)))  # not every experiment has what is asked
     figures = [
         f"[{name}](results/{name}/{section.figure})"
         for name, of in results.items()
-        if section.figure in of.figures
+        if name in told and section.figure in of.figures
     ]
-    tables = [f"[{name}](results/{name}/tables.md)" for name in results]
+    tables = [f"[{name}](results/{name}/tables.md)" for name in results if name in told]
     shown = f"Figures: {', '.join(figures)}. " if figures else ""
     yield f"{shown}Tables: {', '.join(tables)}."
 
