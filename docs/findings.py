@@ -493,7 +493,11 @@ def rivals_of(of: Published, method: str, others: Iterable[str]) -> set[str]:
     largest and the one with as many members.
     """
     known = surfaces(of)
-    sets = {one["corners"]: one for one in known.values()}
+    sets = {
+        one["origin"]: one | {"kind": one["origin_kind"]}
+        for one in known.values()
+        if "origin" in one
+    } | {one["corners"]: one for one in known.values()}
     apart = {k: one["count"] for k, one in sets.items() if _is_trained_apart(one)}
     kept, sizes = set(), dict[str, dict[int, str]]()
     for other in (other for other in others if not is_named_twice(other, known)):

@@ -1,5 +1,4 @@
 # What the rules share: names of files, what a job takes from params.yaml, and hooks.
-import hashlib
 import json
 import os
 import re
@@ -9,7 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from fourfold.files.reading import reading
+from fourfold.files.reading import file_sha256
 from fourfold.pipeline.code import code_hash
 from fourfold.pipeline.devices import count_gpus
 from fourfold.pipeline.reads import BESIDE
@@ -141,7 +140,7 @@ def imported_hash(wildcards):
     """
     file = data_folder() / stated_file(wildcards)
     if file.is_file():
-        return file_hash(file)
+        return hash_once(file)
     from fourfold.files.tensors import read_header  # imports torch
 
     name = f"{wildcards.corners}-{wildcards.position}.safetensors"
@@ -149,10 +148,9 @@ def imported_hash(wildcards):
 
 
 @cache
-def file_hash(file):
-    """Return a file's SHA-256."""
-    with reading(file, "checkpoint"), file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def hash_once(file):
+    """Return a checkpoint's SHA-256, for as many jobs and replicates as take it over."""
+    return file_sha256(file, "checkpoint")
 
 
 def data_folder():
@@ -324,7 +322,7 @@ def check_outside():
             for position, stated in enumerate(one["files"]):
                 file = data_folder() / stated
                 if file.is_file():
-                    refuse_at(f"corners.{corners}.files", file_hash, file)
+                    refuse_at(f"corners.{corners}.files", hash_once, file)
                     continue
                 built = (
                     f"results/{experiment}/{replicate}/endpoints/{corners}-{position}.safetensors"

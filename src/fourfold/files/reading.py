@@ -1,6 +1,7 @@
 """Reading files that anybody may have written: whatever is in them, one `InputError` at most."""
 
 import contextlib
+import hashlib
 import json
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,12 @@ def require_file(path: str | Path, otherwise: str = "") -> None:
         is_file = False
     if not is_file:
         raise InputError(otherwise or f"no file at {path}.")
+
+
+def file_sha256(path: Path, kind: str) -> str:
+    """Return the SHA-256 of a file's bytes; `kind` says in errors what it is."""
+    with reading(path, kind), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_reachable(path: Path) -> None:

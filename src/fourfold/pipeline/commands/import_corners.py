@@ -1,10 +1,9 @@
 """Take over a network that was trained elsewhere: one of the corners of a set."""
 
 import argparse
-import hashlib
 import sys
 
-from fourfold.files.reading import reading
+from fourfold.files.reading import file_sha256
 from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
 from fourfold.pipeline.commands._settings import add_data_folder_argument, add_paths
 from fourfold.surfaces.checkpoint import load_into, save_checkpoint
@@ -38,8 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     removed = load_into(model, path, job.settings["corners"].get("key"))
     if removed:
         print(f"note: {path}: all names began with {removed!r}, which was removed", file=sys.stderr)
-    with reading(path, "checkpoint"), path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = file_sha256(path, "checkpoint")
     made_by = job.metadata() | {"file": arguments.stated, "file_sha256": sha256}
     save_checkpoint(model.state_dict(), arguments.checkpoint, made_by)
     of = {"seed": None, "epoch": None, "checkpoint": f"endpoints/{arguments.name}.safetensors"}
