@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from findings import GROUPS, Published, group_of, render_findings
 from matplotlib.figure import Figure
 from overview import (
@@ -31,9 +32,11 @@ from overview import (
 )
 from PIL import Image
 
+from fourfold.combination.alignment import choose_method
 from fourfold.errors import InputError
 from fourfold.files.atomic import write_text
 from fourfold.files.table import GATHERED, read_metadata, read_table, write_table
+from fourfold.networks import build_model
 from fourfold.pipeline.params import read_params
 from fourfold.pipeline.targets import Targets, split_run
 from fourfold.report.figures import plot_convergence, plot_summary, save_figure
@@ -531,10 +534,27 @@ def _settings_note(then: Mapping[str, Any], targets: Targets, name: str) -> str:
     """Say whether an experiment was run with the settings that params.yaml has for it now."""
     if name not in targets.experiments:
         return "**Differs from params.yaml**, which no longer defines this experiment."
-    if changes := _changes(then, settings_of(targets, name), added=True):
+    if changes := _changes(then, _with_methods(then, settings_of(targets, name)), added=True):
         more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
         return f"**Differs from params.yaml**: {'; '.join(changes[:SHOWN])}{more}."
     return "as `params.yaml` has them"
+
+
+def _with_methods(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `now` with the method instead of `auto`, where a run named the one that `auto` is."""
+
+    def method(corners: str, of: Mapping[str, Any]) -> dict[str, Any]:
+        named = then["corners"].get(corners, {}).get("method", "auto")
+        same = of.get("method") == "auto" != named == _chosen_method(now["network"])
+        return {**of, "method": named} if same else dict(of)
+
+    return {**now, "corners": {name: method(name, of) for name, of in now["corners"].items()}}
+
+
+def _chosen_method(network: Mapping[str, Any]) -> str:
+    """Return the method that `auto` is for a network, whatever images it is for."""
+    model = build_model(**network, channels=3, image_size=32, classes=10)
+    return choose_method(model, torch.zeros(2, 3, 32, 32))
 
 
 def render_readme_block(published: Mapping[str, Published], targets: Targets) -> str:

@@ -333,6 +333,22 @@ def test_the_page_says_when_params_have_changed_since(root, path, value, said):
     assert said in page
 
 
+@pytest.mark.parametrize(
+    ("name", "auto"), [("digits-vit", "weights"), ("digits-vgg16", "activations")]
+)
+def test_a_run_that_named_the_method_that_auto_is_was_run_as_params_have_it(name, auto):
+    def note(method):
+        then = publish.settings_of(TARGETS, name)
+        aligned = then["corners"]["aligned"]
+        then["corners"] = then["corners"] | {"aligned": aligned | {"method": method}}
+        return publish._settings_note(then, TARGETS, name)
+
+    (other,) = {"weights", "activations"} - {auto}
+    assert publish.settings_of(TARGETS, name)["corners"]["aligned"]["method"] == "auto"
+    assert note("auto") == note(auto) == "as `params.yaml` has them"
+    assert f"`corners.aligned.method` was {other}, is auto." in note(other)
+
+
 def mix(*settings, run="seed1", **made_by):
     """Return what puts a job made otherwise among the others."""
     return lambda of: write_job(
