@@ -320,6 +320,34 @@ def test_auto_matches_by_weights_what_can_be_rotated_and_else_by_activations(nam
     assert permuted == "activations"
 
 
+class PostNorm(nn.Module):
+    """A transformer that normalizes after its blocks, so that gains can't be moved."""
+
+    def __init__(self, seed, spread) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed, self.head = nn.Linear(4, 16), nn.Linear(16, CLASSES)
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        for norm in (self.block.norm1, self.block.norm2):
+            nn.init.normal_(norm.weight, 1.0, spread)
+
+    def forward(self, x):
+        return self.head(self.block(self.embed(x)).mean(1))
+
+
+@pytest.mark.parametrize("spreads", [(0.0, 1e-4), (0.0, 0.2), (0.2, 0.0)])
+def test_units_are_rotated_where_the_gains_of_every_network_allow_it(spreads):
+    networks = [PostNorm(seed, spread).eval() for seed, spread in enumerate(spreads)]
+    images = torch.randn(9, 4, 4)
+    states = [network.state_dict() for network in networks]
+    aligned = ff.align(states, networks[0], images, method="weights")
+    assert differing(aligned[1], states[1])
+    with torch.no_grad():
+        before = networks[1](images)
+        networks[1].load_state_dict(aligned[1])
+        torch.testing.assert_close(networks[1](images), before, rtol=0, atol=1e-5)
+
+
 class Normed(nn.Module):
     """A LayerNorm that a function reads, with a linear layer before it and one after it."""
 

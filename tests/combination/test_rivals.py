@@ -26,6 +26,7 @@ PICKING = 21 * (30 + AGAIN)  # images that a pick among the points beside the co
 SURFACES = described(
     plain=("four", "seeds", None), fitted=("four", "seeds", "x"), along=("run", "run", None)
 )
+SURFACES["along"]["choose"] = "validation"
 LOGITS = {name: surface_logits(name, of["corners"]) for name, of in SURFACES.items()}
 for _surface in LOGITS.values():
     for _split, _own in _surface.own.items():
@@ -114,6 +115,15 @@ def test_corners_that_nobody_trained_alone_and_means_that_are_nowhere_are_no_met
 def test_a_method_costs_its_networks_its_fit_and_what_it_is_chosen_from(method, backward, beside):
     row = ROWS.loc[method, "test"]
     assert (row["images_backward"], row["images_forward"]) == (backward, backward + beside)
+
+
+def test_networks_that_were_fixed_in_advance_cost_no_choice():
+    fixed = {"along": SURFACES["along"] | {"choose": [0.5, 0.6, 0.8, 1.0]}}
+    rows = compared(fixed)[0].xs("test", level="split")
+    beside = rows["images_forward"] - rows["images_backward"]
+    expected = {"run/network": 4 * 30, "run/mean": AGAIN, "run/ensemble-4": 0}
+    expected |= {"along/center": AGAIN, "along/best-point": PICKING}
+    assert beside[[*expected]].to_dict() == expected
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fourfold.data.augment import RandomShiftFlip
 from fourfold.errors import InputError
 from fourfold.evaluation.geometry import measure_distances
 from fourfold.evaluation.grid import evaluate_networks, evaluate_points
-from fourfold.surfaces.shapes import SQUARE, PointSet
+from fourfold.surfaces.shapes import SQUARE, PointSet, Star
 from fourfold.surfaces.surface import Surface
 
 VAL, TRAIN = make_images(21, seed=3), make_images(24, seed=4)
@@ -165,6 +165,7 @@ def test_the_model_is_left_alone_and_progress_is_reported_for_every_network(unto
         ),
         ("no-norm", 4, {"candidates": []}, ["candidates is empty"]),
         ("batchnorm", 4, {"batchnorm_images": None}, ["batchnorm_images"]),
+        ("no-norm", 4, {"shape": Star(3)}, ["no corners", "PointSet"]),
     ],
 )
 def test_wrong_input_is_named(name, k, settings, said):

@@ -19,6 +19,7 @@ from torch.nn.utils import weight_norm as old_weight_norm
 from torch.utils.data import DataLoader, TensorDataset
 
 import fourfold as ff
+from fourfold.errors import InputError
 
 IMAGES, LABELS = make_images()
 DATA = (IMAGES, LABELS)
@@ -165,6 +166,15 @@ def test_bytes_and_booleans_are_scaled_alike_in_tensors_and_in_batches():
         expected = ff.predict(network, meant)
         for images in (given, DataLoader(TensorDataset(given), 24), [given.numpy()]):
             assert torch.equal(ff.predict(network, images), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int32, torch.int64])
+def test_whole_numbers_of_more_than_a_byte_are_images_as_long_as_they_are_up_to_255(dtype):
+    network, images = make_network("no-norm"), IMAGES.to(dtype)
+    assert torch.equal(ff.predict(network, images), ff.predict(network, IMAGES))
+    images[3, 0, 0, 0] = 256
+    with pytest.raises(InputError, match=rf"{dtype} with values from 0 to 256.*0 to 255"):
+        ff.predict(network, images)
 
 
 def test_batches_of_images_alone_are_taken_as_the_images():

@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import pickle
+import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,18 @@ def encode(image, kind="PNG", **options):
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def deep_png(color_type, channels):
+    """Return the bytes of an image file with 16 bits per channel, which Pillow doesn't write."""
+
+    def part(name, data):
+        checksum = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
+
+    header = part(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, color_type, 0, 0, 0))
+    row = part(b"IDAT", zlib.compress(bytes(1 + 2 * 2 * channels)))
+    return b"\x89PNG\r\n\x1a\n" + header + row + part(b"IEND", b"")
 
 
 def as_tensor(arrays):
@@ -363,9 +377,23 @@ def test_train_and_test_have_the_same_classes(names, labels, others, said, tmp_p
         (b"no image at all", None, ["can't be decoded", "15 bytes", "JPEG, PNG"]),
         (encode(pixels(1, 64)[0], "JPEG")[:-500], 6, ["can't be decoded", "truncated"]),
         (encode(pixels(1)[0])[:-60], None, ["can't be decoded"]),
-        (encode(Image.new("I;16", (6, 6), 999)), None, ["8 bits", "I;16"]),
+        (encode(Image.new("I;16", (6, 6), 999)), None, ["more than 8 bits", "I;16"]),
+        (deep_png(2, 3), None, ["more than 8 bits", "RGB"]),
+        (deep_png(4, 2), None, ["more than 8 bits"]),
+        (deep_png(6, 4), None, ["more than 8 bits", "RGBA"]),
+        (b"P6 2 1 4095\n" + bytes(12), None, ["more than 8 bits", "RGB"]),
     ],
-    ids=["null", "no image", "truncated JPEG", "truncated PNG", "16 bits"],
+    ids=[
+        "null",
+        "no image",
+        "truncated JPEG",
+        "truncated PNG",
+        "16 bits",
+        "RGB",
+        "LA",
+        "RGBA",
+        "PPM",
+    ],
 )
 def test_one_bad_image_ends_in_a_message_with_file_and_row(bad, size, said, row, tmp_path):
     images = encoded(5)

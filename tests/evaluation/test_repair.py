@@ -21,6 +21,7 @@ from fourfold.data.batches import TensorBatches
 from fourfold.errors import InputError
 from fourfold.evaluation.batchnorm import StatisticsImages
 from fourfold.evaluation.grid import evaluate_networks, evaluate_points
+from fourfold.evaluation.plane import evaluate_plane, plane
 from fourfold.evaluation.repair import Repair
 from fourfold.surfaces.surface import Surface
 
@@ -150,9 +151,32 @@ def without_bias():
     )
 
 
+class Standardized(nn.Linear):
+    """A layer that makes its weight one of standard deviation 1, as those of NFNets."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight / self.weight.std(1, keepdim=True), self.bias)
+
+
+class Beside(Twice):
+    def forward(self, x):
+        hidden = nn.functional.linear(x.flatten(1), self.layer.weight, self.layer.bias)
+        return self.head(self.second(hidden.relu()))
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Linear(SIZE * SIZE, SIZE * SIZE)
+
+
+def standardized():
+    return nn.Sequential(nn.Flatten(), Standardized(SIZE**2, 6), nn.Tanh(), nn.Linear(6, CLASSES))
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [
+        (standardized, "'1' puts out something else than its weight and bias say"),
+        (Beside, "'layer' is used without being called"),
         (lambda: make_network("batchnorm", 1), "without BatchNorm.*'reestimated'"),
         (lambda: make_network("tied", 1), "'first' has no weight and bias of its own"),
         (without_bias, "layer '1' has no weight and bias of its own"),
@@ -161,11 +185,39 @@ def without_bias():
     ],
 )
 def test_what_cannot_be_reset_is_refused_by_name(build, said):
+    torch.manual_seed(1)
     state = build().state_dict()
-    other = {name: tensor * 2 for name, tensor in state.items()}
+    other = {
+        name: tensor.rot90(2, [0, -1]) if tensor.ndim > 1 else tensor * 2
+        for name, tensor in state.items()
+    }
     surface = Surface.from_corners([state, other], degree=1, shape="curve")
     with pytest.raises(InputError, match=said):
         evaluate_points(surface, build(), SPLITS, [(0.5,)], batchnorm="repaired")
+
+
+def test_what_no_forward_pass_uses_is_left():
+    class Unused(Twice):
+        def forward(self, x):
+            return self.head(self.second(x.flatten(1)).relu())
+
+        def __init__(self):
+            super().__init__()
+            self.second = nn.Linear(SIZE * SIZE, SIZE * SIZE)
+
+    torch.manual_seed(1)
+    states = [Unused().state_dict() for _ in range(2)]
+    surface = Surface.from_corners(states, degree=1, shape="curve")
+    table = evaluate_points(surface, Unused(), SPLITS, [(0.5,)], batchnorm="repaired").table
+    assert set(table["statistics"]) == {"repaired"}
+
+
+def test_what_lies_outside_of_the_corners_is_refused():
+    corners = [network_of("no-norm", k).state_dict() for k in range(3)]
+    with pytest.raises(InputError, match="lies outside its corners"):
+        evaluate_plane(
+            plane(*corners), network_of("no-norm", 0), SPLITS, points=3, batchnorm="repaired"
+        )
 
 
 def test_networks_that_lie_between_no_corners_and_images_that_are_missing_are_refused():

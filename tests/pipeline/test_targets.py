@@ -45,7 +45,7 @@ DECLARED = {
     "grid.precision": {*EVALUATING, "import_corners"},
     "grid": EVALUATING,
     "ensembles": {"compare_ensembles"},
-    "corners.trajectory.choose": OF_CORNERS,
+    "corners.trajectory.choose": DESCRIBING | OF_CORNERS,
     "corners.trajectory.kind": DESCRIBING | OF_CORNERS,
     "corners.independent.kind": DESCRIBING,
     "corners.independent.count": None,  # it decides which files there are, and which shapes

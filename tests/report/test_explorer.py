@@ -41,6 +41,7 @@ SURFACES = {
     **described(make_shape("cube", degree=[1, 1, 1]), cube=("eight", "seeds", None)),
     **described(make_shape("set", 3), set=("three", "seeds", None)),
     **described(make_shape("set", 1), alone=("alone", "seeds", None)),
+    **described(scratch=("moved", "free", "standard"), again=("moved", "free", "standard")),
 }
 WORST = {"accuracy": 0.001, "nll": 0.001}  # what the page may be off, see its note
 
@@ -59,6 +60,9 @@ def draw_logits(name, points, images=700, seed=0):
         mixed = np.einsum("pc,cnk->pnk", shape.mixture(np.asarray(lattice)), corners)
         logits[split], own[split] = (torch.tensor(of).half() for of in (mixed, corners))
     labels = {split: torch.tensor(of) for split, of in labels.items()}
+    if SURFACES[name]["kind"] == "free":  # nobody trained the corners alone
+        at = [lattice.index(corner) for corner in shape.corner_coordinates]
+        own = {split: of[at] for split, of in logits.items()}
     return SurfaceLogits(name, shape, "reestimated", lattice, logits, own, labels)
 
 
@@ -73,6 +77,8 @@ def make_tables(logits):
                 (surface.points, surface.logits[split], "reestimated"),
                 (corners, surface.own[split], "own"),
             ):
+                if how == "own" and SURFACES[name]["kind"] == "free":
+                    continue
                 columns = pd.DataFrame(full_coordinates(places)).to_dict("records")
                 for at, of in zip(columns, networks, strict=True):
                     scores = classification_metrics(of.float().log_softmax(dim=1), labels)
@@ -227,7 +233,10 @@ def test_coarser_lattices_hold_the_corners_as_trained_and_what_tables_name(shape
 @pytest.fixture(scope="module")
 def logits():
     points = {"linear": 5, "fitted": 5, "cube": 3, "tetrahedron": 3}
-    return {name: draw_logits(name, points.get(name, 5)) for name in SURFACES}
+    seeds = {"again": 1}  # whose corners moved elsewhere
+    return {
+        name: draw_logits(name, points.get(name, 5), seed=seeds.get(name, 0)) for name in SURFACES
+    }
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +290,19 @@ def test_the_page_asks_for_nothing_and_has_the_numbers_of_the_tables(tables):
                 assert mark["test"]["nll"] == pytest.approx(row["nll"], rel=1e-5)
                 found = one["splits"]["test"]["points"]["nll"][mark["point"]]
                 assert found == mark["test"]["nll"]
+
+
+def test_corners_that_a_fit_moves_are_named_where_they_are_those_of_the_table(tables):
+    page = render_explorer(tables, {"e": SURFACES}, {})
+    found = {one["name"]: one for one in data_of(page)["replicates"][0]["surfaces"]}
+    named = {
+        name: [of["label"] for of in one["ensembles"] if of["isCorners"]]
+        for name, one in found.items()
+    }
+    assert named["fitted"] == ["the four corners, as trained"]
+    assert named["scratch"] == ["the four corners, not trained alone"]
+    assert named["again"] == []
+    assert [found[name]["statistics"] for name in ("fitted", "again")] == ["re-estimated", ""]
 
 
 def test_a_network_without_numbers_is_shown_and_is_in_no_ensemble(logits):
@@ -402,6 +424,61 @@ def test_page_and_python_take_the_same_steps(opened, logits):
                 list(members),
             )
             assert found == pytest.approx(packed.evaluate(members), abs=1e-9)
+
+
+def test_corners_are_called_what_they_are_and_values_by_their_split(opened):
+    page = opened("experiment=e&replicate=0&split=val")
+    rows = page.locator("#point tbody tr th")
+    parts = page.locator("#barrier-table thead th")
+    for name, at_corner, barrier in (
+        (
+            "fitted",
+            ["val, as trained", "val, re-estimated", "test, as trained", "test, re-estimated"],
+            ["corners, as trained", "corners, re-estimated"],
+        ),
+        (
+            "again",
+            ["val, not trained alone", "test, not trained alone"],
+            ["corners, not trained alone"],
+        ),
+    ):
+        show(page, name)
+        page.evaluate("moveTo(surface().atCorner[0])")
+        assert rows.all_inner_texts() == at_corner
+        rest = ["mean of the surface", "worst point", "barrier"]
+        assert parts.all_inner_texts()[1:] == [*barrier, *rest]
+        assert barrier[0].removeprefix("corners, ") in page.locator("#facts").inner_text()
+    assert not page.locator("#rivals-card").is_visible()  # the table has none on val
+    page.locator("#split input[value=test]").check(force=True)
+    assert page.locator("#rivals-title").inner_text() == "At equal cost, on test"
+
+
+@pytest.mark.parametrize("grid", [7, 13])
+def test_marks_of_a_curve_stand_at_their_points(grid, opened):
+    page = opened("experiment=e&replicate=0&surface=curve")
+    found = page.evaluate(
+        """(n) => {
+          const at = Array.from({ length: n + 1 }, (_, k) => k / n);
+          const points = at.map((u) => [Number(u.toPrecision(6))]);  // as in the page's data
+          const paths = [{ name: "", points: [...at.keys()], at: points.flat() }];
+          const view = lineView({ ...surface(), points, paths }, at, currentScale());
+          return at.map((u) => view.mark({ at: [u] }) !== null);
+        }""",
+        grid,
+    )
+    assert found == [True] * (grid + 1)
+
+
+def test_what_has_no_number_is_drawn_nowhere(opened):
+    page = opened("experiment=e&replicate=0&surface=fitted")
+    drawn = page.evaluate(
+        """() => {
+          const rows = surface().barrier.map((row) => ({ ...row, max: null, barrier: null }));
+          drawBarrier($("barrier"), rows, partsOf(surface()), "error");
+          return $("barrier").data.map((trace) => [...trace.x].slice(-2));
+        }"""
+    )
+    assert drawn and all(values == [None, None] for values in drawn)
 
 
 def test_every_shape_shows_what_it_has_on_any_screen(opened):

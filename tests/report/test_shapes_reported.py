@@ -326,14 +326,14 @@ def is_on_an_edge(shape, point):
     )
 
 
-@pytest.mark.parametrize("kind", ["seeds", "free"])
+@pytest.mark.parametrize("kind", ["seeds", "free", "untrained", "random"])
 def test_the_band_of_profiles_is_of_the_corners_as_trained_if_anybody_trained_them(kind):
     grid = grid_table(["curve"])
     if kind == "free":
         grid = grid[grid["statistics"] != "own"]
     figure = draw("profiles", described("curve", kind=kind), grid=grid)
     (band,) = [p for p in figure.axes[0].patches if isinstance(p, (Polygon, Rectangle))]
-    ends = [loss(SHAPES["curve"], at) * (0.9 if kind == "seeds" else 1) for at in ((0,), (1,))]
+    ends = [loss(SHAPES["curve"], at) * (1 if kind == "free" else 0.9) for at in ((0,), (1,))]
     assert [band.get_y(), band.get_y() + band.get_height()] == pytest.approx(ends)
     label = figure.legends[0].get_texts()[-1].get_text()
     assert ("as trained" in label) == (kind == "seeds")
@@ -427,7 +427,8 @@ def test_ensembles_stand_beside_those_of_as_many_corners(surfaces, label, points
 def test_corners_cost_what_was_trained_for_them_here(kind, images):
     summary, text = experiment(described("triangle", "square", kind=kind))
     assert value_of(summary, "surface", "triangle", "images_backward") == images + FIT
-    assert f"three corners{'' if kind == 'seeds' else ' (triangle-set)'}" in shown(text)
+    named = {"seeds": "", "free": " (triangle-set of triangle)"}.get(kind, " (triangle-set)")
+    assert f"three corners{named}" in shown(text)
     # Nobody trained free corners alone: nothing can be as trained.
     assert ("statistics" in set(summary["kind"])) == (kind != "free")
     assert ("Nobody trained the corners" in text) == (kind == "free")
@@ -480,7 +481,8 @@ def test_claims_are_about_squares():
 def test_no_claim_is_about_networks_that_no_run_of_their_own_made(kind):
     judged, text = experiment(described("square", kind=kind))
     assert "claim" not in set(judged["kind"])
-    assert shown(text) == ["square", "four corners (square-set)"]
+    of = " of square" if kind == "free" else ""  # those of each surface are its own
+    assert shown(text) == ["square", f"four corners (square-set{of})"]
 
 
 def test_methods_at_equal_cost_are_shown_where_sets_of_networks_stand_beside_surfaces():

@@ -220,9 +220,12 @@ def costs(summary):
 
 
 def test_each_surface_has_the_cost_of_its_corners_its_own_fit_and_what_chose_its_corners():
-    """Edges and test are no choices."""
+    """Edges and test are no choices, and networks that were fixed in advance take none."""
     late = described(late=("late", "run", None), late_fit=("late", "run", "standard"))
-    surfaces = SURFACES | CUBIC | late
+    last = described(last=("last", "run", None))["last"] | {"choose": [0.7, 0.8, 0.9, 1.0]}
+    surfaces = SURFACES | CUBIC | late | {"last": last}
+    for name in ("trajectory", *late):
+        surfaces[name] = surfaces[name] | {"choose": "validation"}
     tables = make_tables(surfaces=surfaces)
     cost = tables["cost"]
     is_late = (cost["stage"] == "select_trajectory_corners") & (cost["item"] == "late")
@@ -230,10 +233,11 @@ def test_each_surface_has_the_cost_of_its_corners_its_own_fit_and_what_chose_its
     backward, chosen = costs(summarize(tables, {"e": surfaces}))
     assert backward == {
         "linear": 20, "bezier": 20 + 5, "cubic": 20 + 6, "trajectory": 10, "late": 10,
-        "late_fit": 10 + 7,
+        "late_fit": 10 + 7, "last": 10,
     }  # fmt: skip
     assert chosen == {
-        "linear": 0, "bezier": 0, "cubic": 0, "trajectory": SELECTION, "late": 40, "late_fit": 40
+        "linear": 0, "bezier": 0, "cubic": 0, "trajectory": SELECTION, "late": 40, "late_fit": 40,
+        "last": 0,
     }  # fmt: skip
 
 

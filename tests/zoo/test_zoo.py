@@ -103,10 +103,17 @@ def test_corners_that_a_fit_moved_have_statistics_like_all_points(tmp_path):
     assert_close(network(IMAGES).detach(), expected(surface, "batchnorm", (0, 1)))
 
 
-def test_an_augmentation_that_no_file_can_hold_is_asked_for(tmp_path):
-    def brighter(images, generator):
-        return images // 2 + 127
+def brighter(images, generator):
+    return images // 2 + 127
 
+
+class Brighter(RandomShiftFlip):
+    def __call__(self, images, generator):
+        return brighter(super().__call__(images, generator), generator)
+
+
+@pytest.mark.parametrize("brighter", [brighter, Brighter(shift=1, flip=True)])
+def test_an_augmentation_that_no_file_can_hold_is_asked_for(brighter, tmp_path):
     export(tmp_path, network=BUILDER, augment=brighter)
     ff.load_network(tmp_path, 0.5, 0.5)
     with pytest.raises(InputError, match="augment="):

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from fourfold.combination.folding import difference, fold_gains
+from fourfold.combination.operations import is_constant
 from fourfold.combination.symmetry import Group, Symmetry, find_symmetry, observe
 from fourfold.combination.units import Block, Turn, Units, blocks
 from fourfold.data.batches import Preprocess, as_input, input_batches
@@ -149,15 +150,30 @@ def _symmetry(
     network: nn.Module, inputs: Input, states: Sequence[StateDict], *, rotations: bool
 ) -> tuple[Symmetry, Sequence[StateDict]]:
     """Return how units can be moved, and the states with the gains moved that this takes."""
-    load_state(network, states[0])
+    load_state(network, _unequal(states))
     symmetry = find_symmetry(network, inputs, rotations=rotations)
     if rotations:
         folded = fold_gains(network, inputs, states)
-        load_state(network, folded[0])
+        load_state(network, _unequal(folded))
         other = find_symmetry(network, inputs, rotations=True)
         if _turning(other.groups) > _turning(symmetry.groups):
             return other, folded
     return symmetry, states
+
+
+def _unequal(states: Sequence[StateDict]) -> StateDict:
+    """Return the first network, but gains and the like that are equal there alone from another.
+
+    A LayerNorm whose gains are all equal lets its units be rotated, if they are so in each network.
+    """
+
+    def of(name: str) -> Tensor:
+        first = states[0][name]
+        is_vector = first.ndim == 1 and first.is_floating_point() and len(first) > 0
+        gains = [state[name] for state in states] if is_vector else []
+        return next((gain for gain in gains if not is_constant(gain)), first)
+
+    return {name: of(name) for name in states[0]}
 
 
 def _turning(groups: Sequence[Group]) -> int:

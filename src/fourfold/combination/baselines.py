@@ -22,13 +22,14 @@ class Described(TypedDict):
         shape: a kind of shape, with the settings `degree`, `bends` or `added`.
         count: number of corners.
         batchnorm: how its points get their statistics, if not as the experiment's other networks.
-        at: of a `fork`, the fraction of a run after which its networks part.
+        choose: of a `run`, what its networks are chosen on, if that was not fixed in advance.
+        at: of a `fork`, the fraction of a run after which its networks part, of whole epochs.
         training: name of the corners' training, of a `fork` of its ancestor's, if it isn't the
             recipe's `training`.
         then: of a `fork`, name of the training that follows, if it isn't the run's rest.
         to: the set that an `aligned` or `random` one is made from.
-        origin, origin_kind: the set at the end of `to`, and how that came about; `at`, `training`
-            and `then` are its.
+        origin, origin_kind: the set at the end of `to`, and how that came about; `choose`, `at`,
+            `training` and `then` are its.
         method: of an `aligned` one.
         fit_of: the fit that `fit` differs from in its epochs alone, if there is one.
     """
@@ -42,6 +43,7 @@ class Described(TypedDict):
     bends: NotRequired[int]
     added: NotRequired[int]
     batchnorm: NotRequired[str | None]
+    choose: NotRequired[str]
     at: NotRequired[float]
     training: NotRequired[str]
     then: NotRequired[str]
@@ -53,6 +55,7 @@ class Described(TypedDict):
 
 
 Surfaces = Mapping[str, Described]
+NOBODYS = ("free", "untrained", "random")  # kinds of corners that are no networks of their own
 
 
 def reference_surfaces(surfaces: Surfaces) -> dict[str, str]:

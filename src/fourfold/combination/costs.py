@@ -8,6 +8,8 @@ from fourfold.combination.baselines import Described
 from fourfold.surfaces.points import lattice_rows
 from fourfold.surfaces.shapes import Shape
 
+ON_VAL = "validation"  # how networks of a run are chosen, else by name
+
 
 def corner_images(cost: pd.DataFrame, of: Described, networks: int | None = None) -> int:
     """Return the images passed backward for a corner set, as far as it was trained here.
@@ -43,7 +45,12 @@ def fit_images(cost: pd.DataFrame, surface: str) -> int:
 
 
 def selection_images(cost: pd.DataFrame, of: Described) -> int:
-    """Return the images passed forward to choose the networks of a corner set from a run."""
+    """Return the images passed forward to choose the networks of a corner set from a run on val.
+
+    The job that lists them evaluates those that were fixed in advance too, for its table.
+    """
+    if of.get("choose") != ON_VAL:
+        return 0
     corners = [of.get("origin", of["corners"])]
     return _images(cost, "select_trajectory_corners", corners, "images_forward")
 

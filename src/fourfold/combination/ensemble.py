@@ -46,10 +46,15 @@ def compare_ensembles(
     references, names = reference_surfaces(surfaces), corner_ensembles(surfaces)
     rows: list[dict[str, Any]] = []
     for name, surface in surfaces.items():
-        corners = surface["corners"]
-        if references[corners] == name:
-            rows += _corner_rows(logits[name], {"ensemble": names[corners], "corners": corners})
-        rows += _point_rows(logits[name], {"ensemble": name, "corners": corners}, max_members)
+        of = {"corners": surface["corners"], "statistics": logits[name].statistics}
+        if references[surface["corners"]] == name:
+            # Of corners that a fit moves there are no others than those of the points there.
+            has_own = of["statistics"] != "none" and surface["kind"] != "free"
+            own = {"ensemble": names[surface["corners"]]} | (
+                {"statistics": "own"} if has_own else {}
+            )
+            rows += _corner_rows(logits[name], of | own)
+        rows += _point_rows(logits[name], of | {"ensemble": name}, max_members)
     return rows
 
 
@@ -84,13 +89,12 @@ def _point_rows(
 def _rows(
     surface: SurfaceLogits, of: dict[str, str], members: Sequence[int], *, is_own: bool
 ) -> Iterator[dict[str, Any]]:
-    logits, statistics, points = surface.logits, surface.statistics, surface.points
+    logits, points = surface.logits, surface.points
     if is_own:
         logits, points = surface.own, [*surface.shape.corner_coordinates]
-        statistics = statistics if statistics == "none" else "own"
     named = ";".join(",".join(f"{x:.6g}" for x in points[member]) for member in members)
     for split, labels in surface.labels.items():
-        at = {"members": named, "statistics": statistics, "split": split}
+        at = {"members": named, "split": split}
         yield of | at | evaluate_ensemble(logits[split], members, labels)
 
 

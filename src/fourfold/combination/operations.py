@@ -167,12 +167,13 @@ def _layer_norm(seen: "Observer", given: dict[str, Any], out: Any) -> list[Axes]
             unify(own, seen.axes_of(each)[0])
         seen.gains.append((learned, own))
         return [[*others, own]]
-    if given["weight"] is not None and not _is_constant(given["weight"]):
+    if given["weight"] is not None and not is_constant(given["weight"]):
         limit(last)
     return [_broadcast([axes, *map(seen.axes_of, learned)], given["input"].shape)]
 
 
-def _is_constant(gain: Tensor) -> bool:
+def is_constant(gain: Tensor) -> bool:
+    """Return whether all entries are one number."""
     return bool((gain - gain.mean()).abs().max() <= 1e-5 * gain.mean().abs())  # up to rounding
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fourfold.combination import costs
 from fourfold.combination.baselines import (
+    NOBODYS,
     Described,
     Surfaces,
     check_surfaces,
@@ -35,7 +36,6 @@ from fourfold.surfaces.shapes import Shape
 
 SIZES = (1, 4, 9, 25)  # of ensembles, beside that of all networks
 METRICS = ("accuracy", "nll", "nll_scaled")  # of differences
-_NOBODYS = ("free", "untrained", "random")  # kinds of corners that are no networks of their own
 
 
 class _Method(NamedTuple):
@@ -132,7 +132,7 @@ def _methods(
     references = reference_surfaces(surfaces)
     for name, of in surfaces.items():
         shape, rows = logits[name].shape, grid[grid["surface"] == name]
-        if references[of["corners"]] == name and of["kind"] not in _NOBODYS:
+        if references[of["corners"]] == name and of["kind"] not in NOBODYS:
             yield from _of_corners(logits[name], of, shape, rows, cost)
         if not shape.is_discrete:
             yield from _of_points(logits[name], of, shape, rows, cost)
@@ -185,7 +185,7 @@ def _statistics_images(grid: pd.DataFrame) -> int:
 
 def _reference(surfaces: Surfaces) -> str | None:
     """Return the method that the others are held against."""
-    sets = [of for of in surfaces.values() if of["kind"] not in _NOBODYS]
+    sets = [of for of in surfaces.values() if of["kind"] not in NOBODYS]
     of_runs = [of for of in sets if of["kind"] == "seeds"]
     alone = [of for of in of_runs if of["count"] == 1]
     return next((f"{of['corners']}/network" for of in (*alone, *of_runs, *sets)), None)

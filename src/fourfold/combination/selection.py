@@ -1,7 +1,7 @@
 """Select checkpoints of one training run as the corners of a training-free linear surface."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from math import fsum, isnan, nan
 from typing import Any
 
@@ -81,6 +81,11 @@ def select_corners(
             twice, or they differ in architecture.
     """
     count = len(shape.corner_rows)
+    if not {*chain.from_iterable(shape.edges)} <= {*shape.corner_coordinates}:
+        raise InputError(
+            f"shape is {shape!r}, whose edges have ends that are no corners, so that nothing says "
+            "what lies between these; choose a curve, a triangle, a square, a cube or a PointSet."
+        )
     if len(checkpoints) < count:
         raise InputError(
             f"selecting the corners of a {shape.kind} needs at least {count} checkpoints of a run, "

@@ -74,7 +74,11 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Map uint8 images to float32 in [0, 1], booleans to 0 and 1; leave floats as they are."""
+    """Map whole numbers up to 255 to float32 in [0, 1], booleans to 0 and 1; floats stay.
+
+    Raises:
+        InputError: if the images are complex, or have other whole numbers.
+    """
     if images.is_complex():
         raise InputError(
             f"images are {images.dtype}; give uint8, or real floats, or preprocess, which makes "
@@ -82,7 +86,18 @@ def to_float(images: Tensor) -> Tensor:
         )
     if images.is_floating_point():
         return images
-    return images.float() if images.dtype == torch.bool else images.float().div_(255)
+    found = images.float()
+    if images.dtype == torch.bool:
+        return found
+    if images.dtype != torch.uint8 and found.numel():
+        low, high = (float(end) for end in found.aminmax())
+        if low < 0 or high > 255:
+            raise InputError(
+                f"images are {images.dtype} with values from {low:.0f} to {high:.0f}; whole "
+                "numbers are divided by 255, so that they have to be 0 to 255. Give floats or "
+                "preprocess; of numbers of tokens a dictionary, or preprocess=lambda ids: ids."
+            )
+    return found.div_(255)
 
 
 def as_input(preprocess: Preprocess, model: nn.Module) -> Preprocess:

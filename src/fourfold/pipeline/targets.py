@@ -15,7 +15,7 @@ FIGURES += ("differences", "rivals", "training", "geometry", "barriers")
 TABLES: tuple[str, ...] = ("barrier", "certificate", "ensemble", "merge", "geometry", "difference")
 TABLES += ("rival", "rival_difference", "pick", "endpoints", "training", "cost")
 # What tables can't tell of a corner set, where it says it.
-_OF_CORNERS = ("at", "training", "then", "to", "method")
+_OF_CORNERS = ("choose", "training", "then", "to", "method")
 SUMMARY = (
     *(f"results/summary.{kind}" for kind in ("parquet", "csv", "md")),
     "results/metrics.json",
@@ -311,6 +311,11 @@ class Targets:
                 origin = of["corners"][origin]["to"]
             known = of["corners"][origin] | corners
             further = {key: known[key] for key in _OF_CORNERS if known.get(key) is not None}
+            if isinstance(further.get("choose"), list):  # epochs, which are no choice on anything
+                del further["choose"]
+            if "at" in known:
+                epochs = self.training(experiment, known.get("training"))["epochs"]
+                further["at"] = self.fork_epoch(experiment, origin) / epochs
             if "to" in corners:
                 further |= {"origin": origin, "origin_kind": of["corners"][origin]["kind"]}
             count = self.count(experiment, surface["corners"])

@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 
 from fourfold.combination import costs
-from fourfold.combination.baselines import Described, Surfaces, check_surfaces, corner_ensembles
+from fourfold.combination.baselines import (
+    Described,
+    Surfaces,
+    check_surfaces,
+    corner_ensembles,
+    reference_surfaces,
+)
 from fourfold.evaluation.bootstrap import student_interval
 from fourfold.report.claims import NAMED, YES, Comparison, compare, in_claim_order, judge
 from fourfold.report.pairs import pair_differences
@@ -385,8 +391,11 @@ def _shown_corners(surfaces: Surfaces | None) -> dict[str, str]:
     spanning = [one for one in surfaces.values() if not shape_of(one).is_discrete]
     shown = spanning or [*surfaces.values()]
     shown = [one for one in shown if one["kind"] not in _NO_BASELINE] or shown
+    # Corners that a fit moves are others on each surface; the ensembles are those of one.
+    moved = {one["corners"] for one in shown if one["kind"] == "free"}
+    of = {corners: f" of {name}" for corners, name in reference_surfaces(surfaces).items()}
     return {
-        name: "" if name == "corners" else corners
+        name: "" if name == "corners" else corners + (of[corners] if corners in moved else "")
         for corners, name in corner_ensembles(surfaces).items()
         if corners in {one["corners"] for one in shown}
     }

@@ -190,8 +190,11 @@ def stored_points(surface: Surface, points: Sequence[Point] | int) -> list[Point
 
 
 def describe_augmentation(augment: Augment | None) -> dict[str, Any] | str | None:
-    """Return the settings of an augmentation, or `own` for one that has none."""
-    if isinstance(augment, RandomShiftFlip):
+    """Return the settings of an augmentation, or `own` for one that has none.
+
+    What derives from `RandomShiftFlip` may do anything else.
+    """
+    if type(augment) is RandomShiftFlip:
         return {"shift": augment.shift, "flip": augment.flip}
     return None if augment is None else OWN
 

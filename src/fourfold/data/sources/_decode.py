@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from fourfold.errors import InputError
@@ -58,11 +58,11 @@ def decode_images(
 def _decode(where: str, encoded: bytes, size: int | None) -> np.ndarray:
     """Return one image as (height, width, 3) uint8."""
     try:
-        image: Image.Image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-        if image.mode.split(";")[0] in ("I", "F"):  # Pillow would cut them off at 255
-            raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
-        image.load()
-        image = _to_rgb(image)
+        file = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        if _is_deep(file):
+            raise ValueError(f"more than 8 bits per channel, mode {file.mode}")
+        file.load()
+        image = _to_rgb(file)
     except Exception as error:  # damaged files end in errors of many kinds, SyntaxError among them
         # Pillow names the buffer that it reads from, which says nothing to anybody.
         reason = str(error).partition(" <_io.BytesIO")[0].rstrip(".") or type(error).__name__
@@ -72,6 +72,23 @@ def _decode(where: str, encoded: bytes, size: int | None) -> np.ndarray:
             f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels. Replace or remove it."
         ) from error
     return np.asarray(image if size is None else _resize(image, size))
+
+
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    """Return whether an image that isn't loaded has more than 8 bits per channel.
+
+    Pillow would cut grey ones off at 255, and keep the high byte alone of those with colours or an
+    alpha channel, of which only what it is about to read tells.
+    """
+    if image.mode.split(";")[0] in ("I", "F"):
+        return True
+    read = [
+        part for tile in image.tile for part in (tile[3] if type(tile[3]) is tuple else tile[3:])
+    ]
+    largest = [part for part in read if type(part) is int] if image.format == "PPM" else []
+    return (
+        any(type(part) is str and ";16" in part for part in read) or max(largest, default=0) > 255
+    )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

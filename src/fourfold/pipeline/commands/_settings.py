@@ -21,7 +21,7 @@ _OF_SURFACE = {"corners": str, "kind": str, "fit": str | None, "shape": str, "co
 # Some have some.
 _SETTINGS: dict[str, Any] = {"degree": list[int], "bends": int, "added": int, "at": float}
 _SETTINGS |= {"batchnorm": str | None}
-_SETTINGS |= dict.fromkeys(("training", "then", "to", "method", "fit_of"), str)
+_SETTINGS |= dict.fromkeys(("choose", "training", "then", "to", "method", "fit_of"), str)
 _SETTINGS |= dict.fromkeys(("origin", "origin_kind"), str)
 SURFACES_HELP = (
     '{name: {"corners": name of its corner set, "kind": how that came about, "count": its '

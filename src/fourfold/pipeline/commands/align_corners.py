@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     reference = stated.get("reference", "mean")
     aligned = align(networks, model, images, method=method, reference=reference, **known)
     if method == "activations":
-        job.cost.images_forward = len(networks) * len(images)
+        job.cost.images_forward = 2 * len(networks) * len(images)  # for scales, then for products
     save_trajectory(
         dict(enumerate(aligned)),
         arguments.output,

@@ -71,6 +71,9 @@ def run(arguments: argparse.Namespace) -> None:
             on_point=progress.on_item,
         )
         job.count_evaluated(evaluation.table)
+        if (evaluation.table["statistics"] == "repaired").any():  # measured at the corners first
+            seen = int(evaluation.table["statistics_images"].max())
+            job.cost.images_forward += len(shape.corner_rows) * seen
         return evaluation
 
     main = evaluate("grid", lattice, images, keep_logits=_KEPT)

@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from fourfold.combination.costs import ON_VAL
 from fourfold.combination.selection import select_corners
 from fourfold.evaluation.grid import batchnorm_mode
 from fourfold.files.atomic import write_text
@@ -14,7 +15,6 @@ from fourfold.surfaces.checkpoint import load_trajectory
 from fourfold.surfaces.shapes import SQUARE, Box, PointSet, Shape, Simplex
 from fourfold.training.schedule import kept_epochs
 
-_ON_VAL = "validation"
 # By number of networks, what a candidate is judged by; of others by themselves and their mean.
 _SHAPES: dict[int, Shape] = {
     len(shape.corner_rows): shape for shape in (Box((1,)), Simplex(3), SQUARE, Box((1, 1, 1)))
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     choose, epochs = job.settings["corners"]["choose"], job.settings["training"]["epochs"]
     checkpoints = load_trajectory(arguments.trajectory)
     candidates = None
-    if choose == _ON_VAL:  # where the average of the run is no candidate
+    if choose == ON_VAL:  # where the average of the run is no candidate
         checkpoints.pop("ema", None)
     else:
         candidates = [[x if x == "ema" else kept_epochs(epochs, [x])[0] for x in choose]]
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = {str(kept): kept for kept in checkpoints}
     chosen = [names[name] for name in table["corners"].iloc[0].split(";")]
     job.seeds = {arguments.name: {"corners": [seed] * len(chosen)}}
-    chosen_on = "val" if choose == _ON_VAL else "none"
+    chosen_on = "val" if choose == ON_VAL else "none"
     listed = {"corners": arguments.name, "kind": "run", "chosen_on": chosen_on, "epochs": chosen}
     write_text(arguments.output, json.dumps(listed, indent=2) + "\n")
     job.write("selection", table, arguments.selection)

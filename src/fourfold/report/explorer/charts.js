@@ -180,7 +180,7 @@ function lineView(surface, values, scale) {
   return {
     x: [-0.03, 1.03], y: [scale.low - pad, scale.high + pad], xTicks: { dtick: 0.25 }, yTicks: scale.ticks, places, traces,
     names: [isStar ? "from the center to each corner" : names[0], scale.measure.label],
-    mark: ({ at }) => places[surface.points.findIndex(([u]) => Math.abs(u - at[0]) < 1e-9)] ?? null,
+    mark: ({ at }) => places[surface.points.findIndex(([u]) => Math.abs(u - at[0]) < 1e-5)] ?? null,
   };
 }
 
@@ -247,25 +247,28 @@ function drawProfile(element, { along, splits, shown, scale, corners }) {
     legend: { orientation: "h", x: 1, xanchor: "right", y: 1.02, yanchor: "bottom", font: { size: 11 } },
     xaxis: { range: [-0.01, 1.01], title: { text: "A to B, share of the line", standoff: 6 }, showgrid: false },
     yaxis: { range: [low - pad, high + pad], title: { text: scale.measure.label, standoff: 6 }, ...scale.ticks },
-    shapes: [{ type: "line", x0: 0, x1: 1, y0: scale.place(corners), y1: scale.place(corners), line: { color: colour("warm"), width: 1, dash: "longdash" } }],
-    annotations: [{ x: 0, y: scale.place(corners), text: `corners' mean, ${shown}`, showarrow: false, xanchor: "left", yanchor: "bottom", font: { size: 10, color: colour("warm") } }],
+    shapes: [corners].filter(Number.isFinite).map(() => ({ type: "line", x0: 0, x1: 1, y0: scale.place(corners), y1: scale.place(corners), line: { color: colour("warm"), width: 1, dash: "longdash" } })),
+    annotations: [corners].filter(Number.isFinite).map(() => ({ x: 0, y: scale.place(corners), text: `corners' mean, ${shown}`, showarrow: false, xanchor: "left", yanchor: "bottom", font: { size: 10, color: colour("warm") } })),
   }), QUIET);
 }
 
-const PARTS = [
-  ["corner_mean_own", "corners as trained"],
-  ["corner_mean", "corners re-estimated"],
-  ["mean", "mean of the surface"],
-  ["max", "worst point"],
-];
+// What lies between the corners' mean and the worst point.
+function partsOf({ areCorners, statistics }) {
+  return [
+    ["corner_mean_own", `corners, ${areCorners}`],
+    ...(statistics ? [["corner_mean", `corners, ${statistics}`]] : []),
+    ["mean", "mean of the surface"],
+    ["max", "worst point"],
+  ];
+}
 
-function drawBarrier(element, rows, metric) {
+function drawBarrier(element, rows, parts, metric) {
   const of = rows.filter((row) => row.metric === metric);
   const factor = metric === "error" ? 100 : 1;
   const looks = { train: "faint", val: "third", test: "accent" };
   const traces = of.map((row) => ({
     type: "bar", orientation: "h", name: row.split, marker: { color: colour(looks[row.split] ?? "ink") },
-    y: [...PARTS.map(([, label]) => label), "barrier"], x: [...PARTS.map(([part]) => row[part]), row.barrier].map((x) => factor * x),
+    y: [...parts.map(([, label]) => label), "barrier"], x: [...parts.map(([part]) => row[part]), row.barrier].map((x) => (x === null ? null : factor * x)),
     hovertemplate: `${row.split}, %{y}: %{x:.4g}<extra></extra>`,
   }));
   Plotly.react(element, traces, layout({

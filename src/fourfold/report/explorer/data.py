@@ -46,6 +46,16 @@ _CORNERS = {
     "aligned": "permuted or rotated to lie close to one another",
     "random": "a null model: as far apart, in random directions",
 }
+# And what a corner is called, where it was not trained.
+_CORNER = {"free": _CORNERS["free"], "untrained": "untrained", "random": "in a random direction"}
+
+_AS_TRAINED = "as trained"
+# What the points' BatchNorm statistics are called, where the corners' own are others.
+_STATISTICS = {
+    "reestimated": "re-estimated",
+    "interpolated": "interpolated",
+    "repaired": "repaired",
+}
 
 
 @dataclass(frozen=True)
@@ -153,6 +163,8 @@ def _surface(name: str, tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) 
             for corner, at in zip(shape.corner_names, shape.corner_coordinates, strict=True)
         ],
         "about": _about(described),
+        "areCorners": _CORNER.get(described["kind"], _AS_TRAINED),
+        "statistics": _statistics(grid),
         "axes": list(shape.axes),
         "points": [[_number(x) for x in point] for point in members.points],
         "atCorner": [
@@ -174,6 +186,12 @@ def _about(described: Described) -> str:
     fit = f"fitted ({described['fit']})" if described["fit"] else "without a fit"
     kind = _CORNERS[described["kind"]]
     return f"{described['shape']} on {networks} ({described['corners']}: {kind}), {fit}"
+
+
+def _statistics(grid: pd.DataFrame) -> str:
+    """Return in a word which statistics points have, empty if corners have no others as well."""
+    kinds = grid["statistics"].unique()
+    return "".join(_STATISTICS[kind] for kind in kinds if kind != "own") if "own" in kinds else ""
 
 
 def _paths(shape: Shape, members: Members) -> list[dict[str, Any]]:
@@ -242,11 +260,16 @@ def _rivals(rival: pd.DataFrame, surfaces: Surfaces) -> list[dict[str, Any]]:
 def _ensembles(
     name: str, ensemble: pd.DataFrame, surfaces: Surfaces, members: Members
 ) -> list[dict[str, Any]]:
-    """Return the rows of `ensemble` on test with networks of one surface or its corners alone."""
-    corner_set = surfaces[name]["corners"]
-    corners = corner_ensembles(surfaces)[corner_set]
+    """Return the rows of `ensemble` on test with networks of one surface or its corners alone.
+
+    Corners that a fit moves are others on each surface: then the table has those of one.
+    """
+    corner_set, kind = surfaces[name]["corners"], surfaces[name]["kind"]
+    reference = reference_surfaces(surfaces)[corner_set]
+    corners = corner_ensembles(surfaces)[corner_set] if kind != "free" or name == reference else ""
     # Their places are those of the surface that they were evaluated with.
-    places = shape_of(surfaces[reference_surfaces(surfaces)[corner_set]]).corner_coordinates
+    places = shape_of(surfaces[reference]).corner_coordinates
+    are = _CORNER.get(kind, _AS_TRAINED)
     test = ensemble[(ensemble["split"] == "test") & ensemble["ensemble"].isin((name, corners))]
     count, found = members.corners, []
     for row in test.to_dict("records"):
@@ -255,7 +278,8 @@ def _ensembles(
         named = [tuple(map(float, one.split(","))) for one in row["members"].split(";")]
         found.append(
             {
-                "label": _ensemble_label(row["selection"], size, count, is_own),
+                "label": _ensemble_label(row["selection"], size, count, are if is_own else ""),
+                "isCorners": is_own and size == count,
                 "members": [_nearest(places, at) if is_own else members.point(at) for at in named],
                 **{metric: _number(row[metric]) for metric in ("accuracy", "nll", "ece")},
             }
@@ -263,10 +287,13 @@ def _ensembles(
     return found
 
 
-def _ensemble_label(selection: str, size: int, count: int, is_own: bool) -> str:
-    """Return what the page calls an ensemble of the table, empty if it offers none by name."""
-    if is_own:
-        return f"the {number(count)} corners, as trained" if selection == "fixed" else ""
+def _ensemble_label(selection: str, size: int, count: int, corners: str) -> str:
+    """Return what the page calls an ensemble of the table, empty if it offers none by name.
+
+    `corners`: what those are of which it is made, empty for points.
+    """
+    if corners:
+        return f"the {number(count)} corners, {corners}" if selection == "fixed" else ""
     if selection == "validation":
         return f"{number(count)} points picked on val" if size == count else ""
     return {

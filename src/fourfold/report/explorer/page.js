@@ -218,10 +218,10 @@ function fillFacts() {
   const error = test("error");
   const merged = (kind) => surface().marks.find((mark) => mark.kind === kind)?.test.accuracy;
   const points = surface().ensembles.find((one) => one.label.endsWith("picked on val"));
-  const corners = surface().ensembles.find((one) => one.label.endsWith("as trained"));
+  const corners = surface().ensembles.find((one) => one.isCorners);
   const percent = (value) => format("accuracy", value);
   const facts = [
-    ["corners, mean accuracy", error && percent(1 - error.corner_mean_own), "as trained"],
+    ["corners, mean accuracy", error && percent(1 - error.corner_mean_own), surface().areCorners],
     ...(surface().isDiscrete ? [] : [
       ["worst point", error && percent(1 - error.max), error && `found by ${error.found}`],
       ["surface, mean", error && percent(1 - error.mean), "over all of it"],
@@ -241,10 +241,11 @@ function fillPoint() {
   const corner = surface().atCorner.indexOf(state.point);
   const rows = [];
   for (const [split, of] of Object.entries(surface().splits)) {
-    const name = corner >= 0 ? `${split}, as trained` : split;
-    if (corner >= 0) rows.push({ cells: [name, ...metrics.map((metric) => format(metric, of.corners[metric][corner])), of.n.toLocaleString("en")] });
+    const { areCorners, statistics } = surface();
+    const words = corner < 0 ? "" : `, ${statistics || areCorners}`; // one row where there is but one evaluation
+    if (corner >= 0 && statistics) rows.push({ cells: [`${split}, ${areCorners}`, ...metrics.map((metric) => format(metric, of.corners[metric][corner])), of.n.toLocaleString("en")] });
     rows.push({
-      cells: [corner >= 0 ? `${split}, re-estimated` : split, ...metrics.map((metric) => format(metric, of.points[metric][state.point])), of.n.toLocaleString("en")],
+      cells: [split + words, ...metrics.map((metric) => format(metric, of.points[metric][state.point])), of.n.toLocaleString("en")],
       isChosen: split === state.split,
     });
   }
@@ -295,28 +296,31 @@ function ensembleNote(predictions, row, found) {
   const points = (x) => (100 * x).toFixed(2);
   const sure = errors.rows ? ` Over the ${errors.rows} ensembles of the table that can be made of them this differs by at most ${points(errors.accuracy)} points of accuracy, ${errors.nll.toFixed(4)} nats and ${points(errors.ece)} points of ece.` : "";
   const here = row && found ? ` This one: ${points(Math.abs(found.accuracy - row.accuracy))} points, ${Math.abs(found.nll - row.nll).toFixed(4)} nats.` : "";
-  return `Mean of the members' probabilities, computed in this page on all ${predictions.images.toLocaleString("en")} test images from probabilities rounded to multiples of 1/${predictions.steps}${some}. Corners are as trained.${sure}${here} The rows below the first are the table's own.`;
+  return `Mean of the members' probabilities, computed in this page on all ${predictions.images.toLocaleString("en")} test images from probabilities rounded to multiples of 1/${predictions.steps}${some}. Corners: ${surface().areCorners}.${sure}${here} The rows below the first are the table's own.`;
 }
 
 function fillBarrier() {
   const rows = surface().barrier;
+  const parts = partsOf(surface());
   $("barrier-card").hidden = surface().isDiscrete;
   if (surface().isDiscrete) return;
-  drawBarrier($("barrier"), rows, state.metric === "accuracy" ? "error" : "nll");
+  drawBarrier($("barrier"), rows, parts, state.metric === "accuracy" ? "error" : "nll");
   $("barrier").setAttribute("aria-label", "Bars of the parts of the barrier; the table below has the numbers");
-  fillTable($("barrier-table"), ["", ...PARTS.map(([, label]) => label), "barrier"], rows.map((row) => ({
-    cells: [`${row.split}, ${row.metric}`, ...[...PARTS.map(([part]) => part), "barrier"].map((part) =>
+  fillTable($("barrier-table"), ["", ...parts.map(([, label]) => label), "barrier"], rows.map((row) => ({
+    cells: [`${row.split}, ${row.metric}`, ...[...parts.map(([part]) => part), "barrier"].map((part) =>
       (row[part] === null ? "no number" : row.metric === "error" ? `${(100 * row[part]).toFixed(2)} %` : row[part].toFixed(4)))],
   })));
 }
 
 function fillRivals() {
-  const rows = replicate().rivals.filter((row) => row.split === (state.split === "val" ? "val" : "test"));
+  const split = state.split === "val" ? "val" : "test"; // on train there are none
+  const rows = replicate().rivals.filter((row) => row.split === split);
   $("rivals-card").hidden = rows.length === 0;
   if (!rows.length) return;
+  $("rivals-title").textContent = `At equal cost, on ${split}`;
   const { front, far } = drawRivals($("rivals"), rows, state.metric, state.cost);
   $("rivals").setAttribute("aria-label", `${rows.length} methods by cost; on the front: ${front.map((row) => row.method).join(", ")}${far ? `; ${far} worse ones are out of view` : ""}`);
-  fillTable($("rivals-table"), ["method", "images backward", "forward passes", "accuracy", "nll", "ece"], front.map((row) => ({
+  fillTable($("rivals-table"), [`on ${split}`, "images backward", "forward passes", "accuracy", "nll", "ece"], front.map((row) => ({
     cells: [row.method, row.images_backward.toLocaleString("en"), String(row.forward_passes), format("accuracy", row.accuracy), format("nll", row.nll), format("ece", row.ece)],
   })));
 }
@@ -393,7 +397,7 @@ function drawProfileNow() {
     splits[split] = along.map((t) => lattice.value(of.points[state.metric], [a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])], state.slice));
   }
   const own = ofSplit().corners[state.metric];
-  const corners = own.reduce((sum, value) => sum + value, 0) / own.length;
+  const corners = own.includes(null) ? NaN : own.reduce((sum, value) => sum + value, 0) / own.length;
   drawProfile($("profile"), { along, splits, shown: state.split, scale: currentScale(), corners });
   const ends = state.line.map(([u, v]) => `(${u.toFixed(2)}, ${v.toFixed(2)})`);
   const found = splits[state.split].filter(Number.isFinite);

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from fourfold.combination.baselines import Described, Surfaces
+from fourfold.combination.baselines import NOBODYS, Described, Surfaces
 from fourfold.evaluation.bootstrap import student_interval
 from fourfold.report.figures import _style
 from fourfold.report.figures._labels import label_marks
@@ -18,8 +18,6 @@ from fourfold.report.figures._measure import NLL
 
 _NEAR = 0.1  # nats above the mean of the corners
 _COLUMNS = {"max": "worst point", "mean": "mean"}
-# Kinds of corners that no training made what they are: their loss is no level to reach.
-_UNTRAINED = ("free", "untrained", "random")
 _LEVELS = (
     {"color": _style.GREY, "linewidth": 0.8, "label": "mean of the corners, as trained"},
     {"color": _style.GREY, "linewidth": 0.8, "label": f"{_NEAR} nats more", "linestyle": "--"},
@@ -113,7 +111,7 @@ def fit_rows(barrier: pd.DataFrame, cost: pd.DataFrame, surfaces: Surfaces) -> p
     images = fits.set_index(["replicate", "item"])["images_backward"]
     of_rows = pd.MultiIndex.from_frame(rows[["replicate", "surface"]])
     described = [fitted[name] for name in rows["surface"]]
-    is_untrained = [of["kind"] in _UNTRAINED for of in described]
+    is_untrained = [of["kind"] in NOBODYS for of in described]
     return rows.assign(
         images=images.reindex(of_rows).to_numpy(),
         shape=[of["shape"] for of in described],

@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]  # comes without stubs
 
-from fourfold.combination.baselines import Surfaces
+from fourfold.combination.baselines import NOBODYS, Surfaces
 from fourfold.report.figures import _style
 from fourfold.report.figures._lattice import (
     Heights,
@@ -223,7 +223,7 @@ def plot_profiles(grid: pd.DataFrame, surfaces: Surfaces, *, seeds: Sequence[int
     handles: list[Artist] = [
         line for label, line in reversed(labels.items()) if not label.startswith("_")
     ]
-    as_trained = "" if _has_free_corners(surfaces, names) else " as trained"
+    as_trained = " as trained" if _are_trained(surfaces, names) else ""
     handles.append(Patch(color=_style.PALE, label=f"corners{as_trained}: range and mean"))
     columns = min(4, len(names) + 1)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
@@ -279,13 +279,13 @@ def _nothing(rows: pd.DataFrame, what: str) -> Figure:
     return _style.only_text(f"{rows['experiment'].iloc[0]}: {what}")
 
 
-def _has_free_corners(surfaces: Surfaces, shown: Iterable[str]) -> bool:
-    return any(surfaces[name]["kind"] == "free" for name in shown)
+def _are_trained(surfaces: Surfaces, shown: Iterable[str]) -> bool:
+    return all(surfaces[name]["kind"] not in NOBODYS for name in shown)
 
 
 def _corner_label(surfaces: Surfaces, drawn: Mapping[str, Plane]) -> str:
     """Return what the legend says of the corners: all that is true of each surface."""
-    trained = "" if _has_free_corners(surfaces, drawn) else " (trained network)"
+    trained = " (trained network)" if _are_trained(surfaces, drawn) else ""
     names = {coordinate_names(plane.shape) for plane in drawn.values()}
     named = f", named {names.pop()}" if len(names) == 1 and "" not in names else ""
     return f"corner{trained}{named}"
