@@ -275,7 +275,7 @@ function drawBarrier(element, rows, parts, metric) {
     width: element.clientWidth, height: 270, margin: { l: 142, r: 10, t: 26, b: 38 }, bargap: 0.3, bargroupgap: 0.08, showlegend: true,
     legend: { orientation: "h", x: 1, xanchor: "right", y: 1.02, yanchor: "bottom", font: { size: 11 }, traceorder: "normal" },
     xaxis: { title: { text: metric === "error" ? "error (%)" : "nll (nats per example)", standoff: 6 }, zeroline: true, zerolinecolor: colour("faint") },
-    yaxis: { autorange: "reversed", showgrid: false },
+    yaxis: { autorange: "reversed", showgrid: false, automargin: true },
   }), QUIET);
 }
 
