@@ -335,6 +335,8 @@ NO_IMAGES = (torch.empty(0, 1, SIZE, SIZE), torch.empty(0, dtype=torch.int64))
         ("no-norm", {"points": 0.5}, "points is 0.5; give a list"),
         ("no-norm", {"points": [0.5, 0.5]}, "1 coordinates; a point of a square has 2"),
         ("no-norm", {"points": ["center"]}, "a point is 'center'; give a number for each of u, v"),
+        ("no-norm", {"keep_logits": True}, "keep_logits is True; give names of splits.*test"),
+        ("no-norm", {"keep_logits": ["val"]}, r"keep_logits is \['val'\]"),
         ("no-norm", {"batch_size": 0}, "batch_size is 0.*at least 1"),
         ("no-norm", {"batch_size": -4}, "batch_size is -4.*at least 1"),
         ("batchnorm", {"splits": {"test": TEST}}, "batchnorm_images"),

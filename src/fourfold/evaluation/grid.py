@@ -301,6 +301,12 @@ def evaluate_networks(
     data = split_batches(splits, objective, network, batch_size, device)
     first_device = next(iter(data.values())).device
     network = network.to(first_device).eval()
+    if not isinstance(keep_logits, Collection | None) or not {*(keep_logits or ())} <= data.keys():
+        raise InputError(
+            f"keep_logits is {keep_logits!r}; give names of splits ({', '.join(data)}), or None "
+            "for all."
+        )
+    kept = {*(data if keep_logits is None else keep_logits)}
     mode = batchnorm_mode(network, batchnorm)
     check_batch_size(
         batch_size, *data.values(), *(() if batchnorm_images is None else (batchnorm_images,))
@@ -329,7 +335,6 @@ def evaluate_networks(
     prepare = {
         name: as_input(preprocess or batches.preprocess, network) for name, batches in data.items()
     }
-    kept = set(splits if keep_logits is None else keep_logits)
     rows: list[dict[str, Any]] = []
     logits: dict[str, list[Tensor]] = {}
     nll: dict[str, list[Tensor]] = {}
