@@ -369,6 +369,16 @@ def test_train_and_test_have_the_same_classes(names, labels, others, said, tmp_p
 # --- what can't be read ---------------------------------------------------------------------------
 
 
+def test_a_bitmap_of_16_bits_for_all_channels_together_is_read(tmp_path):
+    masks, red_and_green = (0xF800, 0x07E0, 0x001F), struct.pack("<2H", 0xF800, 0x07E0)
+    header = struct.pack("<2sIHHI", b"BM", 70, 0, 0, 66)
+    header += struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0)
+    bitmap = header + struct.pack("<3I", *masks) + red_and_green
+    parquet(tmp_path / "a.parquet", [bitmap, bitmap], [0, 1])
+    source = load_source(PARQUET, tmp_path)
+    assert source.images[0, :, 0].T.tolist() == [[255, 0, 0], [0, 255, 0]]
+
+
 @pytest.mark.parametrize("row", [0, 3])
 @pytest.mark.parametrize(
     ("bad", "size", "said"),

@@ -85,10 +85,9 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
     read = [
         part for tile in image.tile for part in (tile[3] if type(tile[3]) is tuple else tile[3:])
     ]
+    names = {part for part in read if type(part) is str} - {"BGR;16"}  # of all channels together
     largest = [part for part in read if type(part) is int] if image.format == "PPM" else []
-    return (
-        any(type(part) is str and ";16" in part for part in read) or max(largest, default=0) > 255
-    )
+    return any(";16" in name for name in names) or max(largest, default=0) > 255
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
