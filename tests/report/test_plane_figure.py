@@ -72,3 +72,12 @@ def test_a_network_without_numbers_is_a_gap_and_a_plane_without_any_is_refused()
     plot.plot_plane(plane_table(lambda x, y: 0.1 if x else math.nan), path_table(), SURFACES)
     with pytest.raises(InputError, match="NaN at all"):
         plot.plot_plane(plane_table(lambda x, y: math.nan), path_table(), SURFACES)
+
+
+def test_the_legend_lies_within_the_figure():
+    path = path_table().replace({"surface": {"curve": "a-surface-of-a-long-name"}})
+    path["distance"] = path["distance"] * 1.2345
+    figure = plot.plot_plane(plane_table(), path, ["linear", "a-surface-of-a-long-name"])
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width

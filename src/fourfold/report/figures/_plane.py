@@ -20,6 +20,7 @@ _EDGE: dict[str, Any] = {
     "path_effects": [withStroke(linewidth=2.8, foreground="white")],
 }
 _DASH = 3.0  # line widths
+_LEGEND = 110  # characters in a row of the legend
 _RUN = _style.mark(".", 3, _style.BLACK, linewidth=0.6) | {"linestyle": ":"}
 
 
@@ -53,7 +54,8 @@ def plot_plane(plane: pd.DataFrame, path: pd.DataFrame, surfaces: Collection[str
         _mark_networks(axes, path[path["kind"] == "network"], looks["network"])
     panels[0].set_ylabel("y (L2 distance)")
     draw_colourbar(figure, filled, NLL, panels)
-    _style.legend(figure, looks.values(), min(3, len(looks)))
+    longest = max(len(look["label"]) for look in looks.values())
+    _style.legend(figure, looks.values(), max(1, min(len(looks), _LEGEND // longest)))
     through = path.loc[path["kind"] == "network", "surface"].iloc[0]
     what = f"plane through three networks at corners of {through}"
     figure.suptitle(_style.heading(what, grid.drop(columns="n"), (), _style.statistics(grid)))
