@@ -570,8 +570,10 @@ def compare_fits(results: Results) -> Written:
             body.append([name, str(len(found)), line, column, cell])
         for column in ("max", "mean"):
             known = [reached.get((line, column), []) for line in ("independent", "aligned")]
+            if not all(known):
+                continue
             both = list(zip(*known, strict=True))
-            if not both or any(a == "<" or b == ">" for (a, _), (b, _) in both):
+            if any(a == "<" or b == ">" for (a, _), (b, _) in both):
                 continue  # even a bound of the factor is unknown
             is_bound = any(a or b for (a, _), (b, _) in both)
             what = f"{column}, independent / aligned{', at least' if is_bound else ''}"

@@ -344,7 +344,7 @@ def _render_tables(name: str, published: Published, kept: float) -> str:
         _shown_figure(name, published),
         "## Headline",
         _headline({name: published}, kept),
-        *rival_blocks({name: published.summary}),
+        *rival_blocks({name: published.summary}, {name: published.environment["surfaces"]}),
     ]
     if has_many:
         return "\n\n".join([*blocks, *_further(name, published)]) + "\n"
@@ -514,9 +514,9 @@ def _origin_table(published: Mapping[str, Published], defined: Mapping[str, Any]
         cells += [", ".join(_distinct(values)) for values in lists]
         body.append([*cells, str(len(cost)), f"{cost['wall_s'].sum() / 3600:.2f}"])
     return markdown_table(head, body) + (
-        "\n\nAccuracies on test, of the corners as their training evaluated them; those above a "
-        "grid's, of logits rounded to 16 bits, in its precision and batches. Time: sum over jobs, "
-        "which may have run side by side. A commit *with changes* had files that differed from it."
+        "\n\nAccuracies on test, of the corners as trained; those above are of aligned ones where "
+        "a surface has them, which compute the same up to rounding. Time: sum over jobs, which may "
+        "have run side by side. A commit *with changes* had files that differed from it."
     )
 
 

@@ -21,7 +21,7 @@ from publish import read_published, read_targets, replace_block
 from fourfold.files.atomic import write_text
 from fourfold.networks import build_model
 from fourfold.pipeline.cost import flop_per_image
-from fourfold.pipeline.targets import Targets
+from fourfold.pipeline.targets import DERIVED, NUMBERED, Targets, split_run
 from fourfold.pipeline.work import grid_evaluations, image_sizes, predicted_passes
 from fourfold.report.summary import markdown_table
 from fourfold.surfaces.modules import batchnorm_layers
@@ -157,7 +157,10 @@ def render_experiments(targets: Targets) -> str:
             for one, surface in surfaces.items()
             if (fit := of["fits"].get(surface["fit"]))
         ]
-        files = len(targets.runs(name, 0)) * (len(of["training"]["keep"]) + 1)
+        trainings = [targets.training(name, split_run(run)[0]) for run in targets.runs(name, 0)]
+        files = sum(len(one["keep"]) + 1 + (one["ema"] is not None) for one in trainings)
+        sets = targets.corner_sets(name, *NUMBERED, *DERIVED)
+        files += sum(targets.count(name, one) for one in sets)
         files = FLOAT32 * case.parameters * (files + sum(points.values()))
         files += sum(grid_bytes(case, surface) for surface in surfaces)
         cells = [name, f"{case.parameters / 1e6:.2f}", f"{case.flop / 1e9:.3g}"]

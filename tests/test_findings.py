@@ -266,6 +266,17 @@ def test_images_of_a_fit_are_compared_where_both_lines_get_there():
         fits(lambda corners, fit: 0.5 if corners == "independent" else worst(corners, fit))
     )
     assert "at least" in tables
+    described = TARGETS.described(FITS)
+    (alone,) = fits(worst).values()
+    tables = {
+        name: of[~of[key].isin([x for x in described if described[x]["kind"] == "seeds"])]
+        for name, key, of in (
+            ("barrier", "surface", alone.tables["barrier"]),
+            ("cost", "item", alone.tables["cost"]),
+        )
+    }
+    text, _ = findings.compare_fits({FITS: make_published(FITS, **tables)})
+    assert "**Can't tell**: not both get there" in text, "one line is no comparison"
 
 
 # --- pairs ----------------------------------------------------------------------------------------

@@ -191,6 +191,7 @@ def test_a_deep_ensemble_of_k_has_k_equivalents():
     for nll, expected in (
         *((nll, k) for k, nll in enumerate(curve[:3], start=1)),
         *((0.45, 1.5), (0.6, 1), (0.275, 4.5), (0.25, 5), (0.2, math.inf)),
+        (0.25 - 5e-5, 5),  # the same networks, rounded otherwise
     ):
         assert equivalents(curve, nll) == pytest.approx(expected)
     assert math.isnan(equivalents(curve, math.nan))

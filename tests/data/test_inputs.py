@@ -5,6 +5,7 @@ Each test states the value that is right, or that there is one message.
 
 import copy
 import threading
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,9 @@ from torch.nn.utils import weight_norm as old_weight_norm
 from torch.utils.data import DataLoader, TensorDataset
 
 import fourfold as ff
+from fourfold.combination.nulls import randomize
 from fourfold.errors import InputError
+from fourfold.training.bound_model import BoundModel
 
 IMAGES, LABELS = make_images()
 DATA = (IMAGES, LABELS)
@@ -433,6 +436,82 @@ def test_a_batch_of_one_is_refused_where_batchnorm_needs_two():
     )
 
 
+# --- hooks and losses that reach the parameters ---------------------------------------------------
+
+
+def test_a_hook_that_masks_gradients_does_so_in_a_fit():
+    mask = torch.arange(CLASSES * SIZE * SIZE).reshape(CLASSES, -1) % 2
+
+    def build():
+        network = nn.Sequential(nn.Flatten(), nn.Linear(SIZE * SIZE, CLASSES))
+        with torch.no_grad():
+            network[1].weight *= mask
+        network[1].weight.register_hook(lambda gradient: gradient * mask)
+        return network
+
+    states = [build().state_dict() for _ in range(4)]
+    surface = ff.Surface.from_corners(states)
+    ff.fit(surface, build(), *DATA, **FIT)
+    weight = surface.state_dict(0.5, 0.5)["1.weight"]
+    assert not (weight * (1 - mask)).any()
+    assert weight.any()
+
+
+@pytest.mark.parametrize("kind", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_a_hook_that_would_go_on_with_the_original_is_refused_by_a_fit(kind):
+    network = linear()
+    weight = network[3].weight
+    getattr(weight, kind)(lambda gradient: gradient * (weight != 0))
+    surface = surface_of(linear)
+    check_refused(["'3.weight'", "hook"], lambda: ff.fit(surface, network, *DATA, **FIT))
+    assert ff.evaluate_grid(surface, network, SPLITS, points=2)["nll"].notna().all()
+
+
+def test_a_loss_that_computes_with_the_models_parameters_is_refused_by_a_fit():
+    network = linear()
+
+    def loss(output, target):
+        return cross_entropy(output, target) + sum(p.abs().sum() for p in network.parameters())
+
+    check_refused(
+        ["loss_function", "'1.weight'", "forward()"],
+        lambda: ff.fit(surface_of(linear), network, *DATA, **FIT, loss_function=loss),
+    )
+    assert all(parameter.grad is None for parameter in network.parameters())
+    before = network[3].weight.abs().sum()
+    ff.train(network, *DATA, **TRAIN, loss_function=loss)
+    assert network[3].weight.abs().sum() < before
+
+
+def test_a_loss_alone_keeps_no_outputs_that_nothing_is_made_of():
+    class PerPixel(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor):
+            outputs = self.scale * x
+            alive.append(weakref.ref(outputs))
+            return outputs
+
+    def loss(output, target):
+        counts.append(sum(one() is not None for one in alive))
+        return mse_loss(output, target)
+
+    alive: list[weakref.ref] = []
+    counts: list[int] = []
+    states = [{"scale": torch.tensor(float(k))} for k in range(4)]
+    surface, splits = ff.Surface.from_corners(states), {"val": (INPUTS, INPUTS)}
+    for metrics, most in ((None, 1), ({"largest": lambda o, t: float(o.max())}, len(INPUTS) // 4)):
+        counts.clear()
+        table = ff.evaluate_points(
+            surface, PerPixel(), splits, [(0.5, 0.5)], batch_size=4, loss_function=loss,
+            metrics=metrics,
+        ).table  # fmt: skip
+        assert table["loss"].iloc[0] == pytest.approx(mse_loss(1.5 * INPUTS, INPUTS).item())
+        assert max(counts) == most
+
+
 # --- buffers --------------------------------------------------------------------------------------
 
 
@@ -477,6 +556,62 @@ def test_spectral_norm_has_norm_one_at_every_point(layer):
         network.load_state_dict(surface.state_dict(*point))
         matrix = network.weight.detach().movedim(axis, 0).flatten(1)
         assert torch.linalg.matrix_norm(matrix, 2).item() == pytest.approx(1, abs=1e-3)
+
+
+def spectral_states(build, count):
+    """Return networks whose vectors are converged, as training leaves them."""
+    states = []
+    for state in states_of(build, count):
+        network = build()
+        network.load_state_dict(state)
+        network.train()
+        for _ in range(50):
+            network(IMAGES[:2].float())
+        states.append(copy.deepcopy(network.state_dict()))
+    return states
+
+
+def norm_of(network, state):
+    network.load_state_dict(state)
+    return torch.linalg.matrix_norm(network.eval()[1].weight, 2).item()
+
+
+@pytest.mark.parametrize(
+    ("count", "settings"),
+    [
+        (1, {"shape": "simplex", "added": 2}),
+        (1, {"shape": "star", "added": 1}),
+        (4, {"train_corners": True}),
+    ],
+)
+def test_vectors_of_spectral_norm_are_those_of_the_weights_where_a_fit_moved_them(count, settings):
+    def build():
+        return nn.Sequential(nn.Flatten(), parametrizations.spectral_norm(nn.Linear(64, 3)))
+
+    states = spectral_states(build, count)
+    surface = ff.Surface.from_corners(states, **settings)
+    ff.fit(surface, build(), *DATA, epochs=20, batch_size=8, lr=5.0)
+    axes, is_star = len(surface.shape.axes), settings.get("shape") == "star"
+    for point in ([0.0, 1.0],) if is_star else ([0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.3, 0.3]):
+        state = surface.state_dict(*point[:axes])
+        assert norm_of(build(), state) == pytest.approx(1, abs=2e-3)
+    if not surface.train_corners:  # an untouched corner stays that network to the last bit
+        kept = surface.corner()
+        assert all(torch.equal(kept[name], value) for name, value in states[0].items())
+    for state in randomize(states) if count > 1 else ():
+        assert norm_of(build(), state) == pytest.approx(1, abs=2e-3)
+
+
+def test_a_layer_with_spectral_norm_may_have_two_names():
+    def build():
+        layer = parametrizations.spectral_norm(nn.Linear(6, 6))
+        return nn.Sequential(nn.Flatten(), nn.Linear(SIZE * SIZE, 6), layer, layer, nn.Linear(6, 3))
+
+    states = states_of(build)  # copies, as files are
+    surface = ff.Surface.from_corners([{k: v.clone() for k, v in of.items()} for of in states])
+    through = ff.Surface.from_corners(states, model=build())
+    for middle in (surface.state_dict(0.5, 0.5), through.state_dict(0.5, 0.5)):
+        torch.testing.assert_close(middle, ff.average_states(states), rtol=1e-3, atol=1e-3)
 
 
 class Masked(nn.Module):
@@ -572,6 +707,37 @@ class OwnNorm(nn.Module):
         return x - mean
 
 
+class Scaler(nn.Module):
+    """Fixed statistics of the inputs, used in training too."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+        self.register_buffer(name, torch.zeros(SIZE * SIZE))
+
+    def forward(self, x: Tensor):
+        return x - getattr(self, self.name)
+
+
+@pytest.mark.parametrize("name", ["running_mean", "moving_mean"])
+def test_a_fit_takes_at_each_point_the_buffers_that_its_network_has(name):
+    def build():
+        return nn.Sequential(nn.Flatten(), Scaler(name), nn.Linear(SIZE * SIZE, CLASSES))
+
+    states = states_of(build)
+    for seed, state in enumerate(states):
+        state[f"1.{name}"] += seed
+    surface = ff.Surface.from_corners(states, buffers={f"*.{name}": "interpolate"})
+    bound, network = BoundModel(build(), surface, torch.device("cpu")), build().eval()
+    for point in ((0, 0), (1, 1), (0.3, 0.8)):
+        theta, (mixture,) = surface.point(*point), surface.mixture([point])
+        loss, _ = bound.gradient(
+            theta, INPUTS, LABELS, cross_entropy, torch.zeros_like(theta), mixture
+        )
+        network.load_state_dict(surface.state_dict(*point))
+        assert loss.item() == pytest.approx(cross_entropy(network(INPUTS), LABELS).item())
+
+
 @pytest.mark.parametrize("name", ["running_mean", "moving_mean"])
 def test_statistics_that_nobody_can_renew_are_refused(name):
     def build():
@@ -660,6 +826,20 @@ def test_a_layer_with_two_names_is_one_also_in_its_statistics():
         return nn.Sequential(*layers)
 
     fit_and_evaluate(build, surface_of(build))
+
+
+def test_what_a_module_ties_counts_once_whether_or_not_it_is_given():
+    def build():
+        norm = nn.LayerNorm(6)
+        layers = nn.Flatten(), nn.Linear(SIZE * SIZE, 6), norm, nn.Linear(6, 6), norm
+        return nn.Sequential(*layers, nn.Linear(6, CLASSES))
+
+    states = states_of(build)
+    surfaces = [ff.Surface.from_corners(states, model=model) for model in (None, build())]
+    count = sum(parameter.numel() for parameter in build().parameters())
+    assert [surface.dimension for surface in surfaces] == [count, count]
+    plain, through = map(ff.measure_distances, surfaces)
+    assert plain["l2"].equals(through["l2"])
 
 
 class Branches(nn.Module):

@@ -261,7 +261,9 @@ def shards(folder, names):
 
 
 @pytest.mark.parametrize("is_absolute", [False, True])
-@pytest.mark.parametrize("train", ["data", "data/train-*.parquet", "**/train-*", SHARDS])
+@pytest.mark.parametrize(
+    "train", ["data", "data/train-*.parquet", "**/train-*", "**/**/*.parquet", SHARDS]
+)
 def test_a_list_a_pattern_and_a_folder_name_all_files_in_order(train, is_absolute, tmp_path):
     folder = tmp_path / "odd [name]*"
     shards(folder / "data", SHARDS)

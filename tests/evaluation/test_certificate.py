@@ -75,6 +75,15 @@ def test_points_that_repeat_are_no_further_evidence():
         measure_certificates(pd.concat([one, one], ignore_index=True))
 
 
+@pytest.mark.parametrize("column", ["experiment", "replicate"])
+def test_points_of_several_surfaces_are_not_those_of_one(column):
+    """Their coordinates may differ, as those of random points of two replicates."""
+    two = [grid(np.arange(150.0), u=k + np.linspace(0, 0.1, 150), **{column: k}) for k in (3, 4)]
+    with pytest.raises(InputError, match=f"'bezier' has {column} 3, 4; .* of one surface"):
+        measure_certificates(pd.concat(two, ignore_index=True))
+    assert len(measure_certificates(two[0])) == 2
+
+
 def test_a_network_that_gives_no_numbers_is_worse_than_every_number():
     values = [*range(473), math.nan]
     assert math.isnan(certificate(values).value)

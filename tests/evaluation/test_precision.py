@@ -1,5 +1,8 @@
 """Laws of precision and compilation: what they may change, and what they must not."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from conftest import NETWORKS, make_images, make_network, make_surface
@@ -105,3 +108,42 @@ def test_a_compiled_network_is_fitted_to_the_same_surface(name, monkeypatch):
         train(network, IMAGES, LABELS, epochs=2, lr=0.1, seed=0, batch_size=8, compile=choice)
     for a, b in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+SETTINGS = {
+    "pass": "highest",
+    "torch.set_float32_matmul_precision('medium')": "medium",
+    "torch.backends.cuda.matmul.allow_tf32 = True": "high",
+    "torch.backends.cuda.matmul.fp32_precision = 'tf32'": "refused",
+    "torch.backends.cudnn.conv.fp32_precision = 'ieee'": "highest",
+}
+PROGRAM = """
+import torch
+from fourfold.evaluation.precision import compute_precision
+
+def settings():
+    try:
+        found = torch.get_float32_matmul_precision()
+    except RuntimeError:  # since somebody has set fp32_precision
+        found = "refused"
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    return found, [backend.fp32_precision.replace("none", "ieee") for backend in backends]
+
+SET
+before = settings()
+for name, expected in (("float32", "ieee"), ("tf32", "tf32")):
+    with compute_precision(name, torch.device("cuda")):
+        assert settings()[1] == [expected] * 3, settings()
+    assert settings() == before, (name, before, settings())
+print(before[0])
+"""
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_tf32_may_do_is_afterwards_what_it_was_however_it_was_set(setting):
+    """In processes of their own, as these settings are of the process and can't all be undone."""
+    program = PROGRAM.replace("SET", setting)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.returncode) == (SETTINGS[setting], 0), done.stderr

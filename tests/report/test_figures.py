@@ -762,7 +762,7 @@ def test_names_stand_at_the_methods_that_none_of_the_same_or_less_cost_matches(
 
 
 def test_the_same_network_under_another_name_has_no_name_of_its_own():
-    surfaces = SURFACES | {"aligned": described("moved", "aligned")}
+    surfaces = SURFACES | {"aligned": described("moved", "aligned", origin="independent")}
     rival = rival_table(surfaces)
     is_same = rival["method"].isin(["moved/network", "moved/mean", "moved/ensemble-4"])
     assert is_same.sum() == 3 * rival["split"].nunique()
@@ -771,7 +771,11 @@ def test_the_same_network_under_another_name_has_no_name_of_its_own():
     names = [[text.get_text() for axes in one.axes for text in axes.texts] for one in drawn]
     assert "independent/ensemble-4" in names[0]
     assert names[0] == names[1]
-    fitted = SURFACES | {"aligned": described("moved", "aligned", "standard")}  # no linear one
+    of_others = {"aligned": described("moved", "aligned", origin="of no surface")}
+    alone = plot.plot_rivals(rival, SURFACES | of_others)
+    assert "moved/network" in [text.get_text() for axes in alone.axes for text in axes.texts]
+    fitted = {"aligned": described("moved", "aligned", "standard", origin="independent")}
+    fitted = SURFACES | fitted  # no linear one
     texts = [
         text.get_text() for axes in plot.plot_rivals(rival, fitted).axes for text in axes.texts
     ]

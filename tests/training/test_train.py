@@ -135,6 +135,14 @@ def test_the_reported_loss_is_the_mean_over_the_images():
     assert history["nll"].iloc[0] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_reported_loss_weighs_examples_and_not_batches():
+    network, parts = make_network("no-norm"), (slice(0, 2), slice(2, 8), slice(8, 24))
+    batches = [(IMAGES[part], LABELS[part]) for part in parts]
+    history = train(network, batches, epochs=1, lr=1e-12, seed=0)
+    expected = nn.functional.cross_entropy(network.eval()(IMAGES / 255), LABELS).item()
+    assert history["nll"].iloc[0] == pytest.approx(expected, rel=1e-5)
+
+
 def test_divergence_is_an_error_that_names_epoch_rate_and_cure():
     with pytest.raises(DivergenceError, match=r"epoch \d+.*learning rate.*Lower lr"):
         trained(lr=1e25, epochs=10, warmup=0, schedule="constant")
@@ -171,6 +179,8 @@ def test_divergence_is_an_error_that_names_epoch_rate_and_cure():
             {"ema": 0.9, "averaged": make_network("layernorm")},
             "averaged differs.*architecture.*deepc",
         ),
+        ({"ema": "0.9", "averaged": make_network("no-norm")}, r"ema is '0\.9'; it must be in"),
+        ({"epochs_before": -3}, "epochs_before is -3; it must be a whole number, at least 0"),
         ({"optimizer": "lion"}, "optimizer is 'lion'.*sgd or adamw"),
         ({"data": (IMAGES[:0], LABELS[:0])}, "no training images"),
         ({"data": (IMAGES, LABELS[:5])}, "5 labels"),

@@ -145,7 +145,8 @@ def average_states(
     layout, others = separate(states, [f"network {i}" for i in range(len(states))], buffers)
     mean = layout.rows(states).mean(dim=0)
     shares = torch.full((len(states),), 1 / len(states), dtype=torch.float64)
-    return layout.state_dict(mean, others.at(shares, layout.views(mean)))
+    at_mean = others.at(shares, layout.views(mean), layout.tied, is_network=len(states) == 1)
+    return layout.state_dict(mean, at_mean)
 
 
 def greedy_soup(

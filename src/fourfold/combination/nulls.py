@@ -35,7 +35,7 @@ def randomize(states: Sequence[StateDict], seed: int = 0) -> list[dict[str, Tens
     rows = rows.to(layout.dtype)
     shares = torch.eye(len(states), dtype=torch.float64)
     return [
-        layout.state_dict(row, others.at(share, layout.views(row)))
+        layout.state_dict(row, others.at(share, layout.views(row), layout.tied, is_network=False))
         for row, share in zip(rows, shares, strict=True)
     ]
 

@@ -87,8 +87,16 @@ def measure_certificates(grid: pd.DataFrame) -> pd.DataFrame:
         confidence, value, fraction, rank.
 
     Raises:
-        InputError: if a surface has a random point twice, as in tables of several replicates.
+        InputError: if a surface has a random point twice, or is of several experiments or
+            replicates.
     """
+    for column in {"experiment", "replicate"} & {*grid}:
+        several = grid.groupby("surface", sort=False)[column].unique()
+        for surface, values in several[several.map(len) > 1].items():
+            raise InputError(
+                f"surface {surface!r} has {column} {', '.join(map(str, values))}; a certificate is "
+                "of one surface, so give the table of one experiment and replicate."
+            )
     rows: list[dict[str, Any]] = []
     drawn = grid[grid["sample"] == "random"].drop_duplicates(["surface", *AXES])
     counts = drawn["surface"].value_counts()

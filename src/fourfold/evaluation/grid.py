@@ -340,7 +340,7 @@ def evaluate_networks(
     nll: dict[str, list[Tensor]] = {}
     correct: dict[str, list[Tensor]] = {}
     known: dict[str, Tensor] = {}
-    keep = _tensors_if_any if is_own else _logits
+    keep = (_tensors_if_any if metrics else _tensors_if_classes) if is_own else _logits
     loss = None if loss_function is None else objective.loss
     for position, state in enumerate(chain([first], networks)):
         load_state(network, state)
@@ -379,11 +379,17 @@ def evaluate_networks(
     )
 
 
-def _logits(output: Any, n: int) -> Input | None:
+def _logits(output: Any, target: Any, n: int) -> Input | None:
     return logits_of(output, n).float()
 
 
-def _tensors_if_any(output: Any, n: int) -> Input | None:
+def _tensors_if_classes(output: Any, target: Any, n: int) -> Input | None:
+    """Return what `_tensors_if_any` does of logits, else None: a loss alone asks for no more."""
+    tensors = _tensors_if_any(output, target, n)
+    return None if tensors is None or classes_of(tensors, target) is None else tensors
+
+
+def _tensors_if_any(output: Any, target: Any, n: int) -> Input | None:
     """Return the tensors of an output, those in half precision as float32; None if it has none."""
 
     def widen(part: Tensor) -> Tensor:
@@ -398,7 +404,7 @@ class _Pass:
 
     Attributes:
         n: examples.
-        outputs: what `keep` made of the outputs, None if it can't be put together.
+        outputs: what `keep` made of outputs and targets, None if it can't be put together.
         targets: the targets, None if there are none or they can't be put together.
         loss: mean over the examples.
     """
@@ -409,7 +415,7 @@ class _Pass:
         model: nn.Module,
         batches: Batches,
         seed: int,
-        keep: Callable[[Any, int], Input | None],
+        keep: Callable[[Any, Any, int], Input | None],
         prepare: Preprocess,
         precision: str,
         loss: Loss | None = None,
@@ -423,7 +429,7 @@ class _Pass:
                     output = call_model(model, prepare(given))
                     if loss is not None:
                         total += loss(output, target).item() * size
-                outputs.append(keep(output, size))
+                outputs.append(keep(output, target, size))
                 targets.append(target)
                 self.n += size
         self.outputs, self.targets = _joined(outputs), _joined(targets)

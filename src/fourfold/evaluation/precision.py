@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -29,11 +30,35 @@ def compute_precision(name: str, device: torch.device) -> Iterator[None]:
         with torch.autocast(device.type, torch.bfloat16, enabled=name == "bfloat16"):
             yield
         return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = name != "float32"
+    with (
+        _tf32(allowed=name != "float32"),
+        torch.autocast(device.type, torch.bfloat16, enabled=name == "bfloat16"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _tf32(*, allowed: bool) -> Iterator[None]:
+    """Allow TF32 to a GPU's matrix products and convolutions, or don't; afterwards as before."""
+    cuda: Any = torch.backends.cuda
+    cudnn: Any = torch.backends.cudnn
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=name == "bfloat16"):
+        before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    except RuntimeError:  # as soon as somebody has set `fp32_precision`, the older names refuse
+        operations = (cuda.matmul, cudnn.conv, cudnn.rnn)
+        settings = [operation.fp32_precision for operation in operations]
+        try:
+            for operation in operations:
+                operation.fp32_precision = "tf32" if allowed else "ieee"
             yield
+        finally:
+            for operation, setting in zip(operations, settings, strict=True):
+                operation.fp32_precision = setting
+        return
+    try:
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        cudnn.allow_tf32 = allowed
+        yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]

@@ -14,8 +14,11 @@ from fourfold.surfaces.shapes import shape_of
 from fourfold.training.phases import PLANNED, plan_phases
 from fourfold.training.schedule import check_schedule, kept_epochs
 
-# Files of a surface have its name, beside those of networks, grids, corner sets and comparisons.
-_TAKEN = re.compile(r"(.*-)?seed\d+|ensembles|merges|geometry|differences|plane|.*-(grid|corners)")
+# Files of a surface have its name, beside those of networks, grids, corner sets and comparisons;
+# and methods, beside the ensembles of `corners`.
+_TAKEN = re.compile(
+    r"(.*-)?seed\d+|ensembles|merges|geometry|differences|plane|corners|.*-(grid|corners)"
+)
 
 
 def check_params(
@@ -48,6 +51,13 @@ def check_params(
             raise InputError(
                 f"seeds.stride is {stride}, but corners.{name} has {count} networks: replicates "
                 f"would share some; make the stride {count} or more."
+            )
+        to = params["corners"].get(corners.get("to"), {})
+        if to.get("kind") in SEEDED:
+            raise InputError(
+                f"corners.{name}.to is {corners['to']}, which are {to['kind']}: nobody has trained "
+                "its networks alone, so there are none to start from. Name a set of kind seeds, "
+                "run, fork or files."
             )
     for name, surface in params["surfaces"].items():
         _check_surface(name, surface, params["corners"])
@@ -118,7 +128,7 @@ def _check_surface(
     key, corners = f"surfaces.{name}", sets[surface["corners"]]
     numbered = "|".join(one for one, of in sets.items() if of["kind"] in NUMBERED)
     if _TAKEN.fullmatch(name) or re.fullmatch(rf"({numbered})-\d+", name):
-        raise InputError(f"{key} has a name that other files have; choose another.")
+        raise InputError(f"{key} has a name that other files or methods have; choose another.")
     try:
         shape = shape_of({**surface, "count": corner_count(corners, sets)})
     except InputError as error:

@@ -38,8 +38,8 @@ def _family(of: Described) -> str | None:
 def is_named_twice(method: str, surfaces: Surfaces) -> bool:
     """Return whether a method is one of aligned corners, which has another name too.
 
-    They compute what the corners do that they come from; their mean is the center of the surface
-    on them that has no fit, if there is one.
+    They compute what the corners do that they come from, if a surface has these or others of the
+    same runs; their mean is the center of the surface on them that has no fit, if there is one.
     """
     corners, _, last = method.rpartition("/")
     on_them = [
@@ -47,7 +47,17 @@ def is_named_twice(method: str, surfaces: Surfaces) -> bool:
     ]
     if last == "mean":
         return any(one["fit"] is None for one in on_them)
-    return bool(on_them) and (last == "network" or last.startswith("ensemble-"))
+    if not on_them or (last != "network" and not last.startswith("ensemble-")):
+        return False
+    of = on_them[0]
+    return any(
+        one["corners"] == of.get("origin")
+        or (
+            one["kind"] == of.get("origin_kind") == "seeds"
+            and one.get("training") == of.get("training")
+        )
+        for one in surfaces.values()
+    )
 
 
 def pair_differences(differences: pd.DataFrame, surfaces: Surfaces) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from fourfold.combination.baselines import (
 )
 from fourfold.evaluation.bootstrap import student_interval
 from fourfold.report.claims import NAMED, YES, Comparison, compare, in_claim_order, judge
-from fourfold.report.pairs import pair_differences
+from fourfold.report.pairs import is_named_twice, pair_differences
 from fourfold.report.wording import equal_corners, equal_points, listed, number, numbers
 from fourfold.surfaces.points import own_corner_rows, rows_at, surface_rows
 from fourfold.surfaces.shapes import AXES, Shape, shape_of
@@ -282,7 +282,7 @@ def render_markdown(
             f"## {experiment}: merges and ensembles\n\n{_method_table(rows)}"
             for experiment, rows in of_experiment.items()
         ),
-        *rival_blocks(of_experiment),
+        *rival_blocks(of_experiment, surfaces or {}),
         "Rows marked *oracle* were chosen on test and show how much that flatters; everything else "
         "was chosen on val or in advance. Subsets of the corners: mean over all choices.",
     ]
@@ -545,11 +545,21 @@ def _method_table(rows: pd.DataFrame) -> str:
     return markdown_table(["", "method", "forward passes", "accuracy", "nll (nats)"], body)
 
 
-def rival_blocks(of_experiment: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """Yield the table of methods at equal cost of each experiment that has one."""
+def rival_blocks(
+    of_experiment: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surfaces]
+) -> Iterator[str]:
+    """Yield the table of methods at equal cost of each experiment that has one.
+
+    Args:
+        of_experiment: experiment -> its rows of the table `summary`.
+        surfaces: experiment -> its surfaces, which tell what has two names and is shown once.
+    """
     for experiment, rows in of_experiment.items():
         if not len(rivals := rows[rows["kind"] == "rival"]):
             continue
+        described = surfaces.get(experiment, {})
+        twice = [is_named_twice(method, described) for method in rivals["method"]]
+        rivals = rivals[~np.array(twice)]
         against = rows[rows["kind"] == "rival_difference"]
         pairs = against["method"].str.split(" against ", expand=True)
         reference = pairs[1].iloc[0] if len(pairs) else None
@@ -560,6 +570,8 @@ def rival_blocks(of_experiment: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             "was fitted on val. Equivalents: as many independent networks, averaged, have this "
             "scaled nll; 1 for what is no better than one, inf for what is better than all. "
             f"Differences to {reference}, one network: positive where the method is better."
+            + " Aligned networks compute what those do that they come from: these stand once."
+            * any(twice)
         )
 
 

@@ -42,35 +42,43 @@ class Buffers:
     varying: dict[str, Tensor]
     policies: dict[str, str]
 
-    def chosen(self, frozen: Collection[str] = ()) -> "Buffers":
-        """Return those alone which training doesn't renew: by the caller's policy, or `frozen`."""
+    def chosen(self, names: Collection[str]) -> "Buffers":
+        """Return the varying ones among `names` alone that a policy decides."""
         policies = {
             name: policy
             for name, policy in self.policies.items()
-            if name in frozen
-            or (policy != RENEWED and name.rpartition(".")[2] not in _RUNNING_STATISTICS)
+            if name in names and policy != RENEWED
         }
         return Buffers({}, {name: self.varying[name] for name in policies}, policies)
 
     def at(
-        self, mixture: Float[Tensor, " networks"], parameters: Mapping[str, Tensor]
+        self,
+        mixture: Float[Tensor, " networks"],
+        parameters: Mapping[str, Tensor],
+        tied: Mapping[str, str],
+        *,
+        is_network: bool,
     ) -> dict[str, Tensor]:
         """Return all of them at one point.
 
         Args:
-            mixture: weights of the networks, summing to 1. A single network keeps what it has.
+            mixture: weights of the networks, summing to 1. A single one gives what it has, but for
+                what is computed from the parameters.
             parameters: of the point, for what is computed from them.
+            tied: alias -> name, for two names of one parameter.
+            is_network: whether the parameters are those of the network that `mixture` names.
         """
-        nearest, is_network = int(mixture.argmax()), int(mixture.count_nonzero()) == 1
+        nearest, is_one = int(mixture.argmax()), int(mixture.count_nonzero()) == 1
         values = {}
         for name, every in self.varying.items():
-            policy = "nearest" if is_network else self.policies[name]
+            policy = "nearest" if is_one else self.policies[name]
             if policy == "interpolate":
                 values[name] = torch.tensordot(mixture.to(every), every, dims=1)
             else:
                 values[name] = every[0 if policy == "first" else nearest]
         if not is_network:
             everything = {**self.shared, **parameters, **values}
+            everything |= {alias: everything[name] for alias, name in tied.items()}
             for u, policy in self.policies.items():
                 if policy == RENEWED and u.endswith("_u"):
                     v, weight = f"{u[:-1]}v", everything[str(singular_weight(u, everything))]

@@ -55,6 +55,28 @@ def copy_module(model: nn.Module) -> nn.Module:
     return module
 
 
+def copy_gradient_hooks(model: nn.Module, copied: nn.Module) -> None:
+    """Register the hooks on a module's parameters, which no copy has, on those of its copy.
+
+    Raises:
+        InputError: if a hook would go on with the original's parameters.
+    """
+    parts = _parts(model)
+    copies = dict(copied.named_parameters())
+    for name, parameter in model.named_parameters():
+        hooks = [*(parameter._backward_hooks or {}).values()]
+        is_foreign = any(_holds(hook, parts) for hook in hooks)
+        if is_foreign or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise InputError(
+                f"parameter {name!r} of the model has a hook that "
+                f"{'holds a part of it' if is_foreign else 'runs after its gradient'}: at "
+                "a point of a surface it would go on with the original's. Remove it, or let a "
+                "hook of register_hook compute with its argument and other tensors alone."
+            )
+        for hook in hooks:
+            copies[name].register_hook(hook)
+
+
 def module_of(model: nn.Module, state: StateDict, *, rename: bool = False) -> nn.Module:
     """Return `model`, or the module that it wraps, whichever owns the tensors of `state`.
 
@@ -211,23 +233,33 @@ def _holds_itself(model: nn.Module) -> str | None:
 
     `copy.deepcopy` copies bound methods together with what they are bound to, but no functions.
     """
-    parts = {
-        id(part)
-        for module in model.modules()
-        for part in (module, *module._parameters.values(), *module._buffers.values())
-        if part is not None
-    }
+    parts = _parts(model)
     for name, module in model.named_modules():
         hooks = {"forward hook": module._forward_hooks}
         hooks["forward pre-hook"] = module._forward_pre_hooks
         functions = [*vars(module).items()]
         functions += [(what, hook) for what, of in hooks.items() for hook in of.values()]
         for what, function in functions:
-            held = function.__closure__ if isinstance(function, FunctionType) else None
-            contents = [cell.cell_contents for cell in held or () if _is_filled(cell)]
-            if any({id(one), id(getattr(one, "__self__", None))} & parts for one in contents):
+            if _holds(function, parts):
                 return f"{name}.{what}".lstrip(".")
     return None
+
+
+def _parts(model: nn.Module) -> set[int]:
+    """Return the identities of a module's modules, parameters and buffers."""
+    return {
+        id(part)
+        for module in model.modules()
+        for part in (module, *module._parameters.values(), *module._buffers.values())
+        if part is not None
+    }
+
+
+def _holds(function: object, parts: Collection[int]) -> bool:
+    """Return whether the closure of a function holds one of these, or a method of one."""
+    held = function.__closure__ if isinstance(function, FunctionType) else None
+    contents = [cell.cell_contents for cell in held or () if _is_filled(cell)]
+    return any(id(one) in parts or id(getattr(one, "__self__", None)) in parts for one in contents)
 
 
 def _is_filled(cell: CellType) -> bool:

@@ -30,7 +30,7 @@ from fourfold.surfaces.layout import (
     find_ties,
     is_equal,
 )
-from fourfold.surfaces.modules import copy_module, load_state, module_of
+from fourfold.surfaces.modules import copy_module, load_state, module_of, tied_names
 from fourfold.surfaces.shapes import ANY_COUNT, USUAL, Shape, make_shape, shape_of
 
 _FORMAT = "fourfold-surface-3"
@@ -227,7 +227,15 @@ class Surface:
         self, point: Sequence[float], parameters: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Return the tensors of the network at a point that are no coordinates: `Buffers.at`."""
-        return self.buffers.at(self.mixture([point])[0], parameters)
+        (weights,) = self.shape.weights(np.array([self.shape.check(point)]))
+        (rows,) = np.nonzero(weights)
+        is_corner = len(rows) == 1 and int(rows[0]) in self.shape.corner_rows
+        return self.buffers.at(
+            self.mixture([point])[0],
+            parameters,
+            self.layout.tied,
+            is_network=is_corner and not self.train_corners,
+        )
 
     def mixture(self, points: Sequence[Sequence[float]]) -> Float[Tensor, "points corners"]:
         """Return the weights of the corners in the linear surface through them, at points."""
@@ -410,14 +418,19 @@ def _read_through(
     check_same_architecture(corners, labels)
     module = copy_module(module_of(model, corners[0], rename=True))
     states: list[dict[str, Tensor]] = []
+    aliases = {alias: name for name, *others in tied_names(module) for alias in others}
     for corner in corners:
         load_state(module, corner, rename=True)
-        state = module.state_dict()
+        read = module.state_dict()
         first = states[0] if states else {}
-        same = {name for name, tensor in first.items() if is_equal(tensor, state[name])}
-        states.append(
-            {name: first[name] if name in same else state[name].clone() for name in state}
-        )
+        state: dict[str, Tensor] = {}
+        for name, tensor in read.items():
+            if name in first and is_equal(first[name], tensor):
+                state[name] = first[name]
+            else:  # what the module ties stays one tensor
+                alias_of = state.get(aliases.get(name, name))
+                state[name] = tensor.clone() if alias_of is None else alias_of
+        states.append(state)
     return states, {name for name, _ in module.named_parameters(remove_duplicate=False)}
 
 

@@ -13,8 +13,8 @@ from fourfold.errors import InputError
 from fourfold.evaluation.precision import check_precision, compute_precision
 from fourfold.surfaces.layout import first_names
 from fourfold.surfaces.modules import (
-    batchnorm_layers,
     check_buffers,
+    copy_gradient_hooks,
     copy_module,
     load_state,
     module_of,
@@ -58,7 +58,11 @@ class BoundModel:
         What the corners share and the model trains becomes part of the surface's control points.
         """
         corner = surface.corner()
-        self.module = copy_module(module_of(model, corner)).to(device)
+        original = module_of(model, corner)
+        self.module = copy_module(original).to(device)
+        copy_gradient_hooks(original, self.module)
+        self._originals = dict(original.named_parameters())
+        self._gradients = {name: _version(p.grad) for name, p in self._originals.items()}
         load_state(self.module, corner)
         parameters = dict(self.module.named_parameters(remove_duplicate=False))
         check_buffers(self.module, surface.layout.names)
@@ -76,12 +80,11 @@ class BoundModel:
         for layer in trained_batchnorm_layers(self.module):
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-        kept = {id(layer.running_mean) for layer in batchnorm_layers(self.module)}
-        kept |= {id(layer.running_var) for layer in batchnorm_layers(self.module)}
+        # Whatever statistics are left belong to layers that don't normalize by the batch, or don't
+        # mind what theirs are while they do.
         buffers = dict(self.module.named_buffers(remove_duplicate=False))
-        frozen = [name for name, buffer in buffers.items() if id(buffer) in kept]
-        self._chosen = surface.buffers.chosen(frozen)
-        self._buffers = {name: buffers[name] for name in self._chosen.policies if name in buffers}
+        self._chosen = surface.buffers.chosen(buffers)
+        self._buffers = {name: buffers[name] for name in self._chosen.policies}
         norm: Any
         for module in self.module.modules():
             for norm in (module, *module._forward_pre_hooks.values()):
@@ -127,18 +130,42 @@ class BoundModel:
             parameter.data = pieces[name].to(parameter.dtype, copy=copy)
             parameter.grad = gradients[name].to(parameter.dtype, copy=copy)
         if mixture is not None and self._buffers:
-            values = self._chosen.at(mixture, {})
+            values = self._chosen.at(mixture, {}, {}, is_network=False)
             for name, buffer in self._buffers.items():
                 buffer.copy_(values[name])
         with compute_precision(self._precision, self._device):
             output = call_model(self._forward, inputs)
             loss = loss_function(output, labels)
         loss.backward()  # reentrant checkpoints refuse a list of what to differentiate by
+        self._refuse_foreign_gradients()
         for name, parameter in self._trainable.items():
             is_view = parameter.dtype == out.dtype and name not in self._misaligned
             if not is_view and parameter.grad is not None:
                 gradients[name].copy_(parameter.grad)
         return loss.detach(), output
+
+    def _refuse_foreign_gradients(self) -> None:
+        """Refuse a loss that has reached the parameters of the model that was given."""
+        reached = []
+        for name, before in self._gradients.items():
+            parameter = self._originals[name]
+            if _version(parameter.grad) != before:
+                reached.append(name)
+                if before is None:
+                    parameter.grad = None
+        if reached:
+            raise InputError(
+                f"loss_function computes with the model's own parameters ({reached[0]!r} got a "
+                "gradient), but a fit runs copies of the model at points of the surface: such a "
+                "term would change nothing. Compute it in forward() and return it beside the "
+                "output, or use weight_decay."
+            )
+        self._gradients.clear()  # the first step tells
+
+
+def _version(gradient: Tensor | None) -> int | None:
+    """Return how often a gradient was added to, None of none."""
+    return None if gradient is None else gradient._version
 
 
 def _coordinates(surface: Surface, module: nn.Module) -> tuple[set[str], dict[str, str]]:

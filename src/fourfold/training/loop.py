@@ -206,30 +206,28 @@ class Loop:
 
 
 class _RunningMean:
-    """Mean loss and accuracy over the batches of an epoch, kept on the device."""
+    """Mean loss and accuracy over the examples of an epoch, kept on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.loss, self.correct = (torch.zeros((), device=device) for _ in range(2))
-        self.batches = self.images = 0
+        self.images = 0
 
     def add(self, loss: Float[Tensor, ""], correct: Shaped[Tensor, ""], images: int) -> None:
-        self.loss += loss
+        self.loss += images * loss
         self.correct += correct
-        self.batches += 1
         self.images += images
 
     def read(self) -> tuple[float, float]:
-        return (self.loss / self.batches).item(), (self.correct / self.images).item()
+        return (self.loss / self.images).item(), (self.correct / self.images).item()
 
     def state(self) -> dict[str, Any]:
         return {
             "mean/loss": self.loss,
             "mean/correct": self.correct,
-            "mean/batches": self.batches,
             "mean/images": self.images,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.loss.copy_(state["mean/loss"])
         self.correct.copy_(state["mean/correct"])
-        self.batches, self.images = state["mean/batches"], state["mean/images"]
+        self.images = state["mean/images"]

@@ -14,7 +14,7 @@ from fourfold.errors import InputError
 from fourfold.files.reading import check_fields, reading
 from fourfold.files.tensors import load_tensors, save_tensors, state_hash
 
-_FORMAT = "fourfold-snapshot-2"
+_FORMAT = "fourfold-snapshot-3"
 _FIELDS = {"key": dict, "values": dict, "notes": dict, "seconds": float, "sha256": str}
 _FIELDS |= {"computation": dict}
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from fourfold.data.batches import Augment, Preprocess, as_input, call_model, training_batches
 from fourfold.data.inputs import Input, Loss, Objective
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_count
 from fourfold.evaluation.batchnorm import StatisticsImages, check_found, set_statistics
 from fourfold.evaluation.precision import check_precision, compute_precision
 from fourfold.surfaces.modules import batchnorm_layers
 from fourfold.training.cuda_graph import Recorded, check_recordable
 from fourfold.training.loop import Loop, OnStep
-from fourfold.training.schedule import Schedule, check_training_settings, learning_rate
+from fourfold.training.schedule import Schedule, check_training_settings, learning_rate, lies
 from fourfold.training.snapshots import Snapshots
 
 
@@ -107,6 +107,7 @@ def train(
         clip_norm=clip_norm, warmup=warmup, schedule=schedule,
     )  # fmt: skip
     check_precision(precision)
+    check_count("epochs_before", epochs_before)
     data = training_batches(images, labels, objective, model, batch_size, default=64)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if any(p.is_inference() for p in parameters):
@@ -172,7 +173,7 @@ class _Average:
     """The exponential moving average of a network's parameters, see `ema` of `train`."""
 
     def __init__(self, decay: float, module: nn.Module, model: nn.Module) -> None:
-        if not 0 < decay < 1:
+        if not lies(decay, 1) or not decay:
             raise InputError(f"ema is {decay!r}; it must be in (0, 1).")
         if not batchnorm_layers(model):
             check_found(model)

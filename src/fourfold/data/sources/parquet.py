@@ -105,7 +105,7 @@ def _find_files(folder: Path, key: str, given: str | list[str]) -> list[Path]:
     else:
         pattern = Path(glob.escape(str(folder))) / given
         paths = [Path(one) for one in glob.iglob(str(pattern), recursive=True)]  # noqa: PTH207
-    paths = sorted(one for one in paths if one.is_file())
+    paths = sorted({one for one in paths if one.is_file()})  # `**/**` finds a file several times
     if not paths:
         check_reachable(path)
         what = f"file that ends in {' or '.join(_SUFFIXES)} in" if path.is_dir() else "file at"
