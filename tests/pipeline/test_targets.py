@@ -346,6 +346,7 @@ def test_the_code_behind_a_job(command, network, file, is_behind, monkeypatch, t
         ("zoo.small:build", "zoo/small.py", True),
         ("zoo.small:build", "zoo/parts.py", True),
         ("zoo:build", "zoo/__init__.py", True),
+        ("zoo.parts:build", "zoo/__init__.py", True),
         ("mine:build", "zoo/small.py", False),
         ("json:loads", "mine.py", False),
     ],

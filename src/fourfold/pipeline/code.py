@@ -115,9 +115,13 @@ def _imported(path: Path, root: Path) -> frozenset[Path]:
             names += [start, *(f"{start}.{alias.name}".lstrip(".") for alias in node.names)]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
+    stems = []
     if root == PACKAGE:  # its own names everything and runs nothing; so do the rooms'
         names = [name.removeprefix("fourfold.") for name in names if name.startswith("fourfold.")]
-    return frozenset(_files_of(root.joinpath(*name.split(".")) for name in names if name))
+    else:  # a module's packages run before it does
+        stems = [folder for folder in path.parents if folder != root and root in folder.parents]
+    stems += [root.joinpath(*name.split(".")) for name in names if name]
+    return frozenset(_files_of(stems))
 
 
 def _files_of(stems: Iterable[Path]) -> list[Path]:
