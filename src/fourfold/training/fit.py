@@ -300,7 +300,7 @@ class SurfaceStep:
             to_device(share, self._device), self._theta, self._gradient, rate, touched,
             pair=self._draw_pair([free[i] for i in touched]),
         )  # fmt: skip
-        return loss.clone(), correct.clone()
+        return loss, correct
 
     def _draw_pair(self, moving: Sequence[int]) -> tuple[int, int] | None:
         """Draw a control point that moves, and another, whether it moves or not."""
