@@ -85,6 +85,7 @@ WRONG_LABELS = {
     "ignored": (torch.where(LABELS == 0, -100, LABELS), "-100 (8 of 24 are negative)"),
     "one-hot": (one_hot(LABELS, CLASSES), "argmax"),
     "fractions": (LABELS + 0.5, "not whole"),
+    "a fraction": (LABELS.float().index_fill(0, torch.tensor(5), 0.5), "number 5 is 0.5"),
     "NaN": (LABELS.float().fill_(float("nan")), "not whole"),
     "too few": (LABELS[:-1], "one per image"),
     "strings": (np.array(["cat"] * len(LABELS)), "numbers"),
@@ -378,6 +379,53 @@ def test_a_scripted_or_wrapped_module_is_fitted_as_the_plain_one(wrap):
         fit_and_evaluate(linear, surface_of(linear), model) for model in (None, wrap(linear()))
     ]
     torch.testing.assert_close(results[0], results[1])
+
+
+def test_a_wrapper_of_ones_own_is_not_taken_for_what_it_wraps():
+    class Doubling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = linear()
+
+        def forward(self, x: Tensor):
+            return self.module(2 * x)
+
+    states, network = states_of(Doubling), Doubling()
+    surface = ff.Surface.from_corners(states)
+    evaluation = ff.evaluate_points(surface, network, SPLITS, [(0, 0)])
+    network.load_state_dict(states[0])
+    torch.testing.assert_close(
+        evaluation.logits["train"][0].float(), network(INPUTS), rtol=1e-3, atol=1e-3
+    )
+    inside = [{k.removeprefix("module."): v for k, v in state.items()} for state in states]
+    check_refused(
+        "begin with 'module.'",
+        lambda: ff.fit(ff.Surface.from_corners(inside), network, *DATA, **FIT),
+    )
+
+
+@pytest.mark.parametrize("parts", [{"x": INPUTS, "labels": LABELS}, (INPUTS, LABELS)])
+def test_parts_that_a_forward_does_not_take_are_named(parts):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = linear()
+
+        def forward(self, x: Tensor):
+            return self.net(x)
+
+    loader = [({**parts, "idx": LABELS}, LABELS)] if isinstance(parts, dict) else [(parts, LABELS)]
+    check_refused(["refuses these", "without labels"], lambda: ff.predict(Named(), parts))
+    check_refused(["refuses these"], lambda: ff.train(Named(), loader, epochs=1, lr=0.1, seed=0))
+
+
+def test_a_precision_is_checked_wherever_it_is_given():
+    network = make_network("batchnorm")
+    check_refused(
+        "choose one of float32, tf32, bfloat16",
+        lambda: ff.predict(network, IMAGES, precision="bf16"),
+        lambda: ff.reestimate_batchnorm(network, IMAGES, precision="half"),
+    )
 
 
 def test_names_that_differ_by_a_prefix_are_said_to():

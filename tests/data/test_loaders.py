@@ -1,6 +1,7 @@
 """Data that are no tensors of images: loaders, dictionaries, regression, networks of others."""
 
 import random
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -17,7 +18,16 @@ from conftest import (
 )
 from torch import nn
 from torch.nn.functional import mse_loss
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+    default_collate,
+)
 
 import fourfold as ff
 from fourfold.data.batches import shuffled_batches
@@ -298,6 +308,39 @@ class Noisy(Dataset):
         return INPUTS[index] + 0.1 * noise, LABELS[index]
 
 
+class OwnNoise(Noisy):
+    """Images with noise of a generator of their own."""
+
+    def __init__(self):
+        self.draw = torch.Generator().manual_seed(3)
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return INPUTS[index] + torch.rand((), generator=self.draw), LABELS[index]
+
+
+def test_a_sampler_that_draws_by_the_epoch_gets_another_one_each_time():
+    orders = []
+
+    class Noting(TensorDataset):
+        def __getitem__(self, index):
+            orders[-1].append(index)
+            return super().__getitem__(index)
+
+    data = Noting(INPUTS, LABELS)
+    sampler = DistributedSampler(data, num_replicas=1, rank=0, shuffle=True)
+    for seed in (0, 1, 0):
+        orders.append([])
+        loader = DataLoader(data, batch_size=8, sampler=sampler)
+        ff.train(make_network("batchnorm"), loader, **TRAIN | {"seed": seed})
+    assert orders[0] == orders[2] != orders[1]
+    first, second = orders[0][:24], orders[0][24:]
+    assert sorted(first) == sorted(second) == list(range(24))
+    assert first != second
+
+
 LOADERS = {
     "shuffle": lambda: DataLoader(Noisy(), batch_size=8, shuffle=True),
     "generator": lambda: DataLoader(
@@ -308,6 +351,9 @@ LOADERS = {
     ),
     "workers": lambda: DataLoader(
         Noisy(), batch_size=8, shuffle=True, num_workers=2, persistent_workers=True
+    ),
+    "concatenated": lambda: DataLoader(
+        ConcatDataset([OwnNoise(), OwnNoise()]), batch_size=8, shuffle=True
     ),
 }
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -395,6 +441,11 @@ class Lengthy(IterableDataset):
         return iter(zip(INPUTS[:22], LABELS[:22], strict=True))
 
 
+def twice(examples):
+    """Give each example twice, as repeated augmentation does."""
+    return default_collate([example for example in examples for _ in range(2)])
+
+
 @pytest.mark.parametrize(
     ("loader", "steps", "seen"),
     [
@@ -402,10 +453,16 @@ class Lengthy(IterableDataset):
         (batches_of(INPUTS[:22], LABELS[:22]), 2, 16),
         (loader_of(INPUTS[:22], LABELS[:22], drop_last=True), 2, 16),
         (DataLoader(Lengthy(), batch_size=8), 2, 16),
+        (loader_of(INPUTS[:22], LABELS[:22], collate_fn=twice), 2, 32),  # of 16, 16 and 12
+        (loader_of(INPUTS[:16], LABELS[:16], collate_fn=twice), 2, 32),
+        (DataLoader(batches_of(INPUTS, LABELS), batch_size=1, collate_fn=itemgetter(0)), 3, 24),
         ([(INPUTS[:n], LABELS[:n]) for n in (8, 12, 7, 6, 8)], 4, 34),  # 7 can't be divided by 2
         (loader_of(INPUTS, LABELS, batch_size=1, batch_sampler=2 * [range(6), range(4)]), 3, 16),
     ],
-    ids=["loader", "list", "drop_last", "stream", "sizes", "batch_sampler"],
+    ids=[
+        *("loader", "list", "drop_last", "stream"),
+        *("doubled", "doubled all", "batched before", "sizes", "batch_sampler"),
+    ],
 )
 def test_incomplete_batches_and_those_that_cannot_be_divided_are_left_out(loader, steps, seen):
     calls = []

@@ -9,6 +9,7 @@ import torch
 
 from fourfold.files import tensors
 from fourfold.files.atomic import UNFINISHED
+from fourfold.files.tensors import load_tensors, save_tensors
 
 TENSORS = {"a": torch.arange(3.0)}
 
@@ -42,3 +43,13 @@ def test_the_file_is_alone_with_the_permissions_that_the_mask_gives(mask, mode, 
     loaded, header = tensors.load_tensors(path)
     assert header == {"x": 1}
     assert torch.equal(loaded["a"], TENSORS["a"])
+
+
+def test_tensors_that_share_memory_are_saved_each_by_itself(tmp_path):
+    """As buffers of two layers that look at one mask do."""
+    block = torch.arange(16.0)
+    shared = {"a": block.view(4, 4), "b": block.view(2, 8), "part": block[:4], "own": block + 1}
+    save_tensors(shared, tmp_path / "t.safetensors", {})
+    read, _ = load_tensors(tmp_path / "t.safetensors")
+    assert read.keys() == shared.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in shared.items())

@@ -12,7 +12,7 @@ from project import ROOT
 from fourfold import __version__
 from fourfold.networks import build_model
 from fourfold.pipeline.cli import main
-from fourfold.pipeline.commands.init import insert_parts, own_parts, project_stages
+from fourfold.pipeline.commands.init import _splits, insert_parts, own_parts, project_stages
 from fourfold.pipeline.params_check import check_params
 from fourfold.pipeline.project import snakefile
 
@@ -105,6 +105,24 @@ def test_files_become_an_experiment_that_can_be_run(own, count, shape, images):
     assert dataset["source"]["test"] == (str(folder / "val") if is_split else None)
     assert dataset["split"]["val_images"] == 3  # a fifth
     assert dataset["split"]["test_images"] == (None if is_split else 3)
+
+
+@pytest.mark.parametrize(
+    ("folders", "train", "test", "unused"),
+    [
+        (["train", "val", "test"], "train", "test", "val"),
+        (["Train", "valid"], "Train", "valid", None),
+        (["training", "validation"], "training", "validation", None),
+        (["train"], "", None, None),
+        (["cat", "dog"], "", None, None),
+    ],
+)
+def test_splits_are_found_by_their_usual_names(folders, train, test, unused, tmp_path, capsys):
+    for name in folders:
+        (tmp_path / name).mkdir()
+    assert _splits(tmp_path) == (tmp_path / train, test and tmp_path / test)
+    note = capsys.readouterr().err
+    assert (f"{tmp_path / unused} isn't used" in note) if unused else not note
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from fourfold.errors import DivergenceError, InputError
 from fourfold.files.tensors import read_header, state_hash
 from fourfold.surfaces.checkpoint import (
     load_checkpoint,
+    load_into,
     load_trajectory,
     save_checkpoint,
     save_trajectory,
@@ -149,6 +150,31 @@ def test_a_changed_byte_is_noticed(tmp_path):
 def test_a_nan_or_an_infinity_is_not_saved(value, tmp_path):
     with pytest.raises(DivergenceError, match="'w'"):
         save_checkpoint({"w": torch.tensor([0, value])}, tmp_path / "nan.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mask_of_minus_infinity_is_saved(tmp_path):
+    mask = torch.triu(torch.full((4, 4), -torch.inf), 1)
+    save_checkpoint({"w": torch.ones(2), "mask": mask}, tmp_path / "c.safetensors")
+    assert torch.equal(load_checkpoint(tmp_path / "c.safetensors")["mask"], mask)
+    for broken in (-mask, mask.where(mask == 0, torch.nan), mask + torch.arange(4)):
+        with pytest.raises(DivergenceError, match="'mask'"):
+            save_checkpoint({"w": torch.ones(2), "mask": broken}, tmp_path / "broken")
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"w": torch.ones(2), "epoch": 3}, "entry 'epoch' is int"),
+        (nn.Linear(2, 2), "is Linear, no state dict"),
+        ({"w": torch.ones(2).to(torch.float8_e4m3fn)}, "'w' is torch.float8_e4m3fn"),
+        ({"w": torch.ones(2).to_sparse()}, "'w' is torch.sparse_coo"),
+        ({"w": torch.ones(2, device="meta")}, "'w' is without values"),
+    ],
+)
+def test_what_is_no_network_is_not_saved(state, said, tmp_path):
+    with pytest.raises(InputError, match=f"not saving .*{said}"):
+        save_checkpoint(state, tmp_path / "c.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -372,6 +398,28 @@ def swa_state():
 def test_prefixes_of_wrappers_are_removed_if_all_names_have_them(state, expected, write, tmp_path):
     write(state, tmp_path / "c")
     assert differing(load_checkpoint(tmp_path / "c"), expected) == []
+
+
+class Doubling(nn.Module):
+    """A wrapper that computes something, with the attribute that PyTorch's have."""
+
+    def __init__(self, attribute):
+        super().__init__()
+        self.attribute = attribute
+        setattr(self, attribute, nn.Linear(4, 2))
+
+    def forward(self, x):
+        return getattr(self, self.attribute)(2 * x)
+
+
+@pytest.mark.parametrize("attribute", ["module", "model", "_orig_mod"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_prefix_that_the_module_has_itself_stays(attribute, wrapped, tmp_path):
+    network = Doubling(attribute)
+    torch.save((nn.DataParallel(network) if wrapped else network).state_dict(), tmp_path / "c")
+    again = Doubling(attribute)
+    assert load_into(again, tmp_path / "c") == "module." * wrapped
+    assert differing(again.state_dict(), network.state_dict()) == []
 
 
 def test_names_in_our_own_files_stay_as_they_are(tmp_path):

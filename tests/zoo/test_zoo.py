@@ -133,6 +133,32 @@ def test_images_are_bytes_or_floats_and_normalized_as_stated(tmp_path):
         network(IMAGES[..., 1:])
     with pytest.raises(InputError, match=r"torch.int64; give uint8"):
         network(IMAGES.long())
+    for wrong in (IMAGES.float(), (IMAGES / 255 - 0.4) / 0.3):
+        with pytest.raises(InputError, match=r"torch.float32 from .* floats in \[0, 1\]"):
+            network(wrong)
+
+
+def test_statistics_may_be_estimated_on_batches_whatever_the_folder_says_of_their_size(tmp_path):
+    export(tmp_path, network=BUILDER, augment=None)
+    loader = torch.utils.data.DataLoader(IMAGES, batch_size=16)
+    found, plain = (ff.load_network(tmp_path, *OTHER, images=of)(IMAGES) for of in (loader, IMAGES))
+    assert_close(found, plain)
+
+
+def test_statistics_that_cannot_be_estimated_are_interpolated_if_one_says_so(tmp_path):
+    export(tmp_path, batchnorm="interpolated", images=None)
+    network = ff.load_network(tmp_path, *OTHER, model=NETWORKS["resnet18"]())
+    assert network.statistics == "interpolated"
+
+
+def test_the_card_counts_what_the_corners_share_too(tmp_path):
+    states = make_corners("resnet18")
+    body = {k: v for k, v in states[0].items() if not k.startswith("fc.")}
+    surface = ff.Surface.from_corners([state | body for state in states])
+    export(tmp_path, surface=surface)
+    count = sum(parameter.numel() for parameter in NETWORKS["resnet18"]().parameters())
+    assert surface.dimension < count
+    assert f"a network of {count:,} parameters" in (tmp_path / "README.md").read_text()
 
 
 def test_the_example_runs_in_a_fresh_process(shared, tmp_path):
@@ -193,8 +219,21 @@ def test_an_export_that_fails_leaves_nothing(tmp_path):
         export(tmp_path / "new", network={**BUILDER, "activation": torch.relu})
     with pytest.raises(InputError, match=r"^normalize is .* each of 1 channels"):
         export(tmp_path / "new", normalize={"mean": [0.1, 0.2], "std": [0.1, 0.2]})
-    with pytest.raises(InputError, match="license is 'My own'"):
-        export(tmp_path / "new", license="My own")
+    loader = torch.utils.data.DataLoader(IMAGES, batch_size=16)
+    for changes, said in (
+        ({"license": "My own"}, "license is 'My own'"),
+        ({"license": None}, "license is None"),
+        ({"normalize": {"mean": 0.5, "std": 0.5}}, r"normalize\['mean'\] is 0.5"),
+        ({"normalize": ((0.5,), (0.5,))}, "give a dictionary"),
+        ({"network": "resnet18"}, "network is 'resnet18'; give a dictionary"),
+        ({"classes": "abc"}, "classes is 'abc'; give a list"),
+        ({"image_shape": 8}, "image_shape is 8; give"),
+        ({"precision": "fp32"}, "precision is 'fp32'; choose one of float32"),
+        ({"batchnorm": "own"}, "batchnorm is 'own'; choose reestimated, interpolated"),
+        ({"images": loader}, "batch_size is 16, but the data are an iterable"),
+    ):
+        with pytest.raises(InputError, match=said):
+            export(tmp_path / "new", **changes)
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "file"]
 
 

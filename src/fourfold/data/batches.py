@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, default_collate, default_convert
 
 from fourfold.data.inputs import (
     Input,
@@ -30,6 +30,7 @@ from fourfold.surfaces.modules import batchnorm_layers, check_trainable, input_d
 Augment = Callable[[Any, torch.Generator], Input]  # of an input as it is given
 Preprocess = Callable[[Any], Input]
 BATCH_SIZE = 512  # of tensors in an evaluation
+_PARTS = ("batch_sampler", "sampler", "data_source", "dataset", "loader")  # of loaders, by name
 Pair = tuple[Input, Input]  # the inputs and the targets of a batch
 
 
@@ -113,11 +114,33 @@ def as_input(preprocess: Preprocess, model: nn.Module) -> Preprocess:
 
 def call_model(model: Callable[..., Any], inputs: Input) -> Any:
     """Return model(x), model(*x) of a tuple, or model(**x) of a dictionary."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
+    several = inputs if isinstance(inputs, (tuple, list)) else ()
+    named = inputs if isinstance(inputs, Mapping) else {}
+    try:
+        return model(*several, **named) if several or named else model(inputs)
+    except TypeError as error:
+        check_taken(model, several, named, error)
+        raise
+
+
+def check_taken(
+    model: Callable[..., Any],
+    several: Sequence[Any],
+    named: Mapping[str, Any],
+    cause: Exception | None = None,
+) -> None:
+    """Refuse parts of an input that the model's forward doesn't take, such as labels."""
+    try:
+        inspect.signature(getattr(model, "forward", model)).bind(*several, **named)
+    except TypeError as error:
+        kind = f"a dictionary of {', '.join(map(repr, named))}" if named else ""
+        raise InputError(
+            f"an input is {kind or f'a tuple of {len(several)}'}, for "
+            f"model({'**x' if named else '*x'}), but the model's forward refuses these: {error}. "
+            "Give what it takes, such as the images alone, without labels."
+        ) from cause
+    except ValueError:  # no signature, as of some compiled functions
+        return
 
 
 class Batches(ABC):
@@ -233,7 +256,10 @@ class LoaderBatches(Batches):
         if self._count == 0:
             raise InputError(f"{what} is {kind} without a batch; it needs at least one.")
         batch_size = getattr(loader, "batch_size", None)
-        self._batch_size = batch_size if isinstance(batch_size, int) else None
+        collate = getattr(loader, "collate_fn", default_collate)
+        is_usual = collate in (default_collate, default_convert)  # another may change the number
+        self._batch_size = batch_size if isinstance(batch_size, int) and is_usual else None
+        self._is_last_short = self._count > 1 and not is_usual and _is_last_short(loader)
         if self._batch_size and self._batch_size % divisor:
             raise InputError(
                 f"{what} gives batches of {self._batch_size}, and points_per_step is {divisor}; "
@@ -245,14 +271,11 @@ class LoaderBatches(Batches):
         """Return how many batches an epoch will use, as far as can be known before."""
         loader, sizes = self._loader, [self._batch_size or 0] * self._count
         if isinstance(loader, DataLoader) and self._batch_size and not loader.drop_last:
-            source: Any = loader.dataset
-            if not isinstance(source, IterableDataset):
-                source = loader.sampler
-            sizes[-1] = len(source) - (self._count - 1) * self._batch_size
+            sizes[-1] = _examples(loader) - (self._count - 1) * self._batch_size
         elif isinstance(loader, (list, tuple)):
             sizes = [len(parts_of(self._input(self._pair(batch)[0]))[0]) for batch in loader]
         elif not self._batch_size:
-            return self._count
+            return self._count - self._is_last_short
         steps = sum(self._is_used(k, size, sizes[0]) for k, size in enumerate(sizes))
         self._check_used(sizes, steps)
         return steps
@@ -298,6 +321,7 @@ class LoaderBatches(Batches):
             vars(loader)["persistent_workers"] = False
         stream, end = AmbientStream(seed, _generators(loader)), object()
         with stream():
+            _set_epoch(loader, seed)
             batches = iter(loader)
         while True:
             with stream():
@@ -345,7 +369,7 @@ class LoaderBatches(Batches):
             return False
         if self._batch_size:
             return size >= self._batch_size
-        return position < self._count - 1 or size >= first
+        return position < self._count - 1 or (size >= first and not self._is_last_short)
 
     def _check_used(self, sizes: Sequence[int], used: int) -> None:
         self._check_given(sizes)
@@ -361,6 +385,18 @@ class LoaderBatches(Batches):
                 f"{self._what} has len() {self._count} but gave no batch; it must give them each "
                 "time that it is iterated."
             )
+
+
+def _examples(loader: DataLoader[Any]) -> int:
+    source: Any = loader.dataset if isinstance(loader.dataset, IterableDataset) else loader.sampler
+    return len(source)
+
+
+def _is_last_short(loader: Any) -> bool:
+    """Return whether the last batch is made of fewer entries of a data set than the others."""
+    if not isinstance(loader, DataLoader) or not loader.batch_size or loader.drop_last:
+        return False
+    return _examples(loader) % loader.batch_size > 0
 
 
 def _shown(sizes: Sequence[int]) -> str:
@@ -439,7 +475,7 @@ def input_batches(
     if is_loader(inputs) or _is_list_of_batches(inputs):
         return LoaderBatches(inputs, None, _device(device, model), what=what)
     if isinstance(inputs, tuple):
-        _check_taken(model, inputs, what)
+        check_taken(model, inputs, {})
     size = BATCH_SIZE if batch_size is None else batch_size
     return TensorBatches(_tensors(inputs, what), None, size, device)
 
@@ -486,13 +522,16 @@ def split_batches(
 
 def check_batch_size(batch_size: int | None, *data: Any) -> None:
     """Refuse a batch size where all data are iterables of batches."""
-    if batch_size is not None and all(
-        isinstance(x, LoaderBatches) or is_loader(x) or _is_list_of_batches(x) for x in data
-    ):
+    if batch_size is not None and all(map(have_their_size, data)):
         raise InputError(
             f"batch_size is {batch_size}, but the data are an iterable of batches, which have "
             "their size; leave batch_size out."
         )
+
+
+def have_their_size(data: Any) -> bool:
+    """Return whether data are an iterable of batches, or what `input_batches` made of one."""
+    return isinstance(data, LoaderBatches) or is_loader(data) or _is_list_of_batches(data)
 
 
 def pass_seed(seed: int) -> int:
@@ -519,17 +558,6 @@ def _is_list_of_batches(inputs: Any) -> bool:
         and len(inputs) > 0
         and all(isinstance(x, (Tensor, np.ndarray)) and x.ndim > 3 for x in inputs)
     )
-
-
-def _check_taken(model: nn.Module, inputs: tuple[Any, ...], what: str) -> None:
-    """Refuse a tuple that the model can't be called with, such as (images, labels)."""
-    try:
-        inspect.signature(model.forward).bind(*inputs)
-    except TypeError as error:
-        raise InputError(
-            f"{what} are a tuple of {len(inputs)}, for model(*x), but the model's forward refuses "
-            f"so many: {error}. Give the images alone, without labels."
-        ) from None
 
 
 def _as_tuple(values: Any) -> Any:
@@ -568,19 +596,36 @@ def _device(asked: torch.device | str | None, model: nn.Module) -> torch.device:
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
-    """Return the generators of a loader, its samplers and its data set, each once."""
-    found: dict[int, torch.Generator] = {}
+def _parts(loader: Any) -> Iterator[Any]:
+    """Yield a loader, its samplers and its data sets, also those inside of others, each once."""
     seen, waiting = set(), [loader]
     while waiting:
         owner = waiting.pop()
         if owner is None or id(owner) in seen:
             continue
         seen.add(id(owner))
+        yield owner
+        waiting += [getattr(owner, name, None) for name in _PARTS]
+        several = getattr(owner, "datasets", None)  # of ConcatDataset, StackDataset, ChainDataset
+        several = several.values() if isinstance(several, Mapping) else several
+        waiting += several if isinstance(several, Iterable) else ()
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """Return the generators of a loader's parts, each once."""
+    found: dict[int, torch.Generator] = {}
+    for owner in _parts(loader):
         values = getattr(owner, "__dict__", {}).values()
         found |= {id(value): value for value in values if isinstance(value, torch.Generator)}
-        waiting += [getattr(owner, name, None) for name in ("batch_sampler", "sampler", "dataset")]
     return list(found.values())
+
+
+def _set_epoch(loader: Any, seed: int) -> None:
+    """Give samplers that draw by an epoch's number, such as DistributedSampler, one of the seed."""
+    batches = getattr(loader, "batch_sampler", None)
+    for sampler in (batches, getattr(batches, "sampler", None), getattr(loader, "sampler", None)):
+        if callable(set_epoch := getattr(sampler, "set_epoch", None)):
+            set_epoch(seed % 2**31)
 
 
 class Normalize:

@@ -27,7 +27,8 @@ def as_tensor(values: Any, what: str) -> Tensor:
     if isinstance(values, (np.ndarray, list, tuple)):
         try:
             return torch.as_tensor(np.asarray(values))
-        except (TypeError, ValueError) as error:  # strings, objects, rows of different length
+        # Strings, objects, rows of different length; tensors that need a gradient.
+        except (TypeError, ValueError, RuntimeError) as error:
             reason += f" ({error})"
     raise InputError(f"{what} are {reason}; give a tensor or a NumPy array of numbers.")
 
@@ -109,10 +110,11 @@ def class_labels(labels: Any, n: int, what: str = "labels") -> Tensor:
     if len(given) != n:
         raise InputError(f"there are {n} images but {len(given)} {what}; give one per image.")
     indices = given.to(torch.int64)
-    if given.is_floating_point() and not torch.equal(indices.to(given.dtype), given):
+    if given.is_floating_point() and bool((odd := indices.to(given.dtype) != given).any()):
+        first = int(odd.int().argmax())
         raise InputError(
-            f"{what} are {given.dtype} and not whole (the first is {given[0].item():g}); give "
-            "class indices from 0."
+            f"{what} are {given.dtype} and not whole (number {first} is {given[first].item():g}); "
+            "give class indices from 0."
         )
     if count := int((indices < 0).sum()):
         raise InputError(

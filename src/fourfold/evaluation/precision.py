@@ -26,6 +26,7 @@ def compute_precision(name: str, device: torch.device) -> Iterator[None]:
     a CPU it changes nothing). Enter it anew for each forward pass: autocast keeps its copies of the
     parameters until the block ends, and a step changes the parameters.
     """
+    check_precision(name)
     if device.type != "cuda":
         with torch.autocast(device.type, torch.bfloat16, enabled=name == "bfloat16"):
             yield

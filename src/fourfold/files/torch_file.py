@@ -4,7 +4,7 @@ import re
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -126,7 +126,7 @@ def _stand_in(name: str) -> type:
 # What the letters of a key are made of, whatever its case and separators: MODEL_STATE, net.weights.
 _NETWORK = r"model|module|network|net|state|dict|params?|parameters|weights?|checkpoint|ckpt"
 _AVERAGE = rf"{_NETWORK}|ema|swa|averaged?|avg|shadow"
-_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 _COUNTER = "n_averaged"  # which AveragedModel has beside its `module.`
 
 
@@ -231,10 +231,12 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes of wrappers that all names have; one wrapper may be in the other."""
+def without_prefix(
+    state: dict[str, Tensor], prefixes: Sequence[str] = PREFIXES
+) -> dict[str, Tensor] | None:
+    """Remove the first of the prefixes of wrappers that all names have; None if there is none."""
     names = [name for name in state if name != _COUNTER]
-    prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in names)), None)
+    prefix = next((p for p in prefixes if all(name.startswith(p) for name in names)), None)
     if not names or prefix is None:
-        return state
-    return without_prefixes({name.removeprefix(prefix): state[name] for name in names})
+        return None
+    return {name.removeprefix(prefix): state[name] for name in names}

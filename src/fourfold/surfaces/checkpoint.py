@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fourfold.errors import DivergenceError, InputError
 from fourfold.files.reading import check_fields, reading
 from fourfold.files.tensors import load_tensors, save_tensors, state_hash
-from fourfold.files.torch_file import is_safetensors, load_torch, without_prefixes
-from fourfold.surfaces.layout import StateDict, find_ties
+from fourfold.files.torch_file import PREFIXES, is_safetensors, load_torch, without_prefix
+from fourfold.surfaces.layout import StateDict, check_tensor, find_ties
 from fourfold.surfaces.modules import load_state
 
 _TRAJECTORY = "fourfold-trajectory-1"
@@ -30,19 +30,35 @@ def save_checkpoint(
         The `state_hash` of what was saved, which is in the header as well.
 
     Raises:
-        DivergenceError: if a tensor holds a NaN or an infinity.
+        DivergenceError: if a tensor holds a NaN, or an infinity and is no mask: that has two axes
+            or more, and beside -inf one number.
     """
+    if not isinstance(state, Mapping):
+        raise InputError(
+            f"not saving {path}: the network is {type(state).__name__}, no state dict; pass "
+            "model.state_dict()."
+        )
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        check_tensor(name, tensor, f"not saving {path}")
+        if tensor.is_floating_point() and not _is_finite_or_mask(tensor):
             raise DivergenceError(
-                f"not saving {path}: tensor {name!r} holds a NaN or an infinity. "
-                "Training diverged; lower the learning rate or clip the gradient."
+                f"not saving {path}: tensor {name!r} holds a NaN or an infinity. If training "
+                "diverged, lower the learning rate or clip the gradient; a buffer that is meant "
+                "so is registered with persistent=False, which leaves it out."
             )
     sha256 = state_hash(state)
     tied = find_ties([state], ["the network"])
     header = {**(metadata or {}), "sha256": sha256, "tied": tied, "order": list(state)}
     save_tensors(_untied(state, tied), path, header)
     return sha256
+
+
+def _is_finite_or_mask(tensor: Tensor) -> bool:
+    is_finite = torch.isfinite(tensor)
+    if bool(is_finite.all()):
+        return True
+    rest = tensor[~is_finite]
+    return tensor.ndim > 1 and bool((rest == -torch.inf).all()) and len(tensor.unique()) == 2
 
 
 def _untied(state: StateDict, tied: Mapping[str, str]) -> dict[str, Tensor]:
@@ -71,10 +87,14 @@ def load_checkpoint(path: str | Path, key: str | None = None) -> dict[str, Tenso
 
     Raises:
         InputError: if the file is missing, damaged, of another kind, not what its own header says,
-            or it can't be told which state dict is meant.
+            or if it can't be told which state dict is meant.
     """
+    if not isinstance(key, str | None):
+        raise InputError(f"key is {key!r}; give a text, such as 'state_dict_ema'.")
     state, is_foreign = _read(Path(path), key)
-    return without_prefixes(state) if is_foreign else state
+    while is_foreign and (shorter := without_prefix(state)) is not None:
+        state = shorter
+    return state
 
 
 def load_into(model: nn.Module, path: str | Path, key: str | None = None) -> str:
@@ -88,10 +108,10 @@ def load_into(model: nn.Module, path: str | Path, key: str | None = None) -> str
         InputError: as `load_checkpoint`, and if the network is none of the module's architecture.
     """
     given, _ = _read(Path(path), key)
-    state, own = without_prefixes(given), model.state_dict().keys()
-    while not own & state.keys() and all(name.startswith(_ATTRIBUTE) for name in state):
-        state = {name.removeprefix(_ATTRIBUTE): tensor for name, tensor in state.items()}
-        state = without_prefixes(state)
+    state, own = given, model.state_dict().keys()
+    prefixes = (*PREFIXES, _ATTRIBUTE)
+    while not own & state.keys() and (shorter := without_prefix(state, prefixes)) is not None:
+        state = shorter
     with reading(path, "checkpoint"):
         load_state(model, state, rename=True)
     first = next(iter(state))

@@ -8,6 +8,7 @@ from types import CellType, FunctionType
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
 
 from fourfold.errors import InputError
 from fourfold.surfaces.buffers import check_decided
@@ -18,7 +19,6 @@ _COMPLETE = (
     " If what they lack is the model's own, the same in all of them, complete each corner: "
     "{**model.state_dict(), **corner}."
 )
-_WRAPPED_AT = ("module", "_orig_mod")  # DataParallel and AveragedModel; torch.compile
 
 
 def copy_module(model: nn.Module) -> nn.Module:
@@ -89,14 +89,21 @@ def module_of(model: nn.Module, state: StateDict, *, rename: bool = False) -> nn
         )
     module = model
     while _astray(module, state):
-        inner = [getattr(module, name, None) for name in _WRAPPED_AT]
-        wrapped = next((found for found in inner if isinstance(found, nn.Module)), None)
-        if wrapped is None:
+        if (wrapped := _inside(module)) is None:
             if not rename:
                 _refuse_names(model, state)
             break
         module = wrapped
     return module
+
+
+def _inside(module: nn.Module) -> nn.Module | None:
+    """Return the module that one of PyTorch's wrappers wraps: another class may compute more."""
+    kinds = nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel
+    is_compiled = type(module).__name__ == "OptimizedModule"  # its import takes a second
+    inner = getattr(module, "_orig_mod" if is_compiled else "module", None)
+    is_wrapper = is_compiled or isinstance(module, kinds)
+    return inner if is_wrapper and isinstance(inner, nn.Module) else None
 
 
 def load_state(model: nn.Module, state: StateDict, *, rename: bool = False) -> None:
@@ -318,7 +325,10 @@ def _renaming(model: nn.Module, astray: Collection[str], lacking: Collection[str
                 return f"Their names begin with {prefix!r}: strip it from the corners' names."
             if other.endswith(f".{name}"):
                 prefix = other.removesuffix(name)
-                return f"The model's names begin with {prefix!r}: pass the module inside."
+                return (
+                    f"The model's names begin with {prefix!r}: pass the module inside, if the "
+                    "model computes nothing but that; else add it to the corners' names."
+                )
     # In its files and in `get_peft_model_state_dict`, peft leaves the adapter's name out.
     for adapter in getattr(model, "peft_config", {}):
         if any(other.replace(f".{adapter}.", ".") in astray for other in lacking):

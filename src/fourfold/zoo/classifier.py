@@ -12,6 +12,8 @@ from fourfold.errors import InputError
 from fourfold.surfaces.shapes import Point
 from fourfold.zoo.description import Description
 
+_LEAST, _MOST = -0.5, 1.5  # of images that should be in [0, 1]: interpolation goes a little beyond
+
 
 class Preprocessing:
     """The map from images, uint8 or floats in [0, 1], to a network's input, as described.
@@ -35,6 +37,14 @@ class Preprocessing:
             )
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise InputError(f"images are {images.dtype}; give uint8, or floats in [0, 1].")
+        if images.is_floating_point() and images.numel():
+            low, high = (float(end) for end in images.aminmax())
+            if low < _LEAST or high > _MOST:
+                raise InputError(
+                    f"images are {images.dtype} from {low:.3g} to {high:.3g}; give uint8, or "
+                    "floats in [0, 1]: divide those up to 255 by 255, and leave out your own "
+                    "normalization, which this network's preprocessing does itself."
+                )
         if self._normalize is None:
             return to_float(images)
         # It takes images in [0, 255].

@@ -1,6 +1,6 @@
 """Write a surface into a folder that others can load, in the layout of model hubs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from torch import nn
 
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.batches import Augment, input_batches
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_count
 from fourfold.evaluation.grid import batchnorm_mode, predict
+from fourfold.evaluation.precision import check_precision
 from fourfold.files.atomic import atomic_folder, write_text
 from fourfold.files.tensors import read_header
 from fourfold.surfaces.modules import check_buffers, module_of
@@ -48,6 +49,7 @@ def export_surface(
     seed: int = 0,
     batch_size: int | None = None,
     precision: str = "float32",
+    batchnorm: str | None = None,
     license: str = "unknown",
     on_point: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -74,6 +76,8 @@ def export_surface(
         augment: of the networks' training. `RandomShiftFlip` is described in the folder; another
             function is asked for by whoever loads a network at further points.
         seed, batch_size, precision: see `reestimate_batchnorm`.
+        batchnorm: `reestimated`, or `interpolated` for statistics that can't be, of layers that
+            aren't PyTorch's; by default what the model needs.
         license: of the networks, an identifier of model hubs, such as `mit`.
         on_point: progress report, called with (points done, points).
 
@@ -81,19 +85,28 @@ def export_surface(
         InputError: if the folder isn't empty, if images are missing, or if what is described is not
             the surface's network.
     """
-    if image_shape is not None and len({*image_shape[1:]}) != 1:
-        raise InputError(f"image_shape is {image_shape}; give (channels, size, size), a square.")
+    if image_shape is not None and not _is_square(image_shape):
+        raise InputError(f"image_shape is {image_shape!r}; give (channels, size, size), a square.")
+    if batchnorm not in (None, "reestimated", "interpolated"):
+        raise InputError(f"batchnorm is {batchnorm!r}; choose reestimated, interpolated or None.")
+    if isinstance(classes, str) or not isinstance(classes, Iterable | None):
+        raise InputError(f"classes is {classes!r}; give a list of names, one for each logit.")
+    for name, value, kind in (("network", network, Mapping), ("normalize", normalize, Mapping)):
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"{name} is {value!r}; give a dictionary, see export_surface.")
+    check_count("seed", seed)
+    check_precision(precision)
+    if not isinstance(license, str):
+        raise InputError(f"license is {license!r}; give an identifier such as 'mit'.")
     described = Description(
         network=None if network is None else portable(network),
         classes=None if classes is None else [*map(str, classes)],
         image=None if image_shape is None else dict(zip(_IMAGE, image_shape[:2], strict=True)),
-        normalize=None
-        if normalize is None
-        else {k: [*map(float, x)] for k, x in normalize.items()},
+        normalize=None if normalize is None else {k: _numbers(k, x) for k, x in normalize.items()},
         batchnorm={
-            "statistics": batchnorm_mode(module_of(model, surface.corner())),
+            "statistics": batchnorm_mode(module_of(model, surface.corner()), batchnorm),
             "augment": describe_augmentation(augment),
-            **{"seed": seed, "batch_size": batch_size, "precision": precision},
+            **{"seed": int(seed), "batch_size": batch_size, "precision": precision},
         },
         points={"center": [*surface.shape.center]},
     )
@@ -101,6 +114,19 @@ def export_surface(
         of = {"points": points, "images": images, "augment": augment, "on_point": on_point}
         described = write_folder(temporary, surface, model, described, **of)
         write_text(temporary / CARD, render_card(described, license))
+
+
+def _is_square(shape: Any) -> bool:
+    return isinstance(shape, (tuple, list)) and len(shape) == 3 and shape[1] == shape[2]
+
+
+def _numbers(key: str, values: Any) -> list[float]:
+    try:
+        return [*map(float, values)]
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"normalize[{key!r}] is {values!r}; give a number for each channel, such as [0.5]."
+        ) from error
 
 
 def write_folder(
@@ -132,7 +158,7 @@ def write_folder(
         "name": surface.name,
         "shape": surface.shape.described(),
         "train_corners": surface.train_corners,
-        "parameters": surface.dimension,
+        "parameters": sum(p.numel() for p in module_of(model, surface.corner()).parameters()),
         "sha256": read_header(folder / MODEL)["sha256"],
     }
     described = replace(described, surface=of_surface)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fourfold.data.augment import RandomShiftFlip
-from fourfold.data.batches import Augment
+from fourfold.data.batches import Augment, have_their_size
 from fourfold.errors import InputError
 from fourfold.evaluation.batchnorm import reestimate_batchnorm
 from fourfold.files.reading import reading, shortened
@@ -99,12 +99,15 @@ def load_network(
         images = images.to(device) if isinstance(images, Tensor) else images
     classifier = Classifier(network.eval(), described, at, statistics).eval()
     if statistics == "reestimated" and state is None:
+        settings = described.reestimation
+        if have_their_size(images):
+            settings["batch_size"] = None
         reestimate_batchnorm(
             network,
             images,
             augment=_augmentation(described, augment),
             preprocess=classifier.preprocess,
-            **described.reestimation,
+            **settings,
         )
     return classifier
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fourfold.data.batches import Augment, Preprocess, input_batches
+from fourfold.data.batches import Augment, Preprocess, check_batch_size, input_batches
 from fourfold.errors import InputError
 from fourfold.evaluation.batchnorm import StatisticsImages, set_statistics
 from fourfold.files.reading import reading, shortened
@@ -108,6 +108,7 @@ def measure_statistics(
         augment, seed, batch_size, precision, preprocess: see `reestimate_batchnorm`.
         on_point: progress report, called with (points done, points).
     """
+    check_batch_size(batch_size, images)
     network = copy_module(module_of(model, surface.corner()))
     batches = input_batches(images, network, batch_size)
     network = network.to(batches.device).eval()

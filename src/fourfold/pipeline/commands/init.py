@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -33,6 +34,8 @@ _SHAPES = {
     8: ("shape: cube, degree: [1, 1, 1]", "shape: cube, degree: [2, 2, 2]"),
 }
 _MOST_PIXELS = 4096  # as in the schema
+# Folders of splits, the first ones first; as image_folder, whose import takes torch, knows them.
+_TRAIN, _HELD_OUT = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev")
 _MOST_HELD_OUT = 5000  # images of val, and of test where none is published
 
 
@@ -59,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="of class folders, or of such folders named train and test (or val)",
+        help="of class folders, or of such folders named train and test (or val, validation, ...)",
     )
     own.add_argument("--size", type=int, metavar="PIXELS", help="of the images in training")
     own.add_argument("--key", help="where in each file the state dict is (default: usual places)")
@@ -181,9 +184,18 @@ def _template(name: str) -> Template:
 
 def _splits(images: Path) -> tuple[Path, Path | None]:
     """Return the folders of train and test; None where images of one folder are to be drawn."""
-    test = next((images / name for name in ("test", "val") if (images / name).is_dir()), None)
-    is_split = test is not None and (images / "train").is_dir()
-    return (images / "train", test) if is_split else (images, None)
+    below = {one.name.lower(): one for one in sorted(images.glob("*")) if one.is_dir()}
+    train = next((below[name] for name in _TRAIN if name in below), None)
+    held_out = [below[name] for name in _HELD_OUT if name in below]
+    if train is None or not held_out:
+        return images, None
+    if len(held_out) > 1:
+        print(
+            f"note: {' and '.join(map(str, held_out[1:]))} isn't used: val is drawn from {train}, "
+            "whose images the networks may have seen. datasets.mine in params.yaml says so.",
+            file=sys.stderr,
+        )
+    return train, held_out[0]
 
 
 def _quoted(path: Path | None) -> str:
