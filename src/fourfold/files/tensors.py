@@ -46,11 +46,11 @@ def save_tensors(
     tensors: Mapping[str, Tensor], path: str | Path, header: Mapping[str, Any]
 ) -> None:
     """Write tensors and a JSON header to a safetensors file, completely or not at all."""
-    written_once: dict[str, Tensor] = {}
+    apart: dict[str, Tensor] = {}
     places: set[int] = set()
     for name, tensor in tensors.items():  # safetensors refuses memory that two of them share
         place = tensor.untyped_storage().data_ptr()
-        written_once[name] = tensor.clone() if place in places else tensor
+        apart[name] = tensor.clone() if place in places else tensor
         places.add(place)
     with atomic_path(path) as temporary:
         temporary.touch()
@@ -59,7 +59,7 @@ def save_tensors(
         # which nobody but its owner may read.
         with TemporaryDirectory(prefix=UNFINISHED, dir=temporary.parent) as folder:
             written = Path(folder, temporary.name)
-            save_file(written_once, written, {_HEADER: json.dumps(header, sort_keys=True)})
+            save_file(apart, written, {_HEADER: json.dumps(header, sort_keys=True)})
             written.chmod(mode)
             written.replace(temporary)
 

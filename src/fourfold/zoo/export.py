@@ -91,8 +91,8 @@ def export_surface(
         raise InputError(f"batchnorm is {batchnorm!r}; choose reestimated, interpolated or None.")
     if isinstance(classes, str) or not isinstance(classes, Iterable | None):
         raise InputError(f"classes is {classes!r}; give a list of names, one for each logit.")
-    for name, value, kind in (("network", network, Mapping), ("normalize", normalize, Mapping)):
-        if value is not None and not isinstance(value, kind):
+    for name, value in (("network", network), ("normalize", normalize)):
+        if not isinstance(value, Mapping | None):
             raise InputError(f"{name} is {value!r}; give a dictionary, see export_surface.")
     check_count("seed", seed)
     check_precision(precision)
