@@ -27,6 +27,7 @@ LIBRARY = DOCS / "guide" / "library.md"
 # tests/pipeline/test_own_models.py follows it to its end.
 ELSEWHERE = DOCS / "how-to" / "own-network.md"
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not path.is_relative_to(DOCS / "results")]
+PAGES.append(ROOT / "README.md")
 SHOWN = ("text", "console", "diff", "mermaid")
 # What `<!-- dry run -->` over a block makes of its commands.
 DRY = 'snakemake() { command snakemake --dry-run --quiet all "$@"; }\n'
@@ -91,7 +92,7 @@ def execute(page: Path, block: Block, names: dict[str, Any]) -> None:
     exec(compile("\n" * (block.line + 1) + block.text, str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page, project, reader, example, monkeypatch):
     monkeypatch.chdir(reader)
     import_torchvision("models")  # where only its Python part loads, `import torchvision` does now
@@ -139,6 +140,11 @@ def test_in_the_librarys_example_fitting_raises_the_worst_accuracy(example) -> N
     accuracy = {name: (float(lowest), float(mean)) for name, lowest, mean in found}
     assert accuracy.keys() == {"linear", "bezier"}, example[1]
     assert accuracy["bezier"] > accuracy["linear"]
+    (shown,) = (block.text for block in blocks_of(LIBRARY) if re.search(pattern, block.text, re.M))
+    printed, stated = (
+        [float(number) for number in re.findall(r"\d\.\d{3}", text)] for text in (example[1], shown)
+    )
+    assert printed == pytest.approx(stated, abs=0.02)  # rounding differs between machines
     corners = re.findall(r"^its corners: (\S+), as trained (\S+)$", example[1], flags=re.MULTILINE)
     assert len(corners) == len(accuracy)
     assert all(abs(float(again) - float(own)) < 0.01 for again, own in corners)

@@ -235,17 +235,17 @@ def test_activations_of_a_few_images_at_a_time_say_the_same_as_of_all(name, monk
 
 
 @every_network
-def test_matching_weights_brings_networks_closer_and_never_apart(name):
+def test_matching_weights_brings_networks_closer(name):
     states = states_of(name, 3)
     states = folded(name, states) if name in TURNING else states
     aligned = align(name, states)
     for old, new in zip(states[1:], aligned[1:], strict=True):
-        assert distance(name, states[0], new) <= distance(name, states[0], old)
+        assert distance(name, states[0], new) < distance(name, states[0], old)
 
     def spread(of):
         return sum(distance(name, a, b) ** 2 for a, b in itertools.combinations(of, 2))
 
-    assert spread(align(name, states, reference="mean")) <= spread(states)
+    assert spread(align(name, states, reference="mean")) < spread(states)
     assert differing(align(name, states)[1], aligned[1]) == []  # deterministic
 
 
@@ -293,6 +293,7 @@ def test_the_groups_are_those_that_the_architecture_has(name, sizes):
 def test_what_nothing_but_linear_maps_take_can_be_rotated(name, turns):
     groups = symmetry_of(name, *folded(name, states_of(name, 1))).groups
     found = [units.turn for group in groups for units in (group.units, *group.inner)]
+    assert found
     assert found == (turns or [Turn.NONE] * len(found))
 
 

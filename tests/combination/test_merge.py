@@ -127,10 +127,14 @@ def evaluated(accuracy, split):
 
 
 def surface_grid(name, corners):
-    """Return a grid of nine points that are the better the later, and of corners as trained."""
+    """Return a grid of nine points, the better the later, and of corners as trained, the worse.
+
+    On test it's the other way around.
+    """
     rows = []
     for split in ("train", "val", "test"):
-        for k, (u, v) in enumerate(grid_points(3)):
+        points = grid_points(3)
+        for k, (u, v) in enumerate(points[::-1] if split == "test" else points):
             at = {"surface": name, "u": u, "v": v, "sample": "grid"}
             rows.append(at | evaluated((len(name) + k) / 100, split))
             if (u, v) in CORNERS:
@@ -150,6 +154,16 @@ def compared(surfaces, evaluate=soup, grids=()):
     corners = [{"w": torch.tensor([float(k)])} for k in range(4)]
     rows = compare_merges(pd.concat(grids), surfaces, lambda _: corners, evaluate)
     return pd.DataFrame(rows)
+
+
+def test_all_is_picked_on_val_but_the_oracle():
+    points = grid_points(3)
+    table = compared(SURFACES).query("split == 'test' and surface == 'plain'").set_index("merge")
+    for merge, split, place in (
+        *(("best-corner", "val", 0), ("best-point", "val", 7), ("oracle", "test", 1)),
+    ):
+        assert tuple(table.loc[merge, ["u", "v"]]) == points[place]
+        assert table.loc[merge, "selected_on"] == split
 
 
 def ordered(table):
@@ -206,7 +220,7 @@ def test_the_best_corner_is_the_best_one_as_trained(surfaces):
     best = compared(surfaces).query("merge == 'best-corner' and corners == 'four'")
     assert set(zip(best["u"], best["v"], strict=True)) == {(0.0, 0.0)}  # re-estimated: (1, 1)
     assert set(best["statistics"]) == {"own"}
-    assert best["accuracy"].tolist() == pytest.approx([0.54] * 2)
+    assert best["accuracy"].tolist() == pytest.approx([0.54, 0.46])  # val, test
 
 
 def test_a_greedy_soup_is_evaluated_on_test_once_it_is_chosen():

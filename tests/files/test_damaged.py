@@ -260,7 +260,13 @@ def test_metadata_of_a_table_that_is_no_object_is_refused(metadata, tmp_path):
 
 def test_a_footer_that_contradicts_itself_does_not_end_the_process():
     """Histograms of missing values where none may be missing."""
-    is_read("grid.parquet", lambda content: content.replace(b"\x25\x02\x18", b"\x25\x00\x18"))
+
+    def contradict(content):
+        changed = content.replace(b"\x25\x02\x18", b"\x25\x00\x18")
+        assert changed != content
+        return changed
+
+    is_read("grid.parquet", contradict)
 
 
 # --- code -----------------------------------------------------------------------------------------

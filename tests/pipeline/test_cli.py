@@ -14,6 +14,7 @@ from conftest import differing
 from safetensors.torch import save_file
 
 from fourfold.combination.differences import measure_differences
+from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.dataset import Dataset
 from fourfold.evaluation.certificate import measure_certificates
 from fourfold.evaluation.geometry import measure_barriers
@@ -22,7 +23,12 @@ from fourfold.files.table import make_table, read_metadata, read_table, write_ta
 from fourfold.files.tensors import read_header
 from fourfold.networks import build_model
 from fourfold.pipeline.cli import COMMANDS, main
-from fourfold.pipeline.commands import _network_job, _training_job
+from fourfold.pipeline.commands import (
+    _network_job,
+    _training_job,
+    evaluate_grid,
+    fit_bezier_surface,
+)
 from fourfold.surfaces.checkpoint import load_checkpoint, load_trajectory, save_checkpoint
 from fourfold.surfaces.points import surface_rows
 from fourfold.surfaces.shapes import SQUARE
@@ -366,6 +372,32 @@ def test_a_run_keeps_its_average_beside_its_networks(data, tmp_path):
     for epoch, state in alone.items():
         assert differing(state, beside[epoch]) == []
     assert differing(beside["ema"], beside[2])
+
+
+def test_corners_fit_and_grid_see_images_in_one_way(data, tmp_path, corners, monkeypatch):
+    """Else the surface is worse than its corners, or better, for what it was shown."""
+    seen = {}
+    for module, name in (
+        *((_training_job, "train"), (fit_bezier_surface, "fit")),
+        (evaluate_grid, "evaluate_points"),
+    ):
+
+        @wraps(called := getattr(module, name))
+        def recorded(*given, name=name, called=called, **settings):
+            seen[name] = settings["augment"], settings["preprocess"]
+            return called(*given, **settings)
+
+        monkeypatch.setattr(module, name, recorded)
+    assert train(data, tmp_path) == 0
+    assert fit_surface(data, tmp_path, corners) == 0
+    assert evaluate(data, tmp_path, tmp_path / "out" / "bezier.safetensors") == 0
+    images = Dataset.load(data).splits["test"].images[:5]
+    assert list(seen) == ["train", "fit", "evaluate_points"]
+    for augment, preprocess in seen.values():
+        assert isinstance(augment, RandomShiftFlip)
+        assert vars(augment) == SETTINGS["augment"]
+        assert torch.equal(preprocess(images), seen["train"][1](images))
+        assert not torch.equal(preprocess(images), images)
 
 
 def test_a_run_on_some_classes_sees_their_train_images_alone(data, tmp_path, monkeypatch):

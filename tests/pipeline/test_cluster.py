@@ -110,7 +110,6 @@ def test_a_gpu_is_asked_for_by_jobs_that_run_networks_alone(project):
 
 
 def test_the_slurm_profile_is_one_that_snakemake_reads(project):
-    pytest.importorskip("snakemake_executor_plugin_slurm")
     run = snakemake(project, "--dry-run", "--workflow-profile", "workflow/profiles/slurm")
     assert run.returncode == 0, run.stderr
     log = run.stdout + run.stderr

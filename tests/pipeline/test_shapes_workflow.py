@@ -26,6 +26,7 @@ CORNERS = {
     "line": [],
     "free": [],
     "star": ["seed0", "seed1"],
+    "cube": [],
     "set": ["seed0", "seed1", "seed2"],
     "alone": ["seed0"],
 }

@@ -164,6 +164,16 @@ def test_replicates_that_disagree_leave_a_claim_open_and_their_mean_is_shown(val
     assert verdict.decided_by.low <= low < high <= verdict.decided_by.high
 
 
+def test_a_replicate_without_numbers_leaves_no_difference_and_is_least_in_favour():
+    """Else a point that diverged once would show what the other replicate has."""
+    rows = [row("merge", "test", "accuracy", value) for value in (0.3, np.nan)]
+    verdict = verdicts(rows)[MERGE, "bezier"]
+    assert verdict.word == UNDECIDED
+    assert np.isnan(verdict.decided_by.difference)
+    for given in ((np.nan, 0.0, 1.0), (0.3, np.nan, 1.0), (0.3, 0.0, np.nan)):
+        assert claims.favour(*given) == -np.inf
+
+
 # --- any list of surfaces -------------------------------------------------------------------------
 
 

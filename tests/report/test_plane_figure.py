@@ -69,7 +69,12 @@ def test_what_is_projected_is_drawn_in_its_order_and_named_with_its_distance():
 
 
 def test_a_network_without_numbers_is_a_gap_and_a_plane_without_any_is_refused():
-    plot.plot_plane(plane_table(lambda x, y: 0.1 if x else math.nan), path_table(), SURFACES)
+    some = plane_table(lambda x, y: 0.1 if x else math.nan)  # x from the lattice's left end
+    figure = plot.plot_plane(some, path_table(), SURFACES)
+    for panel in figure.axes[:2]:
+        drawn = [one for one in panel.collections if isinstance(one, QuadContourSet)]
+        places = np.concatenate([path.vertices for one in drawn for path in one.get_paths()])
+        assert places[:, 0].min() == 5
     with pytest.raises(InputError, match="NaN at all"):
         plot.plot_plane(plane_table(lambda x, y: math.nan), path_table(), SURFACES)
 

@@ -212,6 +212,19 @@ def test_a_replicate_without_numbers_leaves_no_mean():
     assert value_of(summary, "surface", "linear", "accuracy_min") == pytest.approx(0.19)
 
 
+def test_the_certificate_of_replicates_holds_for_each_of_them():
+    """The mean of bounds lies below about half of them, and bounds no surface."""
+    parts = [make_tables(replicate=k) for k in range(3)]
+    for factor, part in zip((0.5, 2.0, 1.0), parts, strict=True):
+        part["certificate"]["value"] *= factor
+    rows = summarize(together(*parts), {"e": SURFACES}).set_index(["kind", "method", "metric"])
+    for metric, bound in (("certificate_nll", 3.0), ("certificate_error", 0.6)):
+        row = rows.loc["surface", "bezier", metric]
+        assert row["mean"] == pytest.approx(bound)
+        assert row[["low", "high"]].isna().all()
+    assert rows.loc[("surface", "bezier", "certificate_fraction"), "mean"] == 0.01
+
+
 def costs(summary):
     """Return surface -> images backward, and images forward beside these and a pick on val."""
     found = summary[summary["kind"] == "surface"].pivot_table("mean", "method", "metric")

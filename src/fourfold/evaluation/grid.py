@@ -463,7 +463,7 @@ def _without_infinities(
         return logits
     warnings.warn(
         f"network {position} gives NaN or infinite logits for {broken} of {len(logits)} images of "
-        f"split {split!r}: its metrics are NaN, and no ensemble takes it.",
+        f"split {split!r}: its metrics are NaN, and no choice takes it.",
         stacklevel=3,
     )
     return torch.full_like(logits, float("nan"))

@@ -135,7 +135,7 @@ def compare(
     keys = [*of, "split", "metric"]
     for (surface, comparison, split, metric), rows in differences.groupby(keys, sort=False):
         low, high = interval_over_replicates(rows["difference"].tolist(), rows["draws"].tolist())
-        one = Comparison(split, metric, float(rows["difference"].mean()), low, high)
+        one = Comparison(split, metric, float(rows["difference"].mean(skipna=False)), low, high)
         found.setdefault((surface, comparison), []).append(one)
     return found
 
@@ -172,9 +172,11 @@ def least_favourable(words: Collection[str]) -> str:
 def favour(difference: float, low: float, high: float) -> float:
     """Return how far a difference, with its interval, is in favour of what it is about.
 
-    In widths of the interval, which make accuracy and nll comparable; least, if it is NaN.
+    In widths of the interval, which make accuracy and nll comparable; least, if any is NaN.
     """
-    return -math.inf if math.isnan(difference) else difference / max(high - low, 1e-12)
+    if any(map(math.isnan, (difference, low, high))):
+        return -math.inf
+    return difference / max(high - low, 1e-12)
 
 
 def _decide(

@@ -31,6 +31,7 @@ STATISTICS_AGREE = {"accuracy": 0.005, "nll": 0.01}
 COINCIDENT_DISTANCE = 0.05
 
 _ORACLE, _AT_WORST = "/oracle", "_at_accuracy_min"  # ends of a method and of a metric
+_CERTIFICATE = "certificate_"  # begins a metric that bounds a surface
 _KEYS = ["kind", "method", "metric"]
 _UNTRAINED = ("free", "untrained")  # kinds of corners that nobody trained alone
 # Kinds of corners whose ensemble the headline table leaves out: of one run, or of the networks of
@@ -50,7 +51,8 @@ def summarize(tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surface
 
     With two replicates or more, low and high are the ends of the 95 % confidence interval of the
     mean by Student's t; with one they are missing. Those of differences and claims are of the
-    paired bootstrap over images and replicates.
+    paired bootstrap over images and replicates. Of certificates the largest stands in place of the
+    mean, which bounds no surface: it bounds each replicate's.
 
     Args:
         tables: `grid`, `barrier`, `certificate`, `ensemble`, `merge`, `geometry`, `cost` and
@@ -73,11 +75,13 @@ def summarize(tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surface
         common = {"experiment": experiment, "replicate": ALL_REPLICATES}
         common |= {"n": _on_test(first)["n"].max(), "replicates": facts["replicate"].nunique()}
         for key, group in facts.groupby(_KEYS, sort=False):
-            values = group["value"]
-            has_spread = len(values) > 1 and np.isfinite(values).all()  # equivalents may be endless
+            values, is_bound = group["value"], key[-1].startswith(_CERTIFICATE)
+            # Equivalents may be endless.
+            has_spread = len(values) > 1 and not is_bound and np.isfinite(values).all()
             low, high = student_interval(values) if has_spread else (None, None)
             text = group["text"].iloc[0] if len(group) == 1 else None
-            figures = {"mean": values.mean(skipna=False), "low": low, "high": high, "text": text}
+            over = (values.max if is_bound else values.mean)(skipna=False)
+            figures = {"mean": over, "low": low, "high": high, "text": text}
             rows.append(
                 common | dict(zip(_KEYS, key, strict=True)) | {"replicates": len(group)} | figures
             )
@@ -159,7 +163,8 @@ def _facts(tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -> Iterator[F
     for (name, selection, passes), rows in _on_test(tables["ensemble"]).groupby(keys, sort=False):
         size = f"-{passes}" if selection in ("validation", "subset") else ""
         for metric in (*_SCORES, "disagreement", "forward_passes"):
-            yield "ensemble", f"{name}/{selection}{size}", metric, rows[metric].mean(), None
+            value = rows[metric].mean(skipna=False)
+            yield "ensemble", f"{name}/{selection}{size}", metric, value, None
     for row in _on_test(tables["merge"]).to_dict("records"):
         for metric in _SCORES:
             yield "merge", f"{row['surface']}/{row['merge']}", metric, row[metric], None
@@ -215,8 +220,8 @@ def _certified(certificate: pd.DataFrame) -> dict[str, float]:
     """
     val = certificate[certificate["split"] == "val"]
     last = val.groupby("metric", sort=False).tail(1)
-    found = {f"certificate_{row.metric}": row.value for row in last.itertuples()}
-    return found | ({"certificate_fraction": last["fraction"].iloc[0]} if len(last) else {})
+    found = {f"{_CERTIFICATE}{row.metric}": row.value for row in last.itertuples()}
+    return found | ({f"{_CERTIFICATE}fraction": last["fraction"].iloc[0]} if len(last) else {})
 
 
 def corner_gaps(geometry: pd.DataFrame) -> dict[str, float]:
@@ -259,7 +264,8 @@ def _how_to_read(counts: Collection[int], places: Collection[str]) -> str:
         f"val, predictions averaged; beside them {corners}, which are no candidates for either. "
         "Barrier: largest excess of the loss over a mixture of the corners' losses. Certificate: "
         "with 95 % confidence at most this part of the surface has a higher loss on val, as "
-        "independent random points say; nll and error each. Corners' distance: mean over pairs of "
+        "independent random points say; nll and error each, the largest of the replicates, which "
+        "holds for each. Corners' distance: mean over pairs of "
         "|a - b| / mean norm. Images: thousands passed backward (training) / forward (training and "
         "choosing on val)."
     )
