@@ -34,11 +34,6 @@ def test_dvc_sees_the_sections_of_params_that_are_read():
     assert set(STAGES["data"]["params"]) == {"datasets", "run", "experiments"}
 
 
-def test_params_share_by_name_and_never_by_alias():
-    text = (ROOT / "params.yaml").read_text()
-    assert not [event for event in yaml.parse(text) if isinstance(event, yaml.AliasEvent)]
-
-
 @pytest.mark.parametrize(
     "key",
     [

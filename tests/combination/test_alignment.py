@@ -150,7 +150,7 @@ def test_any_permutation_of_the_groups_leaves_the_function_and_moves_the_weights
         )
 
 
-@every_network
+@pytest.mark.parametrize("name", TURNING)
 def test_any_rotation_of_what_can_be_rotated_leaves_the_function(name):
     (state,) = folded(name, states_of(name, 1))
     for seed in range(3):
