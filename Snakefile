@@ -28,7 +28,7 @@ report: "workflow/report/workflow.rst"
 
 onstart:
     check_writable()
-    remove_unfinished()
+    hold_folder()
     lift_rate_limit()
     tell_plan()
 

@@ -7,7 +7,7 @@ import torch
 from conftest import differing
 
 from fourfold.errors import InputError
-from fourfold.networks import build_model
+from fourfold.networks import build_model, place
 
 SHAPE = {"channels": 1, "image_size": 8, "classes": 5}
 HUGGING = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -33,6 +33,10 @@ def wide(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
 def pair(): return nn.Linear(3, 3), 1
 def fail(classes): raise KeyError("weights")
 def fixed(): return nn.Linear(3, 5)
+def empty(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).to("meta")
+def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
+def volumes(): return nn.Sequential(
+    nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 5, (1, 8, 8)), nn.Flatten())
 class Package:
     build = Logits
 size = 3
@@ -118,6 +122,17 @@ def test_what_is_no_network_for_the_images_is_refused_in_one_message(name, setti
     with pytest.raises(InputError, match=f"(?s){said}") as refused:
         build(name, **settings)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("builder", ["mine:lazy", "mine:volumes"])
+def test_layers_without_a_shape_yet_and_those_with_five_axes_are_taken(builder):
+    network = place(build("python", builder=builder), "cpu")
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 5)
+
+
+def test_a_network_without_values_is_refused_where_it_is_to_run():
+    with pytest.raises(InputError, match="the network is on the meta device"):
+        place(build("python", builder="mine:empty"), "cpu")
 
 
 @pytest.mark.parametrize("package", ["timm", "transformers"])

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import fcntl
 import os
 import resource
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import torch
 from kill_workflow import BrokenLawError, Run, check_files, final_files, make_project, processes_in
 from matplotlib.figure import Figure
-from project import EXPERIMENT, ROOT, finished_project, planned, snakemake
+from project import EXPERIMENT, ROOT, edit, finished_project, planned, snakemake
 
 from fourfold.errors import WriteError
 from fourfold.files.atomic import atomic_path, write_text
@@ -180,8 +181,10 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def fresh(trained, tmp_path):
     """Return a project as that one was before its run."""
-    made = shutil.ignore_patterns("results", "data", ".snakemake")
-    return shutil.copytree(trained, tmp_path / "project", ignore=made)
+    project = shutil.copytree(trained, tmp_path / "project")
+    for made in ("results", "data", ".snakemake"):
+        shutil.rmtree(project / made)
+    return project
 
 
 def check_failure(run, *said):
@@ -220,6 +223,42 @@ def test_a_job_killed_for_lack_of_memory_is_named_and_continued(fresh, trained):
     check_rerun(fresh, trained)
     log = (results / "log" / "train_endpoint-seed0.log").read_text()
     assert "continuing with step" in log
+
+
+def check_refusal(run, said):
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert '.py", line' not in run.stdout + run.stderr
+
+
+def test_nothing_is_moved_or_removed_from_under_a_run_until_it_is_killed(fresh):
+    run, results = Run(fresh, TRAIN_ONE), fresh / "results" / EXPERIMENT / "0"
+    try:
+        while not (results / "unfinished-seed0" / "state.safetensors").exists():
+            assert not run.wait(0.01)
+        for process in processes_in(fresh):
+            process.suspend()
+        (results / ".unfinished-x").touch()
+        edit(fresh, lambda params: params.update(run=["tiny-vit"]))
+        refused = snakemake(fresh, "--", "prune_results")
+        check_refusal(refused, "error: another run is at work in this folder")
+        assert (results / ".unfinished-x").exists()
+    finally:
+        run.kill()
+    assert snakemake(fresh, "--", "prune_results").returncode == 0
+    assert not results.exists()
+    assert [*(fresh / ".pruned").glob(f"*/results/{EXPERIMENT}")]
+    assert not [*fresh.rglob(".unfinished-x")]
+
+
+def test_no_run_starts_beside_one_that_moves_files(fresh):
+    (fresh / ".snakemake").mkdir()
+    with (fresh / ".snakemake" / "fourfold.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        check_refusal(snakemake(fresh, "--", "data"), "error: another run with prune_results")
+        assert final_files(fresh) == []
+        assert planned(fresh), "a dry run takes nothing"
+    assert snakemake(fresh, "--", "data").returncode == 0
 
 
 def test_a_run_on_a_full_disk_says_so_and_a_later_one_goes_on(fresh, trained):

@@ -160,6 +160,13 @@ def test_a_training_and_a_fit_that_state_differences_are_complete():
     assert stated["fits.short.boundary_epochs"] == "recipes.sgd"
 
 
+@pytest.mark.parametrize("key", ["corners.tuned.at", "corners.forked.at"])
+def test_the_end_of_a_run_is_the_same_as_a_whole_number(key):
+    given = {"corners.forked.then": "long", "corners.forked.training": None}
+    whole, broken = (check_params(tiny({**given, key: at})) for at in (1, 1.0))
+    assert whole == broken
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 SURFACE = {"corners": "independent", "shape": "square", "degree": [1, 1], "fit": None}
@@ -306,6 +313,9 @@ def test_parts_that_do_not_fit_are_refused_in_one_message(key, value, said):
          "experiments.tiny-vgg16.training (from recipes.sgd)", "'steps' was unexpected"),
         ("recipes.sgd.augment", None,
          "experiments.tiny-vgg16.augment (from recipes.sgd)", "'object'"),
+        *(("recipes.sgd.trainings", nothing,
+           "experiments.tiny-vgg16.trainings (from recipes.sgd)", "'object'")
+          for nothing in (None, [])),
     ],
 )  # fmt: skip
 def test_an_impossible_value_is_refused_with_key_and_rule(key, value, place, said):
@@ -376,7 +386,8 @@ def test_nested_values_of_the_command_line_are_said_to_need_a_file():
 @pytest.mark.parametrize("value", [None, 3, "x", [], [[]], {}, {"": None}])
 def test_whatever_stands_in_a_place_ends_in_a_message_or_is_taken(value):
     """Without the schema as well, for programs that only put experiments together."""
-    sections = ["recipes", "experiments", "surfaces.linear", "recipes.sgd.fits"]
+    sections = ["recipes", "experiments", "surfaces.linear"]
+    sections += ["recipes.sgd.fits", "recipes.sgd.trainings"]
     for dotted in [*leaves(tiny()), *sections]:
         for attempt in (resolve, check_params):
             try:

@@ -113,6 +113,20 @@ def test_the_foretold_cost_of_a_job_follows_its_settings():
     assert flop("train_endpoint", run="seed0") == pytest.approx(9 * train)
 
 
+def test_of_files_whose_number_nobody_states_more_are_foretold_the_more_are_for_val():
+    params = yaml.safe_load((ROOT / "tests" / "params.tiny.yaml").read_text())
+    of, digits = {"experiment": EXPERIMENT, "surface": "bezier"}, params["datasets"]["digits"]
+
+    def flop(source, val):
+        digits["source"] = {"name": source, "size": 32}
+        digits["split"] = {"train_images": None, "val_images": val, "test_images": None}
+        return predicted_flop("fit_bezier_surface", of, Targets(params))
+
+    foretold = [flop("image-folder", val) for val in (5_000, 10_000, 49_990, 50_000, 80_000)]
+    assert 0 < foretold[0] == flop("cifar10", 5_000)
+    assert foretold == sorted(foretold)
+
+
 # --- what a run shows -----------------------------------------------------------------------------
 
 JOBS = {

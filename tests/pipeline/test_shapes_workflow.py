@@ -1,5 +1,10 @@
 """Surfaces of many shapes on corner sets of many kinds, from data to summary."""
 
+import contextlib
+import shutil
+from functools import reduce
+from operator import getitem
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -10,10 +15,11 @@ from project import edit, new_project, run_commands
 from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.files.table import SCHEMAS
 from fourfold.files.tensors import read_header
+from fourfold.pipeline.cli import main
 from fourfold.pipeline.params import read_params
 from fourfold.pipeline.targets import Targets
 from fourfold.pipeline.work import predicted_passes
-from fourfold.surfaces.checkpoint import load_trajectory
+from fourfold.surfaces.checkpoint import load_trajectory, save_trajectory
 from fourfold.surfaces.surface import Surface
 
 EXPERIMENT, RIVALS = "tiny-shapes", "tiny-rivals"
@@ -237,3 +243,58 @@ def test_untrained_corners_are_not_moved(rivals):
     assert set(cost["item"]) == {"half-seed0", *(f"seed{k}" for k in range(4))}
     accuracy = table(rivals, "grid-untrained").query("statistics == 'own'")["accuracy"]
     assert accuracy.max() < 0.5
+
+
+# --- sharing --------------------------------------------------------------------------------------
+
+
+def export(project, experiment, name, folder, change=None):
+    """Export a surface, with some values of params.yaml changed since the run."""
+    shutil.copy(project / "params.yaml", folder)
+    for keys, values in (change or {}).items():
+        edit(folder, lambda p, k=keys, v=values: reduce(getitem, k.split("."), p).update(v))
+    of = [experiment, "--surface", name, "--file", str(folder / "params.yaml")]
+    with contextlib.chdir(project):
+        return main(["export", *of, "--output", str(folder / "zoo")])
+
+
+OF_SHARED = {"aligned": RIVALS, "random": RIVALS, "tuned": RIVALS}
+OF_SHARED |= {"line": EXPERIMENT, "branches": EXPERIMENT}
+
+
+@pytest.mark.parametrize("name", OF_SHARED)
+def test_a_surface_is_exported_whatever_made_its_corners(name, project, tmp_path):
+    assert export(project, OF_SHARED[name], name, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "values", "said"),
+    [
+        ("aligned", "corners.aligned", {"method": "weights", "rotations": False, "reference": 0},
+         "corners/aligned.safetensors was made with another corners.aligned than"),
+        ("random", "corners.listed", {"choose": [1.0, 0.75, 0.5, 0.25]},
+         "selection-listed.parquet was made with another corners.listed than"),
+        ("random", "seeds", {"fit": 5000}, "random.safetensors was made with another seeds.fit"),
+        ("line", "corners.ends", {"choose": [0.25, 1.0]}, "made with another corners.ends than"),
+        ("branches", "corners.forked", {"at": 0.75},
+         "endpoints/forked-0.safetensors was made with another corners.forked.at than"),
+        ("tuned", "recipes.sgd.trainings.half", {"weight_decay": 0.1},
+         "trajectory/half-seed0.safetensors was made with another training than"),
+    ],
+)  # fmt: skip
+def test_a_surface_is_not_exported_with_what_its_corners_were_not_made_with(
+    name, key, values, said, project, tmp_path, capsys
+):
+    assert export(project, OF_SHARED[name], name, tmp_path, {key: values}) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_fork_is_not_exported_beside_another_ancestor(project, tmp_path, capsys):
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy)
+    path = copy / "results" / EXPERIMENT / "0" / "trajectory" / "seed0.safetensors"
+    networks = {k: {n: 2 * x for n, x in of.items()} for k, of in load_trajectory(path).items()}
+    save_trajectory(networks, path, {"settings": read_header(path)["settings"]})
+    assert export(copy, EXPERIMENT, "branches", tmp_path) == 1
+    assert "forked-0.safetensors was made with another ancestor than" in capsys.readouterr().err

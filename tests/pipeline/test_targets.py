@@ -348,6 +348,8 @@ def test_the_code_behind_a_job(command, network, file, is_behind, monkeypatch, t
         ("zoo:build", "zoo/__init__.py", True),
         ("zoo.parts:build", "zoo/__init__.py", True),
         ("mine:build", "zoo/small.py", False),
+        ("mine:build", "report.html", False),
+        ("zoo.small:build", "zoo/style.css", False),
         ("json:loads", "mine.py", False),
     ],
 )
@@ -366,6 +368,8 @@ def test_the_users_modules_behind_a_network(
         "zoo/__init__.py": "",
         "zoo/small.py": "from .parts import Part\nfrom . import parts",
         "zoo/parts.py": "",
+        "zoo/style.css": "",
+        "report.html": "",
     }.items():
         (tmp_path / name).write_text(text)
     network = {"name": "python", "builder": builder}

@@ -365,7 +365,9 @@ def test_what_no_run_could_use_ends_in_one_message_before_anything_runs(tmp_path
         ("a: 1".encode("utf-16-le"), "is no readable YAML"),
         ("", "has no keys at its top level"),
         ("- a", "has no keys at its top level"),
-        ("a: 2026-99-99", "is no readable YAML"),
+        ("a: 2026-99-99", "line 1: '2026-99-99' is read as a date, unless in quotes"),
+        ("a:\n- {version: 2024-01-01}", "line 2: '2024-01-01' is read as a date, unless in quotes"),
+        ("a: !!int x", "is no readable YAML"),
     ],
 )
 def test_what_misleads_a_reader_of_yaml_is_refused_with_its_line(content, said, tmp_path):
@@ -383,7 +385,7 @@ def test_what_misleads_a_reader_of_yaml_is_refused_with_its_line(content, said, 
         "a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}\ne: {<<: [*a, *a]}\nf: *a",
         "\ufeffa: größe\r\nb: {a: 1}\r\n",
         '{"a": 1e-3,\n\t"b": 0}',
-        "a: 0\nb: 0.5\nc: 1_000\nd: '010'\ne: 0x10\nf: no\n'1': x",
+        "a: 0\nb: 0.5\nc: 1_000\nd: '010'\ng: '2024-01-01'\ne: 0x10\nf: no\n'1': x",
     ],
 )
 def test_merges_byte_order_marks_and_json_are_read(text, tmp_path):

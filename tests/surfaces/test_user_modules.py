@@ -147,6 +147,26 @@ def test_a_function_that_holds_the_module_itself_is_refused_by_name(change, said
         evaluate_grid(surface, model, {"train": (INPUTS, LABELS)}, 3)
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (nn.Sequential(nn.Linear(4, 8), nn.LazyLinear(3)), "'1.weight' of the model is lazy"),
+        (nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)).to("meta"), "'0.weight' .* on the meta"),
+    ],
+)
+def test_a_module_without_values_is_refused_by_name(model, said):
+    states = [nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)).state_dict() for _ in range(4)]
+    surface = Surface.from_corners(states, degree=(2, 2))
+    for attempt in (
+        lambda: Surface.from_corners(states, model=model),
+        lambda: train(model, INPUTS, LABELS, **SETTINGS),
+        lambda: fit(surface, model, INPUTS, LABELS, **SETTINGS),
+        lambda: evaluate_grid(surface, model, {"train": (INPUTS, LABELS)}, 3),
+    ):
+        with pytest.raises(InputError, match=said):
+            attempt()
+
+
 def test_frozen_batchnorm_stays_frozen_in_a_fit_and_at_every_point():
     surface, model = surface_of(Frozen), build(Frozen)
     before = surface.control_points.clone()

@@ -12,9 +12,11 @@ from fourfold.files.reading import file_sha256
 from fourfold.pipeline.code import code_hash
 from fourfold.pipeline.devices import count_gpus
 from fourfold.pipeline.reads import BESIDE
+from fourfold.pipeline.run_lock import RunLock
 from fourfold.pipeline.targets import FIGURES, SCALES, SPLITS, Targets, split_run
 
 TARGETS = Targets(config)
+RUN_LOCK = RunLock(Path(".snakemake") / "fourfold.lock")
 
 # The folder of one replicate of one experiment.
 REPLICATE = "results/{experiment}/{replicate}"
@@ -353,8 +355,29 @@ def check_writable():
                 )
 
 
+def hold_folder():
+    """Take the folder for the whole run, and remove what killed ones left if no other is at work.
+
+    A run that moves files away has it alone. Jobs, which are processes of their own, take nothing.
+    """
+    is_pruning = any(job.rule.name == "prune_results" for job in workflow.dag.needrun_jobs())
+    is_alone = RUN_LOCK.take_alone()
+    if is_alone:
+        remove_unfinished()
+    if is_pruning and not is_alone:
+        stop(
+            "another run is at work in this folder, whose files prune_results could move away; "
+            "wait for its end, or stop it."
+        )
+    if not is_pruning and not RUN_LOCK.share():
+        stop(
+            "another run with prune_results, which moves files away, is at work in this folder; "
+            "wait for its end, or stop it."
+        )
+
+
 def remove_unfinished():
-    """Remove what killed jobs left under temporary names; the workflow's lock is held here."""
+    """Remove what killed jobs left under temporary names."""
     for folder in (Path("results"), Path("data")):
         for path in folder.rglob(".unfinished-*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

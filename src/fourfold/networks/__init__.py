@@ -38,6 +38,15 @@ def build_model(
 
 def place(model: nn.Module, device: torch.device | str | None = None) -> nn.Module:
     """Move a network to a device, if one is given, in the memory format that its images have."""
+    tensors = (*model.parameters(), *model.buffers())
+    if any(tensor.is_meta for tensor in tensors):
+        raise InputError(
+            "the network is on the meta device, where nothing has values; let its builder make it "
+            "on the CPU."
+        )
+    # With five axes a tensor has no such format, and torch would refuse the network.
+    has_volumes = any(tensor.dim() == 5 for tensor in tensors)
+    memory_format = None if has_volumes else torch.channels_last
     # torch's types know no memory_format of a module.
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     return model

@@ -18,7 +18,7 @@ from fourfold.errors import InputError
 from fourfold.files.reading import reading
 
 PACKAGE = Path(__file__).parents[1]
-_ASSETS = ("*.html", "*.css", "*.js")  # beside a module: what it makes a page of
+_ASSETS = ("*.html", "*.css", "*.js")  # beside a module of ours: what it makes a page of
 
 
 def code_hash(command: str, network: Mapping[str, Any] | None = None) -> str:
@@ -44,7 +44,8 @@ def _code_hash(command: str, network: str | None, builder: str | None, here: Pat
         if builder is not None:
             file, root = builder_file(builder, here)
             files |= _behind(file, root, _reach(file, root))
-    files |= {asset for file in files for kind in _ASSETS for asset in file.parent.glob(kind)}
+    folders = {file.parent for file in files if file.is_relative_to(PACKAGE)}
+    files |= {asset for folder in folders for kind in _ASSETS for asset in folder.glob(kind)}
     digest = hashlib.sha256()
     for path in sorted(files):
         below = next(folder for folder in (PACKAGE, root) if path.is_relative_to(folder))

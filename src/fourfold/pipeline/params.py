@@ -190,7 +190,8 @@ def _corners(
     if name in above:
         raise InputError(f"{where} is made of itself: {' -> '.join((*above, name))}.")
     stated = _mapping(_mapping(params, "corners"), name, where)
-    for key in ("training", "then"):
+    # What isn't a mapping, the schema refuses.
+    for key in ("training", "then") if isinstance(trainings, dict) else ():
         training = stated.get(key)
         if training is not None and (not isinstance(training, str) or training not in trainings):
             raise InputError(

@@ -237,8 +237,7 @@ def _check_kept(
             f"{key} is {keep}, but {choice} chooses {needed} networks of a run; list "
             f"{needed} fractions or more."
         )
-    chosen = corners.get("at", corners.get("choose", []))
-    chosen = [chosen] if isinstance(chosen, float) else chosen
+    chosen = [corners["at"]] if "at" in corners else corners.get("choose", [])
     if "ema" in chosen and training["ema"] is None:
         raise InputError(
             f"{choice}.choose has 'ema', but {key.replace('.keep', '.ema')} is null: the run has "

@@ -102,6 +102,13 @@ class Targets:
         sets = self.experiments[experiment]["corners"]
         return corner_count(sets[corners], sets)
 
+    def made_from(self, experiment: str, corners: str) -> list[str]:
+        """Return a corner set and those that it is made from, the first of them last."""
+        of, names = self.experiments[experiment]["corners"], [corners]
+        while "to" in of[names[-1]]:
+            names.append(of[names[-1]]["to"])
+        return names
+
     def runs(self, experiment: str, replicate: int | str) -> list[str]:
         """Return the names of a replicate's training runs from the start: as many as it needs.
 
@@ -306,9 +313,8 @@ class Targets:
         """Return surface -> what tables can't tell of it, see `baselines.Described`."""
         of, found = self.experiments[experiment], {}
         for name, surface in of["surfaces"].items():
-            corners, origin = of["corners"][surface["corners"]], surface["corners"]
-            while "to" in of["corners"][origin]:
-                origin = of["corners"][origin]["to"]
+            corners = of["corners"][surface["corners"]]
+            origin = self.made_from(experiment, surface["corners"])[-1]
             known = of["corners"][origin] | corners
             further = {key: known[key] for key in _OF_CORNERS if known.get(key) is not None}
             if isinstance(further.get("choose"), list):  # epochs, which are no choice on anything

@@ -16,10 +16,10 @@ _EVALUATIONS = ("evaluate_grid", "measure_plane")
 _PASSES = 3  # of an image that is passed backward too, in passes forward
 _SPANNING = 3  # networks that the plane goes through
 _WORST = 2  # points that are searched for in each split: in nll, in accuracy
-# Source -> images to split, published test images, pixels along a side; of a user's own files none
-# of them is known.
+# Source -> images to split, published test images, pixels along a side.
+_CIFAR = (50_000, 10_000, 32)
 _SOURCES = {"digits": (1_797, 0, 8), "tiny-imagenet": (100_000, 10_000, 64)}
-_OTHER_SOURCE = (50_000, 10_000, 32)  # as CIFAR
+_SOURCES |= {"cifar10": _CIFAR, "cifar100": _CIFAR}
 
 Sizes = tuple[int, ...]  # images of train, val and test
 
@@ -120,10 +120,16 @@ def grid_evaluations(
 
 
 def image_sizes(dataset: Mapping[str, Any]) -> tuple[Sizes, int]:
-    """Return the images of the splits of a data set in params.yaml, and the pixels of a side."""
+    """Return the images of the splits of a data set in params.yaml, and the pixels of a side.
+
+    Of a user's own files nothing is known before they are read: they are taken for those of CIFAR,
+    or for ten times as many as go to val, where that is more.
+    """
     split, source = dataset["split"], dataset["source"]
-    every, published, side = _SOURCES.get(source["name"], _OTHER_SOURCE)
+    every, published, side = _SOURCES.get(source["name"], _CIFAR)
     val, test = split["val_images"], split["test_images"] or published
+    if source["name"] not in _SOURCES:
+        every = max(every, 10 * val)
     train = split["train_images"] or every - val - (0 if published else test)
     return (train, val, test), source.get("size") or side
 

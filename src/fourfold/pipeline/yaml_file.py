@@ -23,7 +23,7 @@ def check_yaml(path: str | Path) -> None:
     """Refuse a YAML or JSON file that can't be read, that runs code, or that misleads its reader.
 
     Every key is text and stands once in its mapping; merges (`<<`) may be overridden. 010 is no
-    number, since it would be 8.
+    number, since it would be 8; 2024-01-01 is no text, since it would be a date.
 
     Raises:
         InputError: naming the file, the line, and what is wrong there.
@@ -65,6 +65,8 @@ def _check(node: yaml.Node, finished: dict[int, bool]) -> None:
     if isinstance(node, yaml.ScalarNode) and kind in ("int", "float"):
         said = "is read to the base 8 or 60, for its leading zero or colon, unless in quotes"
         _require(not _ODD_NUMBER.fullmatch(node.value), node, f"{shortened(node.value)} {said}")
+    if isinstance(node, yaml.ScalarNode) and kind == "timestamp":
+        _require(False, node, f"{shortened(node.value)} is read as a date, unless in quotes")
     lines: dict[str, int] = {}
     for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
         kind = key.tag.removeprefix(_TAG)

@@ -8,6 +8,7 @@ from types import CellType, FunctionType
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from fourfold.errors import InputError
@@ -25,8 +26,10 @@ def copy_module(model: nn.Module) -> nn.Module:
     """Copy a module, so that the caller's stays as it is.
 
     Raises:
-        InputError: if it can't be copied, or the copy would compute with the original's parameters.
+        InputError: if it can't be copied, holds no values, or the copy would compute with the
+            original's parameters.
     """
+    _check_values(model)
     if name := _holds_itself(model):
         raise InputError(
             f"the model has a function in {name!r} that holds one of its modules or parameters (a "
@@ -227,12 +230,24 @@ def other_statistics(model: nn.Module) -> list[str]:
 
 def check_trainable(model: nn.Module, images: int, what: str) -> None:
     """Refuse a model that can't be trained on `images` images at a time, as `what` says."""
+    _check_values(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError("the model has no trainable parameter; set requires_grad of at least one.")
     if images == 1 and batchnorm_layers(model):
         raise InputError(
             f"{what}; BatchNorm needs at least 2 images at a time, so raise batch_size."
         )
+
+
+def _check_values(model: nn.Module) -> None:
+    for name, tensor in _tensors(model).items():
+        if is_lazy(tensor):
+            why = "is lazy, without a shape yet; pass a batch through the model first"
+        elif tensor.is_meta:
+            why = "is on the meta device, where nothing has values; build the model on the CPU"
+        else:
+            continue
+        raise InputError(f"{name!r} of the model {why}.")
 
 
 def _holds_itself(model: nn.Module) -> str | None:

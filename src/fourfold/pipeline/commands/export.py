@@ -32,6 +32,7 @@ from fourfold.pipeline.reads import BESIDE
 from fourfold.pipeline.targets import Targets
 from fourfold.report.card import Source, render_surface_card
 from fourfold.report.pairs import main_surface
+from fourfold.surfaces.checkpoint import load_trajectory
 from fourfold.surfaces.shapes import shape_of
 from fourfold.surfaces.surface import Surface
 from fourfold.zoo.card import check_license
@@ -39,6 +40,10 @@ from fourfold.zoo.description import CARD, STATISTICS_OF, Description
 from fourfold.zoo.export import portable, write_folder
 from fourfold.zoo.load import load_network
 
+_TRAINED = ("seeds", "run", "fork")  # kinds of corner sets whose networks the workflow trains
+# Kind of a corner set -> the rule that makes it of networks that are there.
+_MAKES = {"aligned": "align_corners", "random": "randomize_corners"}
+_MAKES |= {"run": "select_trajectory_corners", "files": "import_corners"}
 _TABLES = ("barrier", "certificate", "difference", "merge", "rival")
 # Logits of the tables are rounded to float16; those of other precisions are as far from float32.
 _AGREE = {"float32": 2e-3, "tf32": 2e-2, "bfloat16": 1e-1}
@@ -140,9 +145,8 @@ class _Finished:
         self.surface = self._choose(surface)
         self._folder = Path("results", experiment, str(replicate))
         of = self.described[self.surface]
-        self._corners = targets.networks(
-            experiment, replicate, of["corners"] if "to" not in of else of["origin"]
-        )
+        self._sets = targets.made_from(experiment, of["corners"])
+        self._corners = targets.networks(experiment, replicate, self._sets[-1])
         tables = {name: f"tables/{name}.parquet" for name in _TABLES}
         self._files = {
             "surface": f"surfaces/{self.surface}.safetensors",
@@ -156,7 +160,8 @@ class _Finished:
         self._check_settings(self.header, rule, self.path("surface"))
         self._evaluated = self._check_settings(self.grid, "evaluate_grid", self.path("grid"))
         self._check_surface()
-        self._check_corners(of.get("origin", of["corners"]))
+        for corners in self._sets:
+            self._check_corners(corners)
         self._check_data()
         kept = targets.params["summary"]["kept"]
         if read_metadata(self.path("difference")).get("kept") != kept:
@@ -227,10 +232,24 @@ class _Finished:
     def _corner_paths(self) -> list[Path]:
         return [self._folder / file for file in self._corners if not file.endswith(".json")]
 
+    def _paths(self, corners: str) -> list[Path]:
+        files = self._targets.networks(self.experiment, self.replicate, corners)
+        return [self._folder / file for file in files]
+
+    def _ancestor(self, corners: str) -> Path:
+        run = self._targets.first_run(self.experiment, self.replicate, corners)
+        return self._folder / run
+
+    def _selection(self, corners: str) -> Path:
+        return self._folder / f"tables/selection-{corners}.parquet"
+
     def _require(self) -> None:
-        corners = self._targets.corner_files(self.experiment, self.replicate, self.surface)
-        files = [*map(self.path, self._files), *(self._folder / file for file in corners)]
-        files += self._corner_paths()
+        files = [*map(self.path, self._files)]
+        for name in self._sets:
+            kind = self.resolved["corners"][name]["kind"]
+            files += self._paths(name)
+            files += [self._ancestor(name)] if kind == "fork" else []
+            files += [self._selection(name)] if kind == "run" else []
         files += map(Path, self._targets.data_files([self.experiment]))
         if missing := [path for path in files if not path.is_file()]:
             more = f" and {len(missing) - 1} more" if missing[1:] else ""
@@ -239,13 +258,16 @@ class _Finished:
                 f"{more} isn't there; {self._cure()}."
             )
 
-    def _check_settings(self, made_by: Mapping[str, Any], rule: str, path: Path) -> dict[str, Any]:
+    def _check_settings(
+        self, made_by: Mapping[str, Any], rule: str, path: Path, corners: str | None = None
+    ) -> dict[str, Any]:
         """Return what a job reads, refused if its file was made with something else."""
-        read = self._targets.read(rule, self.experiment, surface=self.surface)
+        read = self._targets.read(rule, self.experiment, surface=self.surface, corners=corners)
         stated = {key: value for key, value in read.items() if key not in BESIDE}
         found = made_by.get("settings", {})
         if differing := [key for key in stated if stated[key] != found.get(key)]:
-            self._refuse(path, " and ".join(differing))
+            named = {"corners": f"corners.{corners}"}
+            self._refuse(path, " and ".join(named.get(key, key) for key in differing))
         return stated
 
     def _check_surface(self) -> None:
@@ -266,12 +288,42 @@ class _Finished:
             self._refuse(self.path("surface"), f"surfaces.{self.surface}.corners")
 
     def _check_corners(self, corners: str) -> None:
-        """Refuse corners that were trained otherwise; files of the user's say nothing of it."""
-        stated = self._targets.read("train_fork", self.experiment, corners=corners)
-        for path in self._corner_paths():
-            found = read_header(path).get("settings", {})
-            if differing := [key for key in stated if found.get(key, stated[key]) != stated[key]]:
-                self._refuse(path, " and ".join(differing))
+        """Refuse a corner set that was made otherwise."""
+        kind = self.resolved["corners"][corners]["kind"]
+        if kind == "run":
+            path = self._selection(corners)
+            self._check_settings(read_metadata(path), _MAKES[kind], path, corners)
+        elif kind in _MAKES:
+            for path in self._paths(corners):
+                header = read_header(path)
+                self._check_settings(header, _MAKES[kind], path, corners)
+                seed = header["seeds"][corners]["directions"] if kind == "random" else None
+                if seed not in (None, self._targets.fit_seed(self.replicate)):
+                    self._refuse(path, "seeds.fit")
+        if kind in _TRAINED:
+            read = self._targets.read("train_fork", self.experiment, corners=corners)
+            for path in self._corner_paths():
+                self._check_trained(path, read)
+        if kind == "fork":
+            self._check_ancestor(corners)
+
+    def _check_trained(self, path: Path, stated: Mapping[str, Any]) -> None:
+        found = read_header(path).get("settings", {})
+        if differing := [key for key in stated if found.get(key, stated[key]) != stated[key]]:
+            self._refuse(path, " and ".join(differing))
+
+    def _check_ancestor(self, corners: str) -> None:
+        """Refuse networks that part from another one, or elsewhere; older files don't say."""
+        targets, path = self._targets, self._ancestor(corners)
+        self._check_trained(path, targets.read("train_endpoint", self.experiment, run=path.stem))
+        epoch = targets.fork_epoch(self.experiment, corners)
+        stated = {"epoch": epoch, "sha256": state_hash(load_trajectory(path)[epoch])}
+        for fork in self._paths(corners):
+            found = read_header(fork).get("ancestor", stated)
+            if found["epoch"] != epoch:
+                self._refuse(fork, f"corners.{corners}.at")
+            if found != stated:
+                self._refuse(fork, "ancestor")
 
     def _check_data(self) -> None:
         """Refuse data that were prepared otherwise."""

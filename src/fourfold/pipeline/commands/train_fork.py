@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"--epoch is {epoch}, but {arguments.trajectory} has the epochs {list(kept)} and the "
             f"run goes to {epochs}; choose one of those before its end, or --anew."
         )
+    job.facts["ancestor"] = {"epoch": epoch, "sha256": state_hash(kept[epoch])}
     model = job.build_model()
     load_state(model, kept[epoch])
     run_training(
@@ -49,6 +50,6 @@ def run(arguments: argparse.Namespace) -> None:
         label,
         seed=seed,
         stream=derive_seed(seed, "fork"),  # not the order of a run from the start with this seed
-        snapshots=job.snapshots(seed=seed, ancestor=state_hash(kept[epoch])),
+        snapshots=job.snapshots(seed=seed),
         before=before,
     )
