@@ -159,9 +159,8 @@ def compared(surfaces, evaluate=soup, grids=()):
 def test_all_is_picked_on_val_but_the_oracle():
     points = grid_points(3)
     table = compared(SURFACES).query("split == 'test' and surface == 'plain'").set_index("merge")
-    for merge, split, place in (
-        *(("best-corner", "val", 0), ("best-point", "val", 7), ("oracle", "test", 1)),
-    ):
+    expected = {"best-corner": ("val", 0), "best-point": ("val", 7), "oracle": ("test", 1)}
+    for merge, (split, place) in expected.items():
         assert tuple(table.loc[merge, ["u", "v"]]) == points[place]
         assert table.loc[merge, "selected_on"] == split
 

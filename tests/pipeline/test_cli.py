@@ -376,11 +376,9 @@ def test_a_run_keeps_its_average_beside_its_networks(data, tmp_path):
 
 def test_corners_fit_and_grid_see_images_in_one_way(data, tmp_path, corners, monkeypatch):
     """Else the surface is worse than its corners, or better, for what it was shown."""
-    seen = {}
-    for module, name in (
-        *((_training_job, "train"), (fit_bezier_surface, "fit")),
-        (evaluate_grid, "evaluate_points"),
-    ):
+    seen, modules = {}, {"train": _training_job, "fit": fit_bezier_surface}
+    modules |= {"evaluate_points": evaluate_grid}
+    for name, module in modules.items():
 
         @wraps(called := getattr(module, name))
         def recorded(*given, name=name, called=called, **settings):
@@ -392,7 +390,7 @@ def test_corners_fit_and_grid_see_images_in_one_way(data, tmp_path, corners, mon
     assert fit_surface(data, tmp_path, corners) == 0
     assert evaluate(data, tmp_path, tmp_path / "out" / "bezier.safetensors") == 0
     images = Dataset.load(data).splits["test"].images[:5]
-    assert list(seen) == ["train", "fit", "evaluate_points"]
+    assert list(seen) == list(modules)
     for augment, preprocess in seen.values():
         assert isinstance(augment, RandomShiftFlip)
         assert vars(augment) == SETTINGS["augment"]
