@@ -15,7 +15,7 @@ import pandas as pd
 
 from fourfold.combination.baselines import Described, Surfaces
 from fourfold.evaluation.bootstrap import student_interval
-from fourfold.pipeline.targets import Targets
+from fourfold.pipeline.targets import Targets, split_run
 from fourfold.report.claims import (
     CLAIMS,
     NO,
@@ -40,7 +40,8 @@ SLACK = 1.02  # a rival may cost this much more than the surface: epochs are who
 _CHEAP = 0.5  # a rival for less than this part of the surface's images is counted for itself
 UNTESTED = "not tested"  # the word of a single value, which has no interval
 FACTOR = "factor"  # metric of a ratio, whose mean and interval are logarithms
-_ACCURACY, _NLL, _SCALED = "test_accuracy", "test_nll", "test_nll_scaled"
+METRICS = ("test_accuracy", "test_nll", "test_nll_scaled")
+_ACCURACY, _NLL, _SCALED = METRICS
 
 
 class Published(NamedTuple):
@@ -240,8 +241,10 @@ def listing(found: Iterable[Found], head: Sequence[str] = ("difference", "verdic
 Written = tuple[str, str] | None  # sentences and a table, if there is anything to tell
 
 
-def claims(texts: Sequence[str]) -> Callable[[Results], Written]:
-    """Return what writes the section of some of the paper's claims."""
+def claims(
+    texts: Sequence[str], further: Callable[[Results], str] = lambda _: ""
+) -> Callable[[Results], Written]:
+    """Return what writes the section of some of the paper's claims, with further sentences."""
     order = (NO, UNDECIDED, TRIVIAL, YES)
     about = {claim.about for claim in CLAIMS if claim.text in texts}
     failing = {claim.text for claim in CLAIMS if claim.fails}
@@ -271,10 +274,67 @@ def claims(texts: Sequence[str]) -> Callable[[Results], Written]:
             text += " Re-estimated BatchNorm statistics alone, which all points have, change the "
             text += "corners, which are judged as trained, beyond noise on val or test in "
             text += f"{', '.join(renewed)}: by how much is in their tables."
+        text += further(results)
         head = ["experiment", "replicates", "claim", "decided by", "difference", "holds?"]
         return text, markdown_table(head, body)
 
     return write
+
+
+DOUBLE = "double"  # set of one network that was trained for twice the epochs of a corner
+_A_LITTLE = 1.0  # points: corners to which twice the epochs give less are trained out
+
+
+def trained_out(results: Results) -> str:
+    """Return what twice the epochs give more on val than a corner has, if that was tried."""
+    gains = {}
+    for name, of in results.items():
+        trained = _accuracy_at_the_end(of)
+        if {DOUBLE, ""} <= trained.keys():  # corners may come from files
+            gains[name] = 100 * (trained[DOUBLE] - trained[""])
+    if not gains:
+        return ""
+    done = sum(gain < _A_LITTLE for gain in gains.values())
+    ends = dict.fromkeys((min(gains, key=gains.__getitem__), max(gains, key=gains.__getitem__)))
+    between = " to ".join(f"{gains[name]:+.1f} points in {name}" for name in ends)
+    return (
+        f" Twice the epochs give a corner on val from {between} (one run against the corners' "
+        f"mean, without an interval), less than a point in {done} of {len(gains)}."
+    )
+
+
+def _accuracy_at_the_end(of: Published) -> dict[str, float]:
+    """Return the mean accuracy on val after the last epoch by training, "" that of corners."""
+    rows = of.tables["training"].query("stage == 'endpoint' and split == 'val'")
+    last = rows.loc[rows.groupby(["replicate", "item"])["epoch"].idxmax()]
+    trainings = [split_run(item)[0] or "" for item in last["item"]]
+    return dict(last["accuracy"].groupby(trainings).mean())
+
+
+def _weak_corners(results: Results) -> str:
+    said = trained_out(results)
+    more = "What is better than corners that longer training improves may not be better than those."
+    return said and f"{said} {more}"
+
+
+def _nearest_chosen(results: Results) -> str:
+    """Return where no choice of corners from a run gains anything, so that near ones are taken."""
+    gains, nearest = {}, []
+    for name, of in results.items():
+        for table, rows in of.tables.items():
+            if table.startswith("selection-") and len(rows := rows[rows["replicate"] == 0]):
+                gains[name] = rows.loc[rows["selected"], "gain"].iloc[0]
+                if rows.loc[rows["selected"], "distance"].iloc[0] <= rows["distance"].min():
+                    nearest.append(name)
+    none = [name for name, gain in gains.items() if not gain > 0]
+    if not none:
+        return ""
+    near = sum(name in nearest for name in none)
+    return (
+        f" In {len(none)} of {len(gains)} no choice of networks from the run gains anything on val "
+        f"over the best one of them; the least loss is then taken, in {near} of these between the "
+        f"nearest networks that there are ({', '.join(none)}; first replicate)."
+    )
 
 
 def compare_corners(results: Results) -> Written:
@@ -317,7 +377,7 @@ def compare_center(results: Results) -> Written:
         shown = pairs(name, of, f"{bezier(of)}/center", (_ACCURACY, _NLL))
         found += [one for one in shown if against(one) == f"{corners}/network"]
     text = "Is the center, chosen in advance, better than the best corner on val? "
-    return (text + say(found), listing(found)) if found else None
+    return (text + say(found) + _weak_corners(results), listing(found)) if found else None
 
 
 def compare_longer(results: Results) -> Written:
@@ -346,8 +406,30 @@ def against_longer(results: Results) -> Iterator[Found]:
         }
         for method in (f"{bezier(of)}/{one}" for one in ONE):
             cost = SLACK * images(of, method)
-            for one in pairs(name, of, method, (_ACCURACY, _SCALED)):
+            for one in pairs(name, of, method, METRICS):
                 if against(one) in alone and images(of, against(one)) <= cost:
+                    yield one
+
+
+def against_averages(results: Results) -> Iterator[Found]:
+    """Yield one network of the surface against the best average of one run, for no more images.
+
+    Best is the one of the lowest scaled nll on val: of SWA, EMA, FGE and the like.
+    """
+    for name, of in results.items():
+        runs = {
+            f"{one['corners']}/mean"
+            for one in surfaces(of).values()
+            if one["kind"] == "run" and one.get("training")
+        }
+        rival = of.tables["rival"]
+        on_val = rival[(rival["split"] == "val") & rival["method"].isin(runs)]
+        scaled = on_val.groupby("method", sort=False)["nll_scaled"].mean()
+        for method in (f"{bezier(of)}/{one}" for one in ONE):
+            cost = SLACK * images(of, method)
+            paid = scaled[[images(of, one) <= cost for one in scaled.index]].dropna()
+            for one in pairs(name, of, method, METRICS):
+                if len(paid) and against(one) == paid.idxmin():
                     yield one
 
 
@@ -486,8 +568,9 @@ def rivals_of(of: Published, method: str, others: Iterable[str]) -> set[str]:
     """Return what a method of a surface is to be held against, whatever comes out.
 
     Left out are surfaces without a fit, and with other BatchNorm statistics, which a section of
-    their own compares; means of networks that were trained apart, the center of such a surface, and
-    the mean of one network; one of the networks that a run has kept for their mean or ensemble;
+    their own compares; means and soups of networks that were trained apart, the center of such a
+    surface, and the mean of one network; one of the networks that a run has kept for their mean or
+    ensemble;
     aligned corners, which compute the same as those they come from, and all sets of independent
     networks but the largest, which has the others in it; and ensembles of a set, but for the
     largest and the one with as many members.
@@ -502,10 +585,11 @@ def rivals_of(of: Published, method: str, others: Iterable[str]) -> set[str]:
     kept, sizes = set(), dict[str, dict[int, str]]()
     for other in (other for other in others if not is_named_twice(other, known)):
         start, _, last = other.rpartition("/")
-        if last in ("network", "mean") or last.startswith("ensemble-"):  # of a set of corners
+        if last in ("network", "mean", "greedy-soup") or last.startswith("ensemble-"):  # of a set
             is_part = start in apart and apart[start] < max(apart.values())
             is_one, is_run = sets[start]["count"] == 1, sets[start]["kind"] == "run"
-            is_other = last == "mean" and (is_one or start in apart)
+            is_apart = start in apart or sets[start]["kind"] == "aligned"
+            is_other = last in ("mean", "greedy-soup") and (is_one or is_apart)
             if is_part or is_other or (last == "network" and is_run and not is_one):
                 continue
             if last.startswith("ensemble-"):
@@ -593,7 +677,7 @@ def compare_fits(results: Results) -> Written:
         text += (
             " Is the worst val nll of the published procedure, in 60 passes instead of its 640 to "
         )
-        text += "735, above ours of no more images? "
+        text += "735 and at its own learning rates, above ours of no more images? "
         text += say(published, "above", "below")
     head = ["experiment", "replicates", "line", "of the surface", "thousands of images"]
     return text, "\n\n".join([markdown_table(head, body), listing([*aligned, *published])])
@@ -638,14 +722,19 @@ def _reached(of: Published) -> tuple[_Reached, list[tuple[str, list[float]]]]:
 
 def compare_untrained(results: Results) -> Written:
     """The same fit on corners that nobody trained."""
-    found = []
+    found, factors = [], []
     for name, of in results.items():
         nobodys = [k for k, one in surfaces(of).items() if one["kind"] == "untrained"]
+        paid = images(of, f"{bezier(of)}/{ONE[0]}")
+        factors += [paid / images(of, f"{surface}/{ONE[0]}") for surface in nobodys]
         for method in (*ONE, SEVERAL[0]):
             shown = pairs(name, of, f"{bezier(of)}/{method}", (_ACCURACY, _NLL))
             found += [one for one in shown if against(one).rpartition("/")[0] in nobodys]
-    text = "Is the surface on trained corners better than the same fit on untrained ones? "
-    return (text + say(found), listing(found)) if found else None
+    if not found:
+        return None
+    text = "Is the surface on trained corners better than the same fit on untrained ones, for "
+    span = " to ".join(dict.fromkeys(f"{of(factors):.1f}" for of in (min, max)))
+    return f"{text}{span} times the images of these? {say(found)}", listing(found)
 
 
 def compare_certificates(results: Results) -> Written:
@@ -724,11 +813,12 @@ def compare_barriers(results: Results) -> Written:
         one
         for name, of in results.items()
         for surface, described in surfaces(of).items()
-        if described["shape"] == "square" and described["kind"] in ("seeds", "aligned")
+        if described["shape"] in ("square", "star") and described["kind"] in ("seeds", "aligned")
         if (one := of_summary(name, of, "surface", surface, "barrier_nll_test", surface))
     ]
     text = "Barriers on test in nats: with interpolated BatchNorm statistics or none reset, with "
-    text += "statistics of their own, with aligned corners, and after a fit. "
+    text += "statistics of their own, with aligned corners, and after a fit; of a star along the "
+    text += "lines from the corners to its one trained center. "
     text += f"Above zero (positive) or not: {say(found, 'above', 'below')}"
     return (text, matrix(found, lambda one: one.what, "surface")) if found else None
 
@@ -746,8 +836,10 @@ _TEXTS = [claim.text for claim in CLAIMS]
 SECTIONS = (
     Section("Claim 1: the linear surface fails", None, claims(_TEXTS[:1]), "surfaces.png"),
     Section("Claim 2: an optimized surface is low-loss", None, claims(_TEXTS[1:2]), "surfaces.png"),
-    Section("Claim 3: selected corners need no fit", None, claims(_TEXTS[2:3]), "surfaces.png"),
-    Section("Claim 4: good merges and ensembles", None, claims(_TEXTS[3:]), "differences.png"),
+    Section("Claim 3: selected corners need no fit", None, claims(_TEXTS[2:3], _nearest_chosen),
+        "surfaces.png"),
+    Section("Claim 4: good merges and ensembles", None, claims(_TEXTS[3:], _weak_corners),
+        "differences.png"),
     Section("Only the corners as the baseline", None, compare_corners, "ensembles.png"),
     Section("A point chosen without test", None, compare_picks, "merges.png"),
     Section("The center", None, compare_center, "merges.png"),
@@ -755,9 +847,9 @@ SECTIONS = (
     Section("Distances between corners", None, compare_distances, "geometry.png"),
     Section("Other epochs and trajectories, null models", "corners", compare_kinds, "careful.png"),
     Section("Train against test loss", None, compare_splits, "profiles.png"),
-    Section("Other ways to one network", "rivals", compare_rivals(ONE, (_SCALED, _ACCURACY)),
+    Section("Other ways to one network", "rivals", compare_rivals(ONE, (_NLL, _SCALED, _ACCURACY)),
         "rivals.png"),
-    Section("Other ensembles", "rivals", compare_rivals(SEVERAL[::3], (_ACCURACY, _SCALED)),
+    Section("Other ensembles", "rivals", compare_rivals(SEVERAL[::3], METRICS),
         "rivals.png"),
     Section("Cost", None, compare_cost, "rivals.png"),
     Section("How many images a fit takes", "fits", compare_fits, "convergence.png"),
@@ -783,9 +875,11 @@ def render_findings(published: Results, targets: Targets) -> str:
         "[docs/results](results/README.md); no number is typed by hand. Differences are on test "
         "and positive in favour of what the question asks about, accuracy in points, nll in nats. "
         "In brackets the 95 % interval: of methods held against each other by the paired bootstrap "
-        "over images and replicates, else Student's t over the replicates. *Yes* and *no*: it "
+        "over images and replicates, of several replicates the hull of that and Student's t over "
+        "their differences; else Student's t over the replicates. *Yes* and *no*: it "
         "excludes zero. Many are shown and none is corrected for that: of 40 without any effect "
-        "one comes out as yes and one as no. Scaled nll: at the temperature fitted on val.",
+        "one comes out as yes and one as no. Scaled nll: at the temperature fitted on val, which "
+        "few val images leave uncertain: on test it may raise the nll, which stands beside it.",
     ]
     for section in SECTIONS:
         results = of_group.get(section.group, {})
@@ -822,11 +916,12 @@ def _first_line(rivals: Results, others: Results, targets: Targets) -> str:
         one
         for name, of in rivals.items()
         for method in SEVERAL
-        for one in pairs(name, of, f"{bezier(of)}/{method}", (_ACCURACY, _SCALED))
+        for one in pairs(name, of, f"{bezier(of)}/{method}", METRICS)
         if against(one) == _deep_ensemble(surfaces(of))
     ]
     held = {
         "one network trained as long": list(against_longer(rivals)),
+        "the average of one run as long that is best on val": list(against_averages(rivals)),
         "one network trained for twice a corner's epochs, for fewer images": list(
             against_longer(others)
         ),

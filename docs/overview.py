@@ -3,10 +3,19 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
-from findings import Found, Published, against_longer, bezier, of_summary, surfaces
+from findings import (
+    DOUBLE,
+    Found,
+    Published,
+    against_longer,
+    bezier,
+    of_summary,
+    surfaces,
+    trained_out,
+)
 from matplotlib.figure import Figure
 
-from fourfold.pipeline.targets import SCALES, Targets, split_run
+from fourfold.pipeline.targets import SCALES, Targets
 from fourfold.report.claims import (
     CLAIMS,
     LINEAR,
@@ -23,8 +32,6 @@ from fourfold.report.summary import markdown_table
 
 Results = Mapping[str, Published]
 
-DOUBLE = "double"  # set of one network that was trained for twice the epochs of a corner
-_A_LITTLE = 1.0  # points: corners to which twice the epochs give less are trained out
 
 _CIFAR10 = "[pytorch-cifar](https://github.com/kuangliu/pytorch-cifar)"
 _CIFAR100 = "[pytorch-cifar100](https://github.com/weiaicunzai/pytorch-cifar100)"
@@ -146,7 +153,7 @@ def what_they_say(results: Results, names: Iterable[str]) -> str:
         f"{_counted(on_test)}. "
         "The trajectory surface, through four networks of one run and without a fit, is so in "
         f"{_counted(without_fit)}. The best point of the Bezier surface is more accurate than the "
-        f"best corner in {_counted(better)}.{rival if longer else ''}{_trained_out(there)}"
+        f"best corner in {_counted(better)}.{rival if longer else ''}{trained_out(there)}"
     )
 
 
@@ -158,32 +165,6 @@ def _claimed(results: Results, text: str) -> dict[str, str]:
         for word in rows.loc[(rows["kind"] == "claim") & (rows["method"] == text), "text"]:
             words[name] = word
     return words
-
-
-def _trained_out(results: Results) -> str:
-    """Return what twice the epochs give more on val than a corner has, if that was tried."""
-    gains = {}
-    for name, of in results.items():
-        trained = _accuracy_at_the_end(of)
-        if {DOUBLE, ""} <= trained.keys():  # corners may come from files
-            gains[name] = 100 * (trained[DOUBLE] - trained[""])
-    if not gains:
-        return ""
-    done = sum(gain < _A_LITTLE for gain in gains.values())
-    ends = dict.fromkeys((min(gains, key=gains.__getitem__), max(gains, key=gains.__getitem__)))
-    between = " to ".join(f"{gains[name]:+.1f} points in {name}" for name in ends)
-    return (
-        f" Twice the epochs give a corner on val from {between} (one run against the corners' "
-        f"mean, without an interval), less than a point in {done} of {len(gains)}."
-    )
-
-
-def _accuracy_at_the_end(of: Published) -> dict[str, float]:
-    """Return the mean accuracy on val after the last epoch by training, "" that of corners."""
-    rows = of.tables["training"].query("stage == 'endpoint' and split == 'val'")
-    last = rows.loc[rows.groupby(["replicate", "item"])["epoch"].idxmax()]
-    trainings = [split_run(item)[0] or "" for item in last["item"]]
-    return dict(last["accuracy"].groupby(trainings).mean())
 
 
 def _counted(words: Mapping[str, str]) -> str:

@@ -60,8 +60,13 @@ def make_published(name, rows=(), **tables):
     summary = pd.DataFrame(rows, columns=columns).assign(replicates=5, text="")
     settings = {"fits": TARGETS.experiments[name]["fits"]}
     environment = {"surfaces": TARGETS.described(name), "settings": settings, "replicates": 5}
-    tables = {"training": pd.DataFrame(columns=TRAINING), **tables}
+    tables = {"training": pd.DataFrame(columns=TRAINING), "rival": on_val({}), **tables}
     return findings.Published(environment, tables, summary, ["rivals.png"])
+
+
+def on_val(scaled):
+    rows = [("val", *of) for of in scaled.items()]
+    return pd.DataFrame(rows, columns=["split", "method", "nll_scaled"])
 
 
 def held(method, against, ends):
@@ -71,14 +76,20 @@ def held(method, against, ends):
     ]
 
 
-def rivals(of_long, of_deep, costs=200):
+def rivals(of_long, of_deep, costs=200, of_averages=None):
+    """Of averages (how each is held against, scaled nll on val): that of EMA costs too much."""
     count = max(s["count"] for s in TARGETS.described(RIVALS).values() if s["corners"] == "deep")
     deep, long = f"deep/ensemble-{count}", "long/network"
     cost = {"bezier/center": 200, "bezier/greedy-4": 200, long: costs, deep: costs}
     rows = [("rival", method, "images_backward", n, n, n) for method, n in cost.items()]
     rows.append(("rival_difference", "x against long/network", "test_nll", *OPEN))
     rows += held("bezier/center", long, of_long) + held("bezier/greedy-4", deep, of_deep)
-    return {RIVALS: make_published(RIVALS, rows)}
+    for name, (ends, _) in (of_averages or {}).items():
+        paid = 1000 if name == "ema" else costs
+        rows.append(("rival", f"{name}/mean", "images_backward", paid, paid, paid))
+        rows += held("bezier/center", f"{name}/mean", ends)
+    rival = on_val({f"{name}/mean": nll for name, (_, nll) in (of_averages or {}).items()})
+    return {RIVALS: make_published(RIVALS, rows, rival=rival)}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +106,16 @@ def test_the_first_line_answers_at_equal_cost(of_long, of_deep, word):
     assert first.startswith(f"**Is the surface worth it at equal cost?** **{word}.** Against one")
     assert re.search(r"\[[-+0-9.]+, [-+0-9.]+\], 5 replicates", first)
     assert f"[{RIVALS}](results/{RIVALS}/rivals.png)" in page
+
+
+def test_the_first_line_says_so_if_the_best_average_on_val_of_one_run_is_better():
+    averages = {"swa": (BAD, 0.5), "fge": (GOOD, 0.6), "ema": (GOOD, 0.1)}
+    results = rivals(GOOD, GOOD, of_averages=averages)
+    line = findings._first_line(results, {}, TARGETS)
+    assert "**Now yes, now no.**" in line
+    said = line.partition("the average of one run as long that is best on val: ")[2]
+    assert said.startswith("**No** (of 3: 3 worse; clearest: digits-vit-rivals bezier/center ag")
+    assert "against swa/mean" in said and "fge/mean" not in line and "ema/mean" not in line
 
 
 def test_a_rival_for_less_than_half_of_the_images_is_counted_for_itself():
@@ -123,8 +144,8 @@ def cell(of_double, cost):
 def test_a_network_trained_for_longer_counts_where_it_costs_no_more(ends, word):
     text, table = findings.compare_longer(cell(ends, 50))
     assert "for 0.25 of its images?" in text
-    assert f"**{word}** (of 2" in text
-    assert table.count("bezier/best-point against double/network") == 2
+    assert f"**{word}** (of 3" in text
+    assert table.count("bezier/best-point against double/network") == 3
     line = findings._first_line({}, cell(ends, 50), TARGETS)
     assert f"**{word}.** Against one network trained for twice a corner's epochs" in line
     assert findings.compare_longer(cell(ends, 210)) is None
@@ -160,6 +181,27 @@ def test_it_is_said_where_corners_are_trained_out(double, count):
     for alone in (training[~is_double], training[is_double]):  # corners may come from files
         said = overview.what_they_say({CELL: make_published(CELL, training=alone)}, [CELL])
         assert "Twice the epochs" not in said
+
+
+def test_beside_merges_stands_what_longer_training_gives_and_where_no_corners_gain_anything():
+    ends = {"seed0": 0.8, "double-seed0": 0.86}
+    rows = [(0, "endpoint", item, 2, "val", end) for item, end in ends.items()]
+    merge = findings.CLAIMS[3].text
+    choices = {"gain": [-0.1, -0.2], "distance": [0.04, 0.1], "selected": [True, False]}
+    selection = pd.DataFrame({"replicate": 0, **choices})
+    of = claimed(CELL, (merge, "test_accuracy", *GOOD, "yes"))
+    training = pd.DataFrame(rows, columns=TRAINING)
+    of.tables.update({"training": training, "selection-trajectory": selection})
+    sections = {section.title: section.write for section in findings.SECTIONS}
+    said, _ = sections["Claim 4: good merges and ensembles"]({CELL: of})
+    assert f"+6.0 points in {CELL}" in said and "may not be better than those" in said
+    third = claimed(CELL, (findings.CLAIMS[2].text, "test_nll", *GOOD, "trivial"))
+    third.tables["selection-trajectory"] = selection
+    said, _ = sections["Claim 3: selected corners need no fit"]({CELL: third})
+    assert "In 1 of 1 no choice" in said and "in 1 of these between the nearest networks" in said
+    third.tables["selection-trajectory"] = selection.assign(gain=[0.1, -0.2])
+    said, _ = sections["Claim 3: selected corners need no fit"]({CELL: third})
+    assert "no choice" not in said
 
 
 def claimed(name, *rows):

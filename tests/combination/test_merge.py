@@ -6,8 +6,18 @@ import torch
 from combination.test_baselines import FITTED, SURFACES
 from conftest import CHOSEN, CORNERS, NETWORKS, differing, make_corners, make_network, snapshot
 
-from fourfold.combination.merge import average_states, best_point, compare_merges, greedy_soup
+from fourfold.combination.merge import (
+    Soup,
+    average_states,
+    best_point,
+    compare_merges,
+    greedy_soup,
+    load_soups,
+    save_soups,
+)
 from fourfold.errors import InputError
+from fourfold.evaluation.grid import Evaluation
+from fourfold.files.tensors import save_tensors
 from fourfold.surfaces.points import grid_points
 from fourfold.surfaces.shapes import SQUARE
 from fourfold.surfaces.surface import Surface
@@ -61,7 +71,7 @@ def test_averaging_changes_no_network_and_shares_no_memory():
             "network 1 and network 0 are different architectures",
         ),
         (lambda: greedy_soup([], max), "got no accuracies"),
-        (lambda: compared(SURFACES, grids=[surface_grid("more", "four")]), "'more'"),
+        (lambda: every_row_and_soup(SURFACES, grids=[surface_grid("more", "four")]), "'more'"),
     ],
 )
 def test_wrong_input_is_named(refused, said):
@@ -143,17 +153,30 @@ def surface_grid(name, corners):
     return pd.DataFrame(rows)
 
 
+def evaluation(weight, accuracy, splits):
+    table = pd.DataFrame([evaluated(accuracy, split) for split in splits])
+    logits = {split: torch.full((1, 10, 2), weight).half() for split in splits}
+    return Evaluation(table, logits, {}, {}, {})
+
+
 def soup(mean, splits):
     """Evaluate a network of one weight: the mean of 0, 1, 2 and 3 is the best one."""
-    accuracy = 0.9 - abs(float(mean["w"]) - 1.5) / 10
-    return pd.DataFrame([evaluated(accuracy, split) for split in splits])
+    weight = float(mean["w"])
+    return evaluation(weight, 0.9 - abs(weight - 1.5) / 10, splits)
 
 
-def compared(surfaces, evaluate=soup, grids=()):
+def worse(mean, splits):
+    return evaluation(float(mean["w"]), 0.2, splits)
+
+
+def every_row_and_soup(surfaces, evaluate=soup, grids=()):
     grids = [*(surface_grid(name, of["corners"]) for name, of in surfaces.items()), *grids]
     corners = [{"w": torch.tensor([float(k)])} for k in range(4)]
-    rows = compare_merges(pd.concat(grids), surfaces, lambda _: corners, evaluate)
-    return pd.DataFrame(rows)
+    return compare_merges(pd.concat(grids), surfaces, lambda _: corners, evaluate)
+
+
+def compared(surfaces, evaluate=soup):
+    return pd.DataFrame(every_row_and_soup(surfaces, evaluate)[0])
 
 
 def test_all_is_picked_on_val_but_the_oracle():
@@ -236,12 +259,40 @@ def test_a_greedy_soup_is_evaluated_on_test_once_it_is_chosen():
 
 
 def test_a_greedy_soup_of_one_corner_is_that_corner_as_trained():
-    def worse(network, splits):
-        return pd.DataFrame([evaluated(0.2, split) for split in splits])
-
     rows = compared(SURFACES, evaluate=worse).query("surface == 'plain'").set_index("merge")
     shown = rows[["split", "statistics", "accuracy", "nll"]]
     soups, corners = (
         shown.loc[name].to_numpy().tolist() for name in ("greedy-soup", "best-corner")
     )
     assert soups == corners
+
+
+def test_the_greedy_soup_of_each_corner_set_comes_with_its_members_and_logits(tmp_path):
+    _, soups = every_row_and_soup(SURFACES)
+    assert list(soups) == ["four", "run"]
+    assert soups["four"].members == [0, 1, 2, 3]
+    assert all(set(of.unique().tolist()) == {1.5} for of in soups["four"].logits.values())
+    _, alone = every_row_and_soup(SURFACES, worse)
+    assert alone == {"four": Soup([0], {}), "run": Soup([0], {})}
+    for found in (soups, alone):
+        save_soups(found, tmp_path / "soups.safetensors", {})
+        again = load_soups(tmp_path / "soups.safetensors")
+        assert [*again] == [*found]
+        for corners, of in found.items():
+            assert again[corners].members == of.members
+            assert differing(again[corners].logits, of.logits) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"format": "another", "members": {}}, "its format is 'another', expected"),
+        ({"format": "fourfold-soups-1"}, "lacks ['members']"),
+        ({"format": "fourfold-soups-1", "members": {"four": [0]}}, "no readable soups"),
+    ],
+)
+def test_a_file_that_holds_no_soups_is_refused_by_its_name(tmp_path, header, said):
+    save_tensors({"others/val": torch.zeros(1)}, tmp_path / "x.safetensors", header)
+    with pytest.raises(InputError) as refused:
+        load_soups(tmp_path / "x.safetensors")
+    assert "x.safetensors" in str(refused.value) and said in str(refused.value)

@@ -11,7 +11,7 @@ from combination.test_ensemble import POINTS, SPLITS, surface_logits
 
 from fourfold.combination.costs import corner_images
 from fourfold.combination.ensemble import FEW, compare_ensembles
-from fourfold.combination.merge import best_point
+from fourfold.combination.merge import Soup, best_point
 from fourfold.combination.picks import measure_picks
 from fourfold.combination.rivals import METRICS, compare_rivals, equivalents
 from fourfold.errors import InputError
@@ -65,12 +65,17 @@ def best_corner(surface):
 
 
 GRID, BEST = grid_table(LOGITS), best_corner(LOGITS["plain"])
+SOUPS = {
+    "four": Soup([BEST], {}),
+    "run": Soup([2, 3], {split: of[0] for split, of in LOGITS["along"].logits.items()}),
+    "none": Soup([0], {}),
+}
 
 
 def compared(surfaces=SURFACES, logits=LOGITS, grid=GRID):
     grid = grid[grid["surface"].isin(surfaces)]
     rows, differences = compare_rivals(
-        {name: logits[name] for name in surfaces}, surfaces, grid, COST
+        {name: logits[name] for name in surfaces}, surfaces, grid, COST, SOUPS
     )
     return pd.DataFrame(rows).set_index(["method", "split"]), pd.DataFrame(differences)
 
@@ -81,7 +86,7 @@ ROWS, DIFFERENCES = compared()
 def test_each_method_is_there_once_corners_before_the_points_of_their_surface():
     assert ROWS.index.is_unique
     points = ["center", "inner", "all", "best-point", "greedy-1", "greedy-4", "greedy-9"]
-    corners = ["network", "mean", "ensemble-1", "ensemble-4"]
+    corners = ["network", "mean", "greedy-soup", "ensemble-1", "ensemble-4"]
     expected = [f"four/{name}" for name in corners]
     expected += [f"{surface}/{name}" for surface in ("plain", "fitted") for name in points]
     expected += [f"run/{name}" for name in corners] + [f"along/{name}" for name in points]
@@ -101,6 +106,8 @@ def test_corners_that_nobody_trained_alone_and_means_that_are_nowhere_are_no_met
     [
         ("four/network", 1111, 4 * 30),
         ("four/mean", 1111, AGAIN),
+        ("four/greedy-soup", 1111, 4 * 30 + 3 * (30 + AGAIN)),
+        ("run/greedy-soup", 1, 300 + 4 * 30 + 3 * (30 + AGAIN)),
         ("four/ensemble-1", 1, 0),
         ("four/ensemble-4", 1111, 0),
         ("plain/center", 1111, AGAIN),
@@ -173,6 +180,16 @@ def test_methods_are_the_ensembles_and_merges_of_the_other_tables():
             found = ROWS.loc[f"{name}/{method}"].loc["test", ["accuracy", "nll"]].tolist()
             assert found == pytest.approx(point.loc["test", ["accuracy", "nll"]].tolist())
     assert ROWS.loc["plain/center"].equals(ROWS.loc["four/mean"].assign(corners="four"))
+
+
+def test_a_greedy_soup_is_one_network_with_the_logits_it_came_with_or_its_only_corner():
+    scores = ["accuracy", "nll", "nll_scaled", "brier", "disagreement", "forward_passes"]
+    of_soup, of_network = (ROWS.loc[f"four/{name}", scores] for name in ("greedy-soup", "network"))
+    assert of_soup.equals(of_network)
+    log_p = SOUPS["run"].logits["test"].float().log_softmax(dim=1)
+    found = ROWS.loc[("run/greedy-soup", "test")]
+    assert found["forward_passes"] == 1
+    assert found["nll"] == pytest.approx(classification_metrics(log_p, SPLITS["test"])["nll"])
 
 
 def test_intervals_hold_the_values_and_scaling_lowers_the_nll_on_val():
@@ -258,7 +275,9 @@ def test_methods_are_held_against_a_network_of_a_run_of_its_own(surfaces, agains
 
 def test_logits_and_grids_of_other_surfaces_or_images_are_refused():
     with pytest.raises(InputError, match="grid tables"):
-        compare_rivals(LOGITS, SURFACES, GRID[GRID["surface"] != "along"], COST)
+        compare_rivals(LOGITS, SURFACES, GRID[GRID["surface"] != "along"], COST, SOUPS)
+    with pytest.raises(InputError, match=r"no greedy soup of the corners \['run'\]"):
+        compare_rivals(LOGITS, SURFACES, GRID, COST, {"four": SOUPS["four"]})
     of = LOGITS["along"]
     labels = {split: labels.flip(0) for split, labels in of.labels.items()}
     fields = (of.surface, of.shape, of.statistics, of.points, of.logits, of.own, labels)
@@ -284,9 +303,9 @@ def test_of_many_networks_the_first_ones_alone_are_ensembles():
     table = pd.DataFrame(compare_ensembles({"many": surface}, surfaces, 5))
     assert table.query("split == 'val'")["forward_passes"].tolist() == [*range(1, FEW + 3)]
     grid = grid_table({"plain": LOGITS["plain"]}).assign(surface="many")
-    rows, _ = compare_rivals({"many": surface}, surfaces, grid, COST)
+    rows, _ = compare_rivals({"many": surface}, surfaces, grid, COST, {"many": Soup([0], {})})
     found = {row["method"]: row for row in rows if row["split"] == "test"}
-    names = ["network", "mean", *(f"ensemble-{k}" for k in (1, 4, 9, 10))]
+    names = ["network", "mean", "greedy-soup", *(f"ensemble-{k}" for k in (1, 4, 9, 10))]
     assert list(found) == [f"many/{name}" for name in names]
     assert found["many/ensemble-10"]["equivalents"] == FEW + 2
     assert 1 < found["many/ensemble-4"]["equivalents"] < FEW + 2

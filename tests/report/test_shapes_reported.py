@@ -5,6 +5,7 @@ from functools import cache
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
@@ -485,6 +486,21 @@ def test_no_claim_is_about_networks_that_no_run_of_their_own_made(kind):
     assert shown(text) == ["square", f"four corners (square-set{of})"]
 
 
+def test_equivalents_of_several_replicates_are_their_median_as_they_may_be_endless():
+    surfaces = described("square", "set")
+    made = tables(surfaces)
+    again = {
+        name: pd.concat([table.assign(replicate=k) for k in range(3)])
+        for name, table in made.items()
+    }
+    rival = again["rival"]
+    of_one = rival["method"] == "square/center"
+    for k, value in enumerate((3.0, np.inf, 2.0)):
+        rival.loc[of_one & (rival["replicate"] == k), "equivalents"] = value
+    summary = summarize(again | {"rival": rival}, {"digits-vgg16": surfaces})
+    assert value_of(summary, "rival", "square/center", "equivalents") == 3.0
+
+
 def test_methods_at_equal_cost_are_shown_where_sets_of_networks_stand_beside_surfaces():
     surfaces = described("square", "set")
     summary, text = experiment(surfaces)
@@ -494,9 +510,9 @@ def test_methods_at_equal_cost_are_shown_where_sets_of_networks_stand_beside_sur
     images = [float(line.split("|")[2]) for line in rows]
     assert images == sorted(images)
     row = cells(block, "square/greedy-9")
-    assert row[1:3] == ["0", "9"] and row[7] == "inf"
-    assert row[8:] == ["+2.00 [+1.05, +2.95], yes", "+0.020 [+0.011, +0.029], yes"]
-    assert cells(block, "square-set/network")[7:] == ["1.00", "", ""]
+    assert row[1:3] == ["0", "9"] and row[9] == "inf"
+    assert row[10:] == ["+2.00 [+1.05, +2.95], yes", "+0.020 [+0.011, +0.029], yes"]
+    assert cells(block, "square-set/network")[8:] == ["", "1.00", "", ""]
     assert "Differences to square-set/network" in text
     assert value_of(summary, "rival", "set/all", "images_backward") == 10_000
     metrics = json.dumps(render_metrics(summary), allow_nan=False)  # DVC reads JSON alone

@@ -9,6 +9,7 @@ rule compare_ensembles:
         costs=of_replicate(
             lambda wildcards: TARGETS.trained_costs(wildcards.experiment, wildcards.replicate)
         ),
+        soups=f"{REPLICATE}/soups/greedy.safetensors",
     output:
         table=f"{REPLICATE}/tables/ensemble.parquet",
         csv=table_as_csv("ensemble"),
@@ -32,7 +33,7 @@ rule compare_ensembles:
     shell:
         "python -m fourfold compare-ensembles {params.job} --settings {params.settings:q}"
         " --surfaces {params.surfaces:q} --logits {input.logits} --grids {input.grids}"
-        " --costs {input.costs} --ensemble {output.table} --rival {output.rival}"
+        " --costs {input.costs} --soups {input.soups} --ensemble {output.table} --rival {output.rival}"
         " --rival-difference {output.rival_difference} --pick {output.pick}"
         " --cost {output.cost} > {log} 2>&1"
 
@@ -46,6 +47,7 @@ rule compare_merges:
     output:
         table=f"{REPLICATE}/tables/merge.parquet",
         csv=table_as_csv("merge"),
+        soups=f"{REPLICATE}/soups/greedy.safetensors",
         cost=f"{REPLICATE}/jobs/cost-merges.parquet",
     log:
         f"{REPLICATE}/log/compare_merges.log",
@@ -63,7 +65,7 @@ rule compare_merges:
     shell:
         "python -m fourfold compare-merges {params.job} --threads {resources.torch_threads} --settings {params.settings:q}"
         " --surfaces {params.described:q} --grids {input.grids} --files {input.surfaces}"
-        " --output {output.table} --cost {output.cost} > {log} 2>&1"
+        " --output {output.table} --soups {output.soups} --cost {output.cost} > {log} 2>&1"
 
 
 rule measure_geometry:

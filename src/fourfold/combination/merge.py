@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float16
 from torch import Tensor
 
 from fourfold.combination.baselines import (
@@ -16,20 +19,39 @@ from fourfold.combination.baselines import (
     reference_surfaces,
 )
 from fourfold.errors import InputError
+from fourfold.evaluation.grid import Evaluation
+from fourfold.files.reading import check_fields, reading
+from fourfold.files.tensors import load_tensors, save_tensors
 from fourfold.surfaces.layout import StateDict
 from fourfold.surfaces.points import lattice_rows, own_corner_rows, rows_at, surface_rows
 from fourfold.surfaces.shapes import SQUARE, Point, Shape, full_coordinates, shape_of
 from fourfold.surfaces.surface import separate
 
 _METRICS = ["statistics", "split", "n", "nll", "accuracy", "ece", "brier"]
+_SOUPS_FORMAT = "fourfold-soups-1"
+
+Evaluate = Callable[[StateDict, Sequence[str]], Evaluation]  # of one network on these splits
+
+
+@dataclass(frozen=True)
+class Soup:
+    """The greedy soup of a corner set.
+
+    Attributes:
+        members: positions of its networks among the corners.
+        logits: of each split; none of one network alone, whose logits are that corner's own.
+    """
+
+    members: Sequence[int]
+    logits: Mapping[str, Float16[Tensor, "_images _classes"]]
 
 
 def compare_merges(
     grid: pd.DataFrame,
     surfaces: Surfaces,
     corners_of: Callable[[str], Sequence[StateDict]],
-    evaluate: Callable[[StateDict, Sequence[str]], pd.DataFrame],
-) -> list[dict[str, Any]]:
+    evaluate: Evaluate,
+) -> tuple[list[dict[str, Any]], dict[str, Soup]]:
     """Evaluate single networks made from several: merges of corners, and points of the surfaces.
 
     For each set of corners: the best one (as trained), their uniform and their greedy soup. On each
@@ -40,11 +62,11 @@ def compare_merges(
         grid: rows of the `grid` tables of these surfaces.
         surfaces: see `fourfold.combination.baselines`.
         corners_of: maps a surface to its corners as trained, in corner order.
-        evaluate: maps a network and names of splits to a row for each of them, with the columns of
-            the metrics.
+        evaluate: maps a network and names of splits to its evaluation on these.
 
     Returns:
-        Rows of the `merge` table. `surface` of a baseline is the one that it was taken from.
+        Rows of the `merge` table, `surface` of a baseline being the one that it was taken from; and
+        the greedy soup of each corner set.
 
     Raises:
         InputError: if the grid is not of exactly these surfaces.
@@ -54,6 +76,7 @@ def compare_merges(
     parts = {name: grid[grid["surface"] == name] for name in surfaces}
     references = reference_surfaces(surfaces)
     rows: list[dict[str, Any]] = []
+    greedy: dict[str, Soup] = {}
     for name, surface in surfaces.items():
         of = {"surface": name, "corners": surface["corners"]}
         is_reference = references[surface["corners"]] == name
@@ -64,12 +87,15 @@ def compare_merges(
             rows += _rows({"merge": merge, **of, **place, "selected_on": selected_on}, found)
     for corners, name in references.items():
         of_soup = {"surface": name, "corners": corners, "u": None, "v": None, "w": None}
-        shape, uniform = shape_of(surfaces[name]), not is_plain(surfaces[name])
-        for merge, selected_on, found in _soups(
-            corners_of(name), parts[name], shape, evaluate, uniform=uniform
-        ):
-            rows += _rows({"merge": merge, **of_soup, "selected_on": selected_on}, found)
-    return rows
+        own = own_corner_rows(parts[name], shape_of(surfaces[name]))
+        shape, states = shape_of(surfaces[name]), corners_of(name)
+        if not is_plain(surfaces[name]):
+            found = evaluate(average_states(states), ["val", "test"]).table
+            uniform = {"merge": "uniform-soup", **of_soup, "selected_on": "none"}
+            rows += _rows(uniform, found)
+        found, greedy[corners] = _greedy_soup(states, own, shape, evaluate)
+        rows += _rows({"merge": "greedy-soup", **of_soup, "selected_on": "val"}, found)
+    return rows, greedy
 
 
 def _points(
@@ -92,29 +118,54 @@ def _points(
     yield "oracle", points, "test", best_point(grid, "test", shape)
 
 
-def _soups(
-    corners: Sequence[StateDict],
-    grid: pd.DataFrame,
-    shape: Shape,
-    evaluate: Callable[[StateDict, Sequence[str]], pd.DataFrame],
-    uniform: bool,
-) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield the soups of the corners that are no point of a surface; of one it is that corner."""
-    own = own_corner_rows(grid, shape)
+def _greedy_soup(
+    corners: Sequence[StateDict], own: pd.DataFrame, shape: Shape, evaluate: Evaluate
+) -> tuple[pd.DataFrame, Soup]:
+    """Return the rows of the greedy soup, those of the corner if it is of one, and what it is."""
 
-    def measure(members: Sequence[int], splits: Sequence[str]) -> pd.DataFrame:
-        if len(members) == 1:
-            at = rows_at(own, shape, shape.corner_coordinates[members[0]])
-            return at[at["split"].isin(splits)]
+    def of_corner(member: int) -> pd.DataFrame:
+        return rows_at(own, shape, shape.corner_coordinates[member])
+
+    def average(members: Sequence[int], splits: Sequence[str]) -> Evaluation:
         return evaluate(average_states([corners[member] for member in members]), splits)
 
-    def accuracy(members: list[int]) -> float:
-        return float(measure(members, ["val"])["accuracy"].iloc[0])
+    def accuracy(found: pd.DataFrame) -> float:
+        return float(found.loc[found["split"] == "val", "accuracy"].iloc[0])
 
-    if uniform:
-        yield "uniform-soup", "none", measure(range(len(corners)), ["val", "test"])
-    soup, _ = greedy_soup([accuracy([i]) for i in range(len(corners))], accuracy)
-    yield "greedy-soup", "val", measure(soup, ["val", "test"])
+    members, _ = greedy_soup(
+        [accuracy(of_corner(k)) for k in range(len(corners))],
+        lambda candidates: accuracy(average(candidates, ["val"]).table),
+    )
+    if len(members) == 1:
+        return of_corner(members[0]), Soup(members, {})
+    found = average(members, ["val", "test"])
+    logits = {split: of_split[0] for split, of_split in found.logits.items()}
+    return found.table, Soup(members, logits)
+
+
+def save_soups(soups: Mapping[str, Soup], path: str | Path, metadata: Mapping[str, Any]) -> None:
+    """Write the soup of each corner set to a safetensors file, completely or not at all."""
+    tensors = {
+        f"{corners}/{split}": logits
+        for corners, soup in soups.items()
+        for split, logits in soup.logits.items()
+    }
+    members = {corners: list(soup.members) for corners, soup in soups.items()}
+    save_tensors(tensors, path, {**metadata, "format": _SOUPS_FORMAT, "members": members})
+
+
+def load_soups(path: str | Path) -> dict[str, Soup]:
+    """Read what `save_soups` wrote."""
+    tensors, header = load_tensors(path)
+    with reading(path, "soups"):
+        check_fields(header, {"format": str, "members": dict[str, list[int]]}, "the header")
+        if header["format"] != _SOUPS_FORMAT:
+            raise InputError(f"its format is {header['format']!r:.40}, expected {_SOUPS_FORMAT!r}.")
+        of: dict[str, dict[str, Tensor]] = {corners: {} for corners in header["members"]}
+        for name, logits in tensors.items():
+            corners, _, split = name.rpartition("/")
+            of[corners][split] = logits
+        return {corners: Soup(header["members"][corners], of[corners]) for corners in of}
 
 
 def _rows(of: Mapping[str, Any], found: pd.DataFrame) -> Iterator[dict[str, Any]]:

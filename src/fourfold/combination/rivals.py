@@ -21,6 +21,7 @@ from fourfold.combination.baselines import (
     reference_surfaces,
 )
 from fourfold.combination.ensemble import FEW, greedy_points
+from fourfold.combination.merge import Soup
 from fourfold.errors import InputError
 from fourfold.evaluation.bootstrap import bootstrap_means, interval
 from fourfold.evaluation.logits import SurfaceLogits
@@ -59,6 +60,7 @@ def compare_rivals(
     surfaces: Surfaces,
     grid: pd.DataFrame,
     cost: pd.DataFrame,
+    soups: Mapping[str, Soup],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Evaluate all methods of an experiment that end in one prediction, with their cost.
 
@@ -66,6 +68,7 @@ def compare_rivals(
 
     - `<corners>/network`: the best one on val;
     - `<corners>/mean`: of their weights, where a surface without a fit has it on its grid;
+    - `<corners>/greedy-soup`: the mean of those that don't lower its accuracy on val;
     - `<corners>/ensemble-<k>`: the first k of them, k = 1, 4, 9, 25 and all.
 
     Of each surface with points beside these:
@@ -84,13 +87,14 @@ def compare_rivals(
         grid: rows of the `grid` tables of these surfaces.
         cost: rows of the `cost` table of what trained and chose the corners and fitted the
             surfaces.
+        soups: the greedy soup of each corner set.
 
     Returns:
         Rows of the tables `rival` and `rival_difference`.
 
     Raises:
         InputError: if there are not logits and grids of exactly these surfaces, or the logits are
-            of different images.
+            of different images, or there is no soup of a corner set.
     """
     check_surfaces(logits, surfaces, "the logits")
     check_surfaces(grid["surface"].unique(), surfaces, "the grid tables")
@@ -98,7 +102,9 @@ def compare_rivals(
     for name, of in logits.items():
         if any(not torch.equal(of.labels[split], labels[split]) for split in labels):
             raise InputError(f"the logits of {name} have other labels than those of the others.")
-    methods = list(_methods(logits, surfaces, grid, cost))
+    if missing := sorted({of["corners"] for of in surfaces.values()} - set(soups)):
+        raise InputError(f"there is no greedy soup of the corners {missing}; give one of each set.")
+    methods = list(_methods(logits, surfaces, grid, cost, soups))
     scored = {method.name: _score(method, labels) for method in methods}
     curve = _ensemble_curve(logits, surfaces, labels)
     draws = {
@@ -128,19 +134,29 @@ def compare_rivals(
 
 
 def _methods(
-    logits: Mapping[str, SurfaceLogits], surfaces: Surfaces, grid: pd.DataFrame, cost: pd.DataFrame
+    logits: Mapping[str, SurfaceLogits],
+    surfaces: Surfaces,
+    grid: pd.DataFrame,
+    cost: pd.DataFrame,
+    soups: Mapping[str, Soup],
 ) -> Iterator[_Method]:
     references = reference_surfaces(surfaces)
     for name, of in surfaces.items():
         shape, rows = logits[name].shape, grid[grid["surface"] == name]
         if references[of["corners"]] == name and of["kind"] not in NOBODYS:
-            yield from _of_corners(logits[name], of, shape, rows, cost)
+            soup = soups[of["corners"]]
+            yield from _of_corners(logits[name], of, shape, rows, cost, soup)
         if not shape.is_discrete:
             yield from _of_points(logits[name], of, shape, rows, cost)
 
 
 def _of_corners(
-    surface: SurfaceLogits, of: Described, shape: Shape, grid: pd.DataFrame, cost: pd.DataFrame
+    surface: SurfaceLogits,
+    of: Described,
+    shape: Shape,
+    grid: pd.DataFrame,
+    cost: pd.DataFrame,
+    soup: Soup,
 ) -> Iterator[_Method]:
     corners, count, selected = of["corners"], of["count"], costs.selection_images(cost, of)
     every, own = costs.corner_images(cost, of), surface.own
@@ -153,6 +169,12 @@ def _of_corners(
         mean = [surface.position(shape.center)]
         chosen = selected + _statistics_images(grid)
         yield _Method(f"{corners}/mean", *where, every, chosen, surface.logits, mean)
+    if count > 1:
+        tried = (count - 1) * (len(val) + _statistics_images(grid))
+        logits = {split: networks[None] for split, networks in soup.logits.items()}
+        member = 0 if logits else soup.members[0]
+        chosen = selected + looked + tried
+        yield _Method(f"{corners}/greedy-soup", *where, every, chosen, logits or own, [member])
     for size in (*(size for size in SIZES if size < count), count):
         trained = costs.corner_images(cost, of, size)
         yield _Method(f"{corners}/ensemble-{size}", *where, trained, selected, own, range(size))

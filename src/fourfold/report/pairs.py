@@ -11,7 +11,7 @@ from fourfold.report.claims import BEZIER, surfaces_of_kind
 
 ONE = ("center", "best-point")  # methods of a surface that end in one network
 SEVERAL = ("greedy-4", "greedy-9", "greedy-25", "all")  # and in several
-_ONE_OF_CORNERS = ("network", "mean", "ensemble-1")
+_ONE_OF_CORNERS = ("network", "mean", "greedy-soup", "ensemble-1")
 
 
 def main_surface(surfaces: Surfaces) -> str | None:

@@ -32,6 +32,7 @@ COINCIDENT_DISTANCE = 0.05
 
 _ORACLE, _AT_WORST = "/oracle", "_at_accuracy_min"  # ends of a method and of a metric
 _CERTIFICATE = "certificate_"  # begins a metric that bounds a surface
+_EQUIVALENTS = "equivalents"  # may be endless, which has no mean
 _KEYS = ["kind", "method", "metric"]
 _UNTRAINED = ("free", "untrained")  # kinds of corners that nobody trained alone
 # Kinds of corners whose ensemble the headline table leaves out: of one run, or of the networks of
@@ -40,7 +41,7 @@ _NO_BASELINE = ("run", "aligned", "random", "untrained")
 _SCORES = ("accuracy", "nll", "ece", "brier")
 _OF_RIVALS = (
     *("images_backward", "images_forward", "forward_passes"),
-    *("accuracy", "nll", "nll_scaled", "ece", "equivalents"),
+    *("accuracy", "nll", "nll_scaled", "ece", "brier", "disagreement", _EQUIVALENTS),
 )
 
 
@@ -52,7 +53,8 @@ def summarize(tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surface
     With two replicates or more, low and high are the ends of the 95 % confidence interval of the
     mean by Student's t; with one they are missing. Those of differences and claims are of the
     paired bootstrap over images and replicates. Of certificates the largest stands in place of the
-    mean, which bounds no surface: it bounds each replicate's.
+    mean, which bounds no surface: it bounds each replicate's. Of equivalents it is the median:
+    they are endless where a method is better than all networks that there are.
 
     Args:
         tables: `grid`, `barrier`, `certificate`, `ensemble`, `merge`, `geometry`, `cost` and
@@ -75,13 +77,12 @@ def summarize(tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surface
         common = {"experiment": experiment, "replicate": ALL_REPLICATES}
         common |= {"n": _on_test(first)["n"].max(), "replicates": facts["replicate"].nunique()}
         for key, group in facts.groupby(_KEYS, sort=False):
-            values, is_bound = group["value"], key[-1].startswith(_CERTIFICATE)
-            # Equivalents may be endless.
-            has_spread = len(values) > 1 and not is_bound and np.isfinite(values).all()
+            values, over = group["value"], _over_replicates(key[-1])
+            has_spread = len(values) > 1 and over == "mean" and np.isfinite(values).all()
             low, high = student_interval(values) if has_spread else (None, None)
             text = group["text"].iloc[0] if len(group) == 1 else None
-            over = (values.max if is_bound else values.mean)(skipna=False)
-            figures = {"mean": over, "low": low, "high": high, "text": text}
+            figures = {"mean": getattr(values, over)(skipna=False)}
+            figures |= {"low": low, "high": high, "text": text}
             rows.append(
                 common | dict(zip(_KEYS, key, strict=True)) | {"replicates": len(group)} | figures
             )
@@ -92,6 +93,13 @@ def summarize(tables: Mapping[str, pd.DataFrame], surfaces: Mapping[str, Surface
             held = {"rival_difference": of["rival_difference"], **held}
         rows += [common | row for kind, of_kind in held.items() for row in _held(kind, of_kind)]
     return pd.DataFrame(rows)
+
+
+def _over_replicates(metric: str) -> str:
+    """Return what stands for a metric's values of all replicates: their mean, for most."""
+    return (
+        "max" if metric.startswith(_CERTIFICATE) else "median" if metric == _EQUIVALENTS else "mean"
+    )
 
 
 def _on_test(table: pd.DataFrame) -> pd.DataFrame:
@@ -574,7 +582,9 @@ def rival_blocks(
             f"## {experiment}: at equal cost\n\n{_rival_table(rivals, differences)}\n\n"
             "By the images that training took, then by nll. Scaled nll: at the temperature that "
             "was fitted on val. Equivalents: as many independent networks, averaged, have this "
-            "scaled nll; 1 for what is no better than one, inf for what is better than all. "
+            "scaled nll; 1 for what is no better than one, inf for what is better than all; of "
+            "several replicates the median. Disagreement: how often two of the members predict "
+            "different classes. "
             f"Differences to {reference}, one network: positive where the method is better."
             + " Aligned networks compute what those do that they come from: these stand once."
             * any(twice)
@@ -589,14 +599,22 @@ def _rival_table(rivals: pd.DataFrame, differences: pd.DataFrame) -> str:
     for method, mean in of.iterrows():
         cells = [f"{mean['images_backward'] / 1000:.0f}", f"{mean['forward_passes']:g}"]
         cells.append(_percent(rows.loc[(method, "accuracy")]))
-        cells += [f"{mean[metric]:.4f}" for metric in ("nll", "nll_scaled", "ece")]
-        cells.append(f"{mean['equivalents']:.2f}" if "equivalents" in mean.dropna() else "")
+        cells.append(_with_interval(rows.loc[(method, "nll")]))
+        cells += [f"{mean[metric]:.4f}" for metric in ("nll_scaled", "ece", "brier")]
+        cells.append(f"{mean['disagreement']:.3f}" if mean["forward_passes"] > 1 else "")
+        cells.append(f"{mean[_EQUIVALENTS]:.2f}" if _EQUIVALENTS in mean.dropna() else "")
         for metric in ("test_accuracy", "test_nll_scaled"):
             found = against[against.index == (method, metric)]
             cells += [_against(metric, row) for _, row in found.iterrows()] or [""]
         body.append([str(method), *cells])
     head = ["method", "images (k)", "forward passes", "accuracy", "nll (nats)", "scaled nll", "ece"]
-    head += ["equivalents", "accuracy against one network", "scaled nll against one network"]
+    head += [
+        "brier",
+        "disagreement",
+        "equivalents",
+        "accuracy against one network",
+        "scaled nll against one network",
+    ]
     return markdown_table(head, body)
 
 
@@ -642,9 +660,13 @@ def _difference(metric: str, value: float, digits: int = 3) -> str:
 
 
 def _percent(row: pd.Series) -> str:
-    text = f"{100 * row['mean']:.2f}"
+    return _with_interval(100 * row[["mean", "low", "high"]].astype(float), digits=2)
+
+
+def _with_interval(row: pd.Series, digits: int = 4) -> str:
+    text = f"{row['mean']:.{digits}f}"
     if pd.notna(row["low"]):
-        text += f" [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
+        text += f" [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
     return text
 
 

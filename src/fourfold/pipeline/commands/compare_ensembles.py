@@ -3,6 +3,7 @@
 import argparse
 
 from fourfold.combination.ensemble import compare_ensembles
+from fourfold.combination.merge import load_soups
 from fourfold.combination.picks import measure_picks
 from fourfold.combination.rivals import compare_rivals
 from fourfold.evaluation.logits import SurfaceLogits
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_surfaces_argument(parser)
     costs = "cost tables of what trained and chose corners, and made surfaces"
     add_paths(parser, nargs="+", logits="logits of the surfaces", grids="grid tables", costs=costs)
+    add_paths(parser, soups="logits of greedy soups")
     tables = ("ensemble", "rival", "rival-difference", "pick")
     add_paths(parser, **{name: f"{name.replace('-', '_')} table to write" for name in tables})
 
@@ -36,7 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
     table = compare_ensembles(logits, surfaces, **job.settings["ensembles"])
     job.write("ensemble", table, arguments.ensemble)
     grid, cost = read_table("grid", *arguments.grids), read_table("cost", *arguments.costs)
-    rivals, differences = compare_rivals(logits, surfaces, grid, cost)
+    soups = load_soups(arguments.soups)
+    rivals, differences = compare_rivals(logits, surfaces, grid, cost, soups)
     job.write("rival", rivals, arguments.rival)
     job.write("rival_difference", differences, arguments.rival_difference)
     job.write("pick", measure_picks(logits, surfaces), arguments.pick)

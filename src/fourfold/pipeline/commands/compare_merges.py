@@ -3,11 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-import pandas as pd
-
 from fourfold.combination.baselines import check_surfaces
-from fourfold.combination.merge import compare_merges
-from fourfold.evaluation.grid import Images, evaluate_networks
+from fourfold.combination.merge import compare_merges, save_soups
+from fourfold.evaluation.grid import Evaluation, Images, evaluate_networks
 from fourfold.files.table import read_table
 from fourfold.pipeline.commands._job import surface_files
 from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
@@ -21,11 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_job_arguments(parser)
     add_surfaces_argument(parser)
     add_paths(parser, nargs="+", grids="grid tables", files="the surfaces")
-    add_paths(parser, output="merge table to write")
+    add_paths(parser, output="merge table to write", soups="logits of greedy soups to write")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the merge table."""
+    """Write the merge table, and the logits of the greedy soups."""
     surfaces = read_surfaces(arguments.surfaces)
     job = NetworkJob(arguments, inputs=arguments.grids)
     files = surface_files(files=arguments.files)
@@ -36,16 +34,16 @@ def run(arguments: argparse.Namespace) -> None:
         loaded = Surface.load(*files[surface])
         return [loaded.corner(k) for k in range(len(loaded.shape.corner_rows))]
 
-    def evaluate(network: StateDict, names: Sequence[str]) -> pd.DataFrame:
+    def evaluate(network: StateDict, names: Sequence[str]) -> Evaluation:
         images: dict[str, Images] = {
             name: (splits[name].images, splits[name].labels) for name in names
         }
-        table = evaluate_networks(
-            model, [network], images, keep_logits=(), **job.evaluation()
-        ).table
-        job.count_evaluated(table)
-        return table
+        found = evaluate_networks(model, [network], images, **job.evaluation())
+        job.count_evaluated(found.table)
+        return found
 
     grid = read_table("grid", *arguments.grids)
-    job.write("merge", compare_merges(grid, surfaces, corners_of, evaluate), arguments.output)
+    rows, soups = compare_merges(grid, surfaces, corners_of, evaluate)
+    save_soups(soups, arguments.soups, job.metadata())
+    job.write("merge", rows, arguments.output)
     job.write_network_cost("merge", model)

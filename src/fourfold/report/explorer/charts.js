@@ -300,7 +300,7 @@ function drawRivals(element, rows, metric, cost) {
   };
   const familyOf = ({ method }) => {
     const end = method.split("/").at(-1).replace(/-\d+$/, "");
-    return { center: "point", "best-point": "point", greedy: "points", inner: "points", all: "points" }[end] ?? end;
+    return { center: "point", "best-point": "point", "greedy-soup": "mean", greedy: "points", inner: "points", all: "points" }[end] ?? end;
   };
   const traces = Object.entries(families).map(([family, [name, symbol, look]]) => {
     const of = known.filter((row) => familyOf(row) === family);

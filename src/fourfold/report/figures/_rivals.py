@@ -23,7 +23,7 @@ _FAMILIES = {
     "point": _style.mark("^", 4.5, _style.ORANGE, label="one point of a surface"),
     "points": _style.mark("v", 4.5, _style.VERMILLION, label="ensemble of points"),
 }
-_OF = {"center": "point", "best-point": "point"}
+_OF = {"center": "point", "best-point": "point", "greedy-soup": "mean"}
 _OF |= dict.fromkeys(("greedy", "inner", "all"), "points")
 
 # Costs on the horizontal axes: factor from the table's unit, label, and how far families that cost
