@@ -5,9 +5,11 @@ import glob
 import hashlib
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
+import threading
 import zipfile
 import zlib
 from pathlib import Path
@@ -673,6 +675,28 @@ def test_val_has_the_labels_of_its_annotations_packed_or_not(tmp_path):
     assert torch.equal(packed.images, source.images) and torch.equal(packed.test[0], images)
 
 
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_tiny_imagenet_is_resized_as_parquet_files_of_its_images_are(is_packed, tmp_path):
+    root, settings = tiny(tmp_path), {"size": 4}
+    train = [path.read_bytes() for path in sorted(root.glob("train/*/images/*"))]
+    val = [path.read_bytes() for path in sorted(root.glob("val/images/*"))]
+    parquet(tmp_path / "train.parquet", train, [0, 0, 1, 1, 2, 2])
+    parquet(tmp_path / "val.parquet", val, [1, 0, 2, 1, 0])
+    files = {"name": "parquet", "train": "train.parquet", "test": "val.parquet"}
+    expected = load_source(files | settings, tmp_path)
+    if is_packed:
+        pack(root)
+    source = load_source(TINY | settings, tmp_path)
+    assert source.images.shape == (6, 3, 4, 4) and torch.equal(source.images, expected.images)
+    assert torch.equal(source.labels, expected.labels)
+    assert all(map(torch.equal, source.test, expected.test))
+    split = {"seed": 0, "train_images": None, "val_images": 3, "test_images": None}
+    folders = ["--folder", str(tmp_path), "--output", str(tmp_path / "out")]
+    chosen = json.dumps({"source": TINY | settings, "split": split})
+    assert main(["prepare-data", "--name", "d", "--settings", chosen, *folders]) == 0
+    assert Dataset.load(tmp_path / "out").image_shape == (3, 4, 4)
+
+
 ANNOTATIONS = "val/val_annotations.txt"
 
 
@@ -818,6 +842,35 @@ def test_cifar_is_read_from_its_folder_its_archive_or_the_server(cifar, tmp_path
     assert torch.equal(load_source(settings, data).test[0], source.test[0])
 
 
+def test_cifar_waits_while_another_process_extracts_it(cifar, tmp_path):
+    published, settings, base = cifar
+    file = base / published.test_list[0][0]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100])
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    def end():
+        file.write_bytes(whole)
+        os.close(held)
+
+    timer = threading.Timer(0.3, end)
+    timer.start()
+    assert load_source(settings, tmp_path).test[1][:3].tolist() == [0, 3, 6]
+    timer.join()
+
+
+@pytest.mark.parametrize("damaged", [b"", b"half"])
+def test_a_file_of_cifar_that_changes_after_its_checksum_is_refused(
+    damaged, cifar, tmp_path, monkeypatch
+):
+    published, settings, base = cifar
+    (base / published.test_list[0][0]).write_bytes(damaged)
+    changed = [[published.test_list[0][0], hashlib.md5(damaged).hexdigest()]]
+    monkeypatch.setattr(published, "test_list", changed)
+    check_refused(settings, tmp_path, "has no intact", str(tmp_path), "Remove what is damaged")
+
+
 class Trap:
     """Runs code when it is unpickled."""
 
@@ -887,6 +940,8 @@ def test_what_is_left_out_and_images_in_two_splits_are_reported(tmp_path, capsys
         ({"name": "parquet", "train": ["a", "a"], "test": None}, "source.train"),
         ({"name": "parquet", "train": "a", "test": 3}, "source.test"),
         (FOLDER | {"size": 0}, "source.size"),
+        (TINY | {"size": 4097}, "source.size"),
+        ({"name": "cifar10", "download": False, "size": 16}, "size"),
         ({"name": "parquet", "train": "none.parquet", "test": None}, "none.parquet"),
     ],
 )

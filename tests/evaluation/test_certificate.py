@@ -97,6 +97,7 @@ def test_a_network_that_gives_no_numbers_is_worse_than_every_number():
         ({"fraction": 0.01}, "are 298 points.*takes 299"),
         ({"fraction": 1.0}, "fraction is 1.0"),
         ({"level": 95}, "level is 95"),
+        ({"level": "a"}, "level is 'a'; give a number between 0 and 1"),
     ],
 )
 def test_wrong_input_is_named(settings, said):

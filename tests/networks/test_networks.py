@@ -109,8 +109,8 @@ def test_dropout_is_active_in_training_alone(name):
     [
         ("alexnet", {}, "'alexnet'.*resnet18, vgg16, vit"),
         ("vgg16", {"image_size": 1}, "at least 2 pixels, got 1"),
-        ("vit", {"patch_size": 3}, r"model.patch_size is 3.*8.*\[1, 2, 4, 8\]"),
-        ("vit", {"heads": 3, "hidden": 8}, "model.hidden is 8.*heads = 3"),
+        ("vit", {"patch_size": 3}, r"network.patch_size is 3.*8.*\[1, 2, 4, 8\]"),
+        ("vit", {"heads": 3, "hidden": 8}, "network.hidden is 8.*heads = 3"),
         ("torchvision", {}, "RGB images, got 1 channels"),
         ("torchvision", {"channels": 3, "architecture": "resnet81"}, "did you mean resnet18"),
     ],

@@ -14,6 +14,7 @@ from conftest import differing
 from safetensors.torch import save_file
 
 from fourfold.combination.differences import measure_differences
+from fourfold.combination.merge import Soup, save_soups
 from fourfold.data.augment import RandomShiftFlip
 from fourfold.data.dataset import Dataset
 from fourfold.evaluation.certificate import measure_certificates
@@ -674,13 +675,15 @@ def write_tables_of_logits(folder):
 
 def test_no_ensemble_but_the_oracle_is_chosen_on_test(tmp_path):
     labels, path = write_logits(tmp_path / "linear.safetensors"), tmp_path / "other.safetensors"
-    members = []
+    soups, members = tmp_path / "soups.safetensors", []
+    save_soups({"independent": Soup([0], {})}, soups, {})
     for order in (torch.arange(40), torch.arange(39, -1, -1)):
         shuffled = {"val": labels["val"], "test": labels["test"][order]}
         replace(SurfaceLogits.load(tmp_path / "linear.safetensors"), labels=shuffled).save(path, {})
         status = command(
             "compare-ensembles", tmp_path, settings='{"ensembles": {"max_members": 4}}',
-            surfaces=json.dumps(LINEAR), logits=path, **write_tables_of_logits(tmp_path),
+            surfaces=json.dumps(LINEAR), logits=path, soups=soups,
+            **write_tables_of_logits(tmp_path),
             **{name: f"out/{name}.parquet" for name in ("ensemble", "rival", "pick")},
             rival_difference="out/rival_difference.parquet",
         )  # fmt: skip

@@ -1,6 +1,8 @@
 """`fourfold init`; that it runs what the repository runs: tests/pipeline/test_workflow.py."""
 
+import argparse
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from fourfold.pipeline.cli import main
 from fourfold.pipeline.commands.init import _splits, insert_parts, own_parts, project_stages
 from fourfold.pipeline.params_check import check_params
 from fourfold.pipeline.project import snakefile
+from fourfold.surfaces.checkpoint import load_into
 
 PARAMS = (ROOT / "params.yaml").read_text()
 RUN = re.compile(r"^run: .*?]", re.MULTILINE)
@@ -77,7 +80,7 @@ def init(own, folder, files, **changes):
 
 
 def paths(own, files):
-    return [own / f"{k}.pt" for k in files]
+    return [own / (f"{k}.pt" if isinstance(k, int) else k) for k in files]
 
 
 def test_files_become_a_project(own, tmp_path):
@@ -107,6 +110,58 @@ def test_files_become_an_experiment_that_can_be_run(own, count, shape, images):
     assert dataset["split"]["test_images"] == (None if is_split else 3)
 
 
+# Of each timm: whether the size of its images is fixed, so that `img_size` says another.
+TIMM = {"test_resnet": False, "test_vit": True}
+
+
+@pytest.fixture(scope="module")
+def of_timm(tmp_path_factory):
+    """Return a folder with checkpoints of networks of timm, as its training script writes them."""
+    folder = tmp_path_factory.mktemp("timm")
+    for name, is_fixed in TIMM.items():
+        for size in (SIZE, 160):
+            settings = {"architecture": name, "image_size": size, "classes": CLASSES}
+            if is_fixed:
+                settings["arguments"] = {"img_size": size}
+            for k in range(4):
+                state = build_model("timm", channels=3, **settings).state_dict()
+                saved = {"epoch": 9, "arch": name, "args": argparse.Namespace(lr=0.1)}
+                torch.save(saved | {"state_dict": state}, folder / f"{name}-{size}-{k}.pth.tar")
+    return folder
+
+
+@pytest.mark.parametrize("size", [SIZE, None])
+@pytest.mark.parametrize("name", TIMM)
+def test_files_of_timm_become_a_project_with_timms_size_and_normalization(
+    name, size, own, of_timm, tmp_path
+):
+    files = [of_timm / f"{name}-{size or 160}-{k}.pth.tar" for k in range(4)]
+    folder = tmp_path / "p"
+    assert init(own, folder, files, architecture=f"timm:{name}", size=size) == 0
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    experiment = check_params(params)["mine"]
+    assert params["datasets"]["mine"]["source"]["size"] == (size or 160)
+    network = dict(experiment["network"])
+    half = [0.5, 0.5, 0.5]  # as timm has it of these, where torchvision's have ImageNet's
+    assert network.pop("normalize") == {"mean": half, "std": half}
+    stated = {"name": "timm", "architecture": name}
+    if size and TIMM[name]:
+        stated["arguments"] = {"img_size": size}
+    assert network == stated
+    model = build_model(channels=3, image_size=size or 160, classes=CLASSES, **network)
+    for file in experiment["corners"]["mine"]["files"]:
+        load_into(model, file)
+    assert re.search(r"^timm==\d", (folder / "requirements.txt").read_text(), re.MULTILINE)
+
+
+def test_without_timm_a_network_of_it_is_refused(own, of_timm, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    files = sorted(of_timm.glob("test_resnet-32-*"))
+    assert init(own, tmp_path / "p", files, architecture="timm:test_resnet") == 1
+    assert "pip install timm" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("folders", "train", "test", "unused"),
     [
@@ -134,6 +189,11 @@ def test_splits_are_found_by_their_usual_names(folders, train, test, unused, tmp
         ((0, 1, 2, 9), {}, "no file at"),
         (range(4), {"size": None, "images": None}, "needs --images and --size"),
         (range(4), {"architecture": "squeezenet"}, "did you mean squeezenet"),
+        (range(4), {"architecture": "timm:resnt18"}, "did you mean resnet18"),
+        (range(4), {"architecture": "timm:resnet18.x"}, "Invalid pretrained tag (x)"),
+        (range(4), {"architecture": "timm:test_resnet"}, "0.pt"),
+        (range(4), {"architecture": "timm:test_vit", "size": 8}, "timm's test_vit"),
+        (range(4), {"architecture": "timm:test_resnet", "size": 0}, "--size is 0"),
         (range(4), {"images": "nowhere"}, "no folder at"),
         (range(4), {"size": 0}, "--size is 0"),
         (range(4), {"key": "ema"}, "ema"),

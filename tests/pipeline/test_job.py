@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from fourfold.errors import InputError
 from fourfold.files.table import read_metadata, read_table
 from fourfold.files.tensors import save_tensors
 from fourfold.pipeline.commands._job import Job, read_corners, surface_files
+from fourfold.pipeline.commands._network_job import NetworkJob
 from fourfold.pipeline.commands._settings import read_surfaces
 from fourfold.surfaces.checkpoint import save_checkpoint, save_trajectory
 
@@ -32,6 +34,15 @@ def job(folder, *inputs):
     given = {"experiment": "e", "replicate": 1, "cost": folder / "jobs" / "cost-x.parquet"}
     given["command"] = "measure-geometry"
     return Job(argparse.Namespace(**given), inputs=inputs)
+
+
+def test_a_network_is_initialized_without_a_look_at_the_gpus_of_others(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    on_cpu = SimpleNamespace(device=torch.device("cpu"), build_model=lambda: torch.rand(3))
+    before = torch.get_rng_state()
+    first, again, other = (NetworkJob.initial_model(on_cpu, seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_job_without_a_network_says_what_its_inputs_agree_in(tmp_path):

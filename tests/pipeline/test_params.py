@@ -448,6 +448,16 @@ def test_params_shows_every_value_and_where_it_comes_from(capsys, tmp_path):
     assert last.endswith("--all")
 
 
+def test_params_shows_a_section_that_is_null(capsys, tmp_path):
+    params = tiny({"recipes.sgd.trainings": None})
+    params["experiments"] = {"tiny-vit": params["experiments"]["tiny-vit"]}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(params, sort_keys=False))
+    assert main(["params", "tiny-vit", "--file", str(file)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["trainings", "null", "recipes.sgd"] in rows
+
+
 def test_params_of_an_experiment_that_is_not_there_names_those_that_are(capsys):
     assert main(["params", "vit", "--file", str(FILES[1])]) == 1
     (line,) = capsys.readouterr().err.splitlines()

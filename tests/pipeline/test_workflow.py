@@ -38,11 +38,14 @@ from fourfold.files.table import SCHEMAS, read_metadata
 from fourfold.files.tensors import read_header
 from fourfold.networks import build_model
 from fourfold.pipeline.cli import main
+from fourfold.pipeline.params import read_params
 from fourfold.pipeline.reads import READS
+from fourfold.pipeline.targets import Targets
 from fourfold.pipeline.yaml_file import check_yaml
 from fourfold.surfaces.surface import BezierSurface
 
 SUMMARY = "results/summary.parquet"
+EXPLORER = "results/explorer.html"
 
 
 def _tables(project):
@@ -308,6 +311,27 @@ def test_another_fit_on_the_same_corners_trains_no_network_and_goes_without_a_tr
     results = project / "results" / EXPERIMENT
     assert not [path for path in results.rglob("*second*") if path.parent.name != "log"]
     assert not convergence.exists()
+
+
+LONGEST = 2**17 - 1  # bytes of an argument, such as the command of `bash -c`, that Linux takes
+
+
+def test_no_command_is_too_long_for_linux_with_every_experiment_and_five_replicates(tmp_path):
+    """Longest are those over one experiment's surfaces; those over all don't grow with them."""
+    project, lengths = new_project(tmp_path), []
+    shutil.copy(ROOT / "params.yaml", project)
+    of = Targets(read_params(project / "params.yaml"))
+    by_surfaces = sorted(of.experiments, key=lambda name: len(of.surfaces(name)))
+    for run, replicates in ((by_surfaces[:1], 1), (by_surfaces[-1:], 5)):
+        edit(project, lambda params, run=run, n=replicates: params.update(run=run, replicates=n))
+        said = snakemake(project, "--dry-run", "--printshellcmds", "--", SUMMARY, EXPLORER).stdout
+        commands = re.findall(r"^Shell command: python -m fourfold (\S+) (.*)$", said, flags=re.M)
+        lengths.append({name: len(line.encode()) for name, line in commands})
+        assert max(len(line.encode()) for _, line in commands) < LONGEST / 4
+    few, many = lengths
+    assert few["collect-tables"] < many["collect-tables"]
+    for over_all in ("summarize", "plot-explorer"):
+        assert few[over_all] == many[over_all]
 
 
 def test_a_lost_table_is_built_again_and_equal(project):

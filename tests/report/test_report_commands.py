@@ -20,9 +20,16 @@ def summarize(tmp_path):
         write_table(name, frame, tmp_path / f"{name}.parquet", {"experiment": "e"})
         given += [f"--{name.replace('_', '-')}", str(tmp_path / f"{name}.parquet")]
     output = tmp_path / "results"
-    return lambda surfaces: main(
-        ["summarize", *given, "--surfaces", surfaces, "--kept", "0.9", "--output", str(output)]
-    )
+    made = ["--kept", "0.9", "--output", str(output)]
+
+    def run(surfaces, file=None):
+        arguments = [*given, "--surfaces", surfaces]
+        if file is not None:  # as the workflow does
+            file.write_text("\n".join(arguments))
+            arguments = [f"@{file}"]
+        return main(["summarize", *arguments, *made])
+
+    return run
 
 
 def test_summarize_writes_table_text_metrics_and_figure(summarize, tmp_path):
@@ -37,6 +44,14 @@ def test_summarize_writes_table_text_metrics_and_figure(summarize, tmp_path):
         *("summary.parquet", "summary.csv", "summary.md", "metrics.json"),
         *("summary.png", "summary.svg"),
     }
+
+
+def test_arguments_from_a_file_make_the_same_summary(summarize, tmp_path):
+    tables = []
+    for file in (None, tmp_path / "arguments"):
+        assert summarize(json.dumps({"e": SURFACES}), file) == 0
+        tables.append(read_table("summary", tmp_path / "results" / "summary.parquet"))
+    pd.testing.assert_frame_equal(*tables)
 
 
 @pytest.mark.parametrize(

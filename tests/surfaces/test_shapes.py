@@ -272,7 +272,11 @@ def test_corners_that_are_trained_move_too():
         ({"shape": "chain", "bends": 1, "degree": 2}, "a chain has bends"),
         ({"shape": "chain", "bends": -1}, "bends is -1"),
         ({"shape": "simplex", "added": 3}, "2 to 4 vertices"),
-        ({"shape": "star", "added": 2}, "added is 0 or 1"),
+        ({"shape": "star", "added": 2}, "added is 2; of a star it is 0 or 1"),
+        ({"shape": "chain", "bends": 1.5}, r"bends is 1\.5; it must be a whole number"),
+        ({"shape": "chain", "bends": "2"}, "bends is '2'; it must be a whole number"),
+        ({"shape": "simplex", "added": 0.5}, r"added is 0\.5; it must be a whole number"),
+        ({"shape": "star", "added": "1"}, "added is '1'; it must be a whole number"),
         ({"shape": "set", "degree": [1]}, "a set has no settings"),
         ({"shape": "triangle"}, "needs 3 corners, got 4"),
         ({"shape": "cube"}, "needs 8 corners, got 4"),
@@ -283,6 +287,21 @@ def test_impossible_shapes_are_refused(given, said):
     corners = [make_network("layernorm", seed).state_dict() for seed in range(4)]
     with pytest.raises(InputError, match=said):
         Surface.from_corners(corners, **given)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: make_shape("chain", bends=1.5), r"bends is 1\.5"),
+        (lambda: make_shape("simplex", added="2"), "added is '2'"),
+        (lambda: Simplex(2, added=0.5), r"added is 0\.5"),
+        (lambda: Simplex(2, degree=1.5), r"degree is 1\.5"),
+        (lambda: Star(2.5), r"corners is 2\.5"),
+    ],
+)
+def test_counts_that_are_no_whole_numbers_are_refused_without_networks_too(make, said):
+    with pytest.raises(InputError, match=said):
+        make()
 
 
 @pytest.mark.parametrize(

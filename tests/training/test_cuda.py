@@ -65,6 +65,17 @@ def test_passes_that_are_launched_at_once_give_the_same(name, optimizer):
     torch.testing.assert_close(*(s.control_points for s in surfaces), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="PyTorch sees one GPU")
+def test_passes_are_recorded_on_the_device_of_the_network_whatever_the_current_one_is():
+    surfaces, last = [], f"cuda:{torch.cuda.device_count() - 1}"
+    assert torch.cuda.current_device() == 0
+    for cuda_graph in (False, True):
+        surfaces.append(make_surface("layernorm"))
+        network = make_network("layernorm").to(last)
+        fit(surfaces[-1], network, *images_on(last), epochs=1, cuda_graph=cuda_graph, **COMMON)
+    torch.testing.assert_close(*(s.control_points for s in surfaces), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("cuda_graph", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

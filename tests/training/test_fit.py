@@ -548,6 +548,7 @@ def test_gradients_are_taken_also_where_the_caller_takes_none():
         ({"sampler": ["uniform"]}, "sampler is .'uniform'.*latin-hypercube, uniform"),
         ({"cosine": "1"}, "cosine is '1'; it must be a number, 0 or more"),
         ({"device": "cudda"}, "device is 'cudda'; it must be 'cpu'"),
+        ({"device": "cuda:99"}, "device is 'cuda:99', which PyTorch can't use here.*choose 'cpu'"),
         ({"augment": {"shift": 4}}, "augment is .'shift': 4.; it must be a function"),
         ({"on_step": 3}, "on_step is 3; it must be a function"),
         ({"train_images": IMAGES[:0], "train_labels": LABELS[:0]}, "no training images"),

@@ -1,4 +1,5 @@
 # What the rules share: names of files, what a job takes from params.yaml, and hooks.
+import hashlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from fourfold.files.atomic import write_text
 from fourfold.files.reading import file_sha256
 from fourfold.pipeline.code import code_hash
 from fourfold.pipeline.devices import count_gpus
@@ -176,7 +178,7 @@ def prepared_data(wildcards):
 
 
 def read(rule, wildcards):
-    """Return what a job reads of its experiment, see `targets.READS`."""
+    """Return what a job reads of its experiment, see `pipeline/reads.py`."""
     of_job = {
         key: wildcards[key] for key in ("surface", "corners", "run") if key in wildcards.keys()
     }
@@ -222,6 +224,28 @@ def fork_start(wildcards):
 
 # How params.yaml defines the surfaces of each experiment in `run`, as JSON.
 ALL_DESCRIBED = json.dumps({name: TARGETS.described(name) for name in config["run"]})
+
+
+def arguments_file(**further):
+    """Return a params function: a file with a command's inputs, by their names, and `further` arguments.
+
+    Linux lets an argument have 128 KiB, and a whole shell command is one, that of `bash -c`. What is
+    over all experiments can be longer. The file is named by what is in it: params tell of a change,
+    and another run, even a dry one, leaves the file of this one as it is.
+    """
+
+    def written(wildcards, input):
+        lines = []
+        for name, given in [*input.items(), *further.items()]:
+            values = [given] if isinstance(given, str) else given
+            lines += [f"--{name.replace('_', '-')}", *values]
+        text = "".join(f"{line}\n" for line in lines)
+        path = Path(".snakemake") / "arguments" / hashlib.sha256(text.encode()).hexdigest()
+        if not path.exists() and os.access(".snakemake", os.W_OK):  # a dry run may lack the right
+            write_text(path, text)
+        return str(path)
+
+    return written
 
 
 def surfaces_as_json(rule):

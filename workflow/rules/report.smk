@@ -166,15 +166,11 @@ rule summarize:
         runtime=plain_runtime,
     params:
         kept=config["summary"]["kept"],
-        surfaces=ALL_DESCRIBED,
+        arguments=arguments_file(surfaces=ALL_DESCRIBED),
         code=code("summarize"),
     shell:
-        "python -m fourfold summarize --grid {input.grid} --barrier {input.barrier}"
-        " --certificate {input.certificate}"
-        " --ensemble {input.ensemble} --merge {input.merge}"
-        " --geometry {input.geometry} --cost {input.cost} --difference {input.difference}"
-        " --rival {input.rival} --rival-difference {input.rival_difference}"
-        " --surfaces {params.surfaces:q} --kept {params.kept} --output results > {log} 2>&1"
+        "python -m fourfold summarize @{params.arguments} --kept {params.kept} --output results"
+        " > {log} 2>&1"
 
 
 rule plot_explorer:
@@ -194,12 +190,10 @@ rule plot_explorer:
         mem_mb=plain_memory,
         runtime=plain_runtime,
     params:
-        surfaces=ALL_DESCRIBED,
+        arguments=arguments_file(surfaces=ALL_DESCRIBED),
         code=code("plot_explorer"),
     shell:
-        "python -m fourfold plot-explorer --grid {input.grid} --logits {input.logits}"
-        " --barrier {input.barrier} --merge {input.merge} --ensemble {input.ensemble}"
-        " --rival {input.rival} --surfaces {params.surfaces:q} --output {output.page} > {log} 2>&1"
+        "python -m fourfold plot-explorer @{params.arguments} --output {output.page} > {log} 2>&1"
 
 
 localrules:

@@ -55,7 +55,8 @@ class Described(TypedDict):
 
 
 Surfaces = Mapping[str, Described]
-NOBODYS = ("free", "untrained", "random")  # kinds of corners that are no networks of their own
+UNTRAINED = ("free", "untrained")  # kinds of corners that nobody trained alone
+NOBODYS = (*UNTRAINED, "random")  # kinds that are no networks of their own
 
 
 def reference_surfaces(surfaces: Surfaces) -> dict[str, str]:

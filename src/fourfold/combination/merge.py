@@ -19,7 +19,6 @@ from fourfold.combination.baselines import (
     reference_surfaces,
 )
 from fourfold.errors import InputError
-from fourfold.evaluation.grid import Evaluation
 from fourfold.files.reading import check_fields, reading
 from fourfold.files.tensors import load_tensors, save_tensors
 from fourfold.surfaces.layout import StateDict
@@ -30,7 +29,9 @@ from fourfold.surfaces.surface import separate
 _METRICS = ["statistics", "split", "n", "nll", "accuracy", "ece", "brier"]
 _SOUPS_FORMAT = "fourfold-soups-1"
 
-Evaluate = Callable[[StateDict, Sequence[str]], Evaluation]  # of one network on these splits
+Logits = Mapping[str, Float16[Tensor, "_images _classes"]]  # of one network on each split
+# Maps a network and names of splits to a row for each of these, and its logits.
+Evaluate = Callable[[StateDict, Sequence[str]], tuple[pd.DataFrame, Logits]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Soup:
     """
 
     members: Sequence[int]
-    logits: Mapping[str, Float16[Tensor, "_images _classes"]]
+    logits: Logits
 
 
 def compare_merges(
@@ -62,7 +63,8 @@ def compare_merges(
         grid: rows of the `grid` tables of these surfaces.
         surfaces: see `fourfold.combination.baselines`.
         corners_of: maps a surface to its corners as trained, in corner order.
-        evaluate: maps a network and names of splits to its evaluation on these.
+        evaluate: maps a network and names of splits to a row for each of these, with the columns
+            of the metrics, and its logits on each.
 
     Returns:
         Rows of the `merge` table, `surface` of a baseline being the one that it was taken from; and
@@ -90,7 +92,7 @@ def compare_merges(
         own = own_corner_rows(parts[name], shape_of(surfaces[name]))
         shape, states = shape_of(surfaces[name]), corners_of(name)
         if not is_plain(surfaces[name]):
-            found = evaluate(average_states(states), ["val", "test"]).table
+            found = evaluate(average_states(states), ["val", "test"])[0]
             uniform = {"merge": "uniform-soup", **of_soup, "selected_on": "none"}
             rows += _rows(uniform, found)
         found, greedy[corners] = _greedy_soup(states, own, shape, evaluate)
@@ -126,7 +128,7 @@ def _greedy_soup(
     def of_corner(member: int) -> pd.DataFrame:
         return rows_at(own, shape, shape.corner_coordinates[member])
 
-    def average(members: Sequence[int], splits: Sequence[str]) -> Evaluation:
+    def average(members: Sequence[int], splits: Sequence[str]) -> tuple[pd.DataFrame, Logits]:
         return evaluate(average_states([corners[member] for member in members]), splits)
 
     def accuracy(found: pd.DataFrame) -> float:
@@ -134,13 +136,12 @@ def _greedy_soup(
 
     members, _ = greedy_soup(
         [accuracy(of_corner(k)) for k in range(len(corners))],
-        lambda candidates: accuracy(average(candidates, ["val"]).table),
+        lambda candidates: accuracy(average(candidates, ["val"])[0]),
     )
     if len(members) == 1:
         return of_corner(members[0]), Soup(members, {})
-    found = average(members, ["val", "test"])
-    logits = {split: of_split[0] for split, of_split in found.logits.items()}
-    return found.table, Soup(members, logits)
+    found, logits = average(members, ["val", "test"])
+    return found, Soup(members, logits)
 
 
 def save_soups(soups: Mapping[str, Soup], path: str | Path, metadata: Mapping[str, Any]) -> None:

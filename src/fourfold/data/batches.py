@@ -24,6 +24,7 @@ from fourfold.data.inputs import (
     pick,
 )
 from fourfold.errors import InputError, check_count
+from fourfold.files.reading import reason
 from fourfold.seeds import AmbientStream, derive_seed
 from fourfold.surfaces.modules import batchnorm_layers, check_trainable, input_dtype
 
@@ -58,13 +59,24 @@ def shuffled_batches(
 
 
 def as_device(asked: torch.device | str) -> torch.device:
-    """Return the device of a name."""
+    """Return the device of a name, one that PyTorch can use here."""
     try:
-        return torch.device(asked)
+        device = torch.device(asked)
     except (RuntimeError, TypeError) as error:
         raise InputError(
             f"device is {asked!r}; it must be 'cpu', 'cuda' or what else torch.device takes."
         ) from error
+    try:
+        torch.empty(0, device=device)
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # the latter of a PyTorch that was built without
+        raise InputError(
+            f"device is {str(asked)!r}, which PyTorch can't use here ({reason(error)}); choose "
+            "'cpu', or look at CUDA_VISIBLE_DEVICES."
+        ) from error
+    return device
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import product
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,8 +53,8 @@ def certificate(
         InputError: if there are no values, or too few for this fraction.
     """
     for name, share in (("level", level), ("fraction", fraction)):
-        if share is not None and not 0 < share < 1:
-            raise InputError(f"{name} is {share}; give a number between 0 and 1.")
+        if share is not None and not (isinstance(share, Real) and 0 < share < 1):
+            raise InputError(f"{name} is {share!r}; give a number between 0 and 1.")
     k, needed = len(values), points_needed(fraction, level)
     if k < needed:
         raise InputError(

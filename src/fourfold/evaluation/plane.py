@@ -18,7 +18,7 @@ from fourfold.surfaces.points import grid_points
 from fourfold.surfaces.shapes import Array, Coordinates, Point, Simplex, Weights
 from fourfold.surfaces.surface import Surface
 
-_CORNERS = 3
+CORNERS = 3
 _ROUNDINGS = 8  # of parameters, by which networks on one line may lie beside it
 
 
@@ -160,7 +160,7 @@ def plane(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of equal networks, which are refused
-        shape = _Affine(_CORNERS)
+        shape = _Affine(CORNERS)
         surface = Surface.from_corners(
             [a, b, c], name="plane", shape=shape, model=model, buffers=buffers
         )

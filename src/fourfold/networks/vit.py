@@ -57,12 +57,13 @@ def build(
     Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021.
     """
     if image_size % patch_size:
+        divisors = [p for p in range(1, image_size + 1) if image_size % p == 0]
         raise InputError(
-            f"model.patch_size is {patch_size}, which does not divide the image size {image_size}; "
-            f"choose one of {[p for p in range(1, image_size + 1) if image_size % p == 0]}."
+            f"network.patch_size is {patch_size}, which does not divide the image size "
+            f"{image_size}; choose one of {divisors}."
         )
     if hidden % heads:
-        raise InputError(f"model.hidden is {hidden}; it must be a multiple of heads = {heads}.")
+        raise InputError(f"network.hidden is {hidden}; it must be a multiple of heads = {heads}.")
     network: nn.Module = VisionTransformer(
         image_size=image_size,
         patch_size=patch_size,

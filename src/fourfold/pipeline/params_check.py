@@ -6,10 +6,11 @@ from typing import Any
 
 from jsonschema import ValidationError
 
+from fourfold.combination.baselines import UNTRAINED
 from fourfold.errors import InputError
 from fourfold.pipeline.params import RECIPE, check_name, origins, resolve
 from fourfold.pipeline.schema import dotted, find_errors, read_schema, refuse, said
-from fourfold.pipeline.targets import NUMBERED, SEEDED, Targets, corner_count
+from fourfold.pipeline.targets import NUMBERED, Targets, corner_count
 from fourfold.surfaces.shapes import shape_of
 from fourfold.training.phases import PLANNED, plan_phases
 from fourfold.training.schedule import check_schedule, kept_epochs
@@ -53,7 +54,7 @@ def check_params(
                 f"would share some; make the stride {count} or more."
             )
         to = params["corners"].get(corners.get("to"), {})
-        if to.get("kind") in SEEDED:
+        if to.get("kind") in UNTRAINED:
             raise InputError(
                 f"corners.{name}.to is {corners['to']}, which are {to['kind']}: nobody has trained "
                 "its networks alone, so there are none to start from. Name a set of kind seeds, "
@@ -133,7 +134,7 @@ def _check_surface(
         shape = shape_of({**surface, "count": corner_count(corners, sets)})
     except InputError as error:
         raise InputError(f"{key}, on corners.{surface['corners']}: {error}") from error
-    is_seeded, is_free = corners["kind"] in SEEDED, corners["kind"] == "free"
+    is_seeded, is_free = corners["kind"] in UNTRAINED, corners["kind"] == "free"
     is_movable = bool(shape.free_rows) or (is_free and not shape.is_discrete)
     if surface["fit"] is not None and not is_movable:
         settings = ", ".join(f"{k}: {v}" for k, v in shape.settings().items())

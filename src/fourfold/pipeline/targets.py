@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fourfold.combination.baselines import NOBODYS, UNTRAINED
 from fourfold.pipeline.params import resolve
 from fourfold.pipeline.reads import READS
 from fourfold.surfaces.shapes import SQUARE, Shape, shape_of
@@ -28,11 +29,10 @@ SUMMARY = (
 DATASETS, NETWORKS = ("cifar10", "cifar100", "tiny-imagenet"), ("vgg16", "resnet18", "vit")
 SCALES = {"cpu": "-cpu", "full": "", "paper": "-paper"}
 
-# Kinds of corner sets whose networks have files of their own, by name and position; kinds that are
-# made from another set, each in one file; and kinds that a fit starts from seeds alone.
+# Kinds of corner sets whose networks have files of their own, by name and position; and kinds that
+# are made from another set, each in one file.
 NUMBERED = ("fork", "files")
 DERIVED = ("aligned", "random")
-SEEDED = ("free", "untrained")
 
 
 def run_name(training: str | None, seed: int) -> str:
@@ -165,7 +165,7 @@ class Targets:
             for name, surface in of["surfaces"].items()
             if self.count(experiment, surface["corners"]) >= 3
         }
-        trained = [name for name, kind in kinds.items() if kind not in (*SEEDED, "random")]
+        trained = [name for name, kind in kinds.items() if kind not in NOBODYS]
         if not of["grid"].get("plane_points"):
             return None
 
@@ -206,7 +206,7 @@ class Targets:
     def networks(self, experiment: str, replicate: int | str, corners: str) -> list[str]:
         """Return the files that hold the networks of a corner set, see `corner_files`."""
         of = self.experiments[experiment]["corners"][corners]
-        if of["kind"] in SEEDED:
+        if of["kind"] in UNTRAINED:
             return []
         if of["kind"] == "run":
             return [f"corners/{corners}.json", self.first_run(experiment, replicate, corners)]

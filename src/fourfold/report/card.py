@@ -10,7 +10,7 @@ import yaml
 from fourfold.combination.baselines import Described
 from fourfold.report.claims import Comparison
 from fourfold.report.summary import markdown_table
-from fourfold.surfaces.shapes import shape_of
+from fourfold.surfaces.shapes import shape_of, written
 from fourfold.zoo.card import render_card
 from fourfold.zoo.description import Description
 
@@ -140,7 +140,7 @@ def _metrics(
     yield f"On test{f', n = {n} images' if n else ''}; in brackets 95 % intervals over images."
     yield markdown_table(["", "accuracy (%)", "nll (nats)"], body)
     if "best-point" in described.points:
-        yield f"Picked on val: {_written(described.points['best-point'])}."
+        yield f"Picked on val: ({written(described.points['best-point'])})."
     differences = [_compared(row, kept) for row in tables["difference"].to_dict("records")]
     yield (
         "Differences are positive in favour of the surface, accuracy in points; *can't tell*: the "
@@ -234,7 +234,3 @@ def _percent(row: pd.Series, metric: str) -> str:
 
 def _interval(row: pd.Series, metric: str) -> str:
     return f"{row[metric]:.4f} [{row[f'{metric}_low']:.4f}, {row[f'{metric}_high']:.4f}]"
-
-
-def _written(point: list[float]) -> str:
-    return f"({', '.join(f'{x:g}' for x in point)})"

@@ -8,6 +8,7 @@ import pandas as pd
 
 from fourfold.combination import costs
 from fourfold.combination.baselines import (
+    UNTRAINED,
     Described,
     Surfaces,
     check_surfaces,
@@ -34,7 +35,6 @@ _ORACLE, _AT_WORST = "/oracle", "_at_accuracy_min"  # ends of a method and of a 
 _CERTIFICATE = "certificate_"  # begins a metric that bounds a surface
 _EQUIVALENTS = "equivalents"  # may be endless, which has no mean
 _KEYS = ["kind", "method", "metric"]
-_UNTRAINED = ("free", "untrained")  # kinds of corners that nobody trained alone
 # Kinds of corners whose ensemble the headline table leaves out: of one run, or of the networks of
 # another set once more, or of no trained networks.
 _NO_BASELINE = ("run", "aligned", "random", "untrained")
@@ -157,7 +157,7 @@ def _facts(tables: Mapping[str, pd.DataFrame], surfaces: Surfaces) -> Iterator[F
             further = _certified(certificate) | corner_gaps(geometry) | cost
             for metric, value in further.items():
                 yield "surface", surface, metric, value, None
-        if described["kind"] in _UNTRAINED:
+        if described["kind"] in UNTRAINED:
             continue  # nobody trained them alone
         # What re-estimated BatchNorm statistics change in the corners, in the mean.
         for split, rows in grid[grid["sample"] == "grid"].groupby("split", sort=False):

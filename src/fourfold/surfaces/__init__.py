@@ -1,1 +1,1 @@
-"""Surfaces in parameter space: basis, layout of the vectors, what is no coordinate, the files."""
+"""Surfaces in parameter space: shapes, layout of the vectors, what is no coordinate, the files."""

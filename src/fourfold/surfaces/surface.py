@@ -31,7 +31,7 @@ from fourfold.surfaces.layout import (
     is_equal,
 )
 from fourfold.surfaces.modules import copy_module, load_state, module_of, tied_names
-from fourfold.surfaces.shapes import ANY_COUNT, USUAL, Shape, make_shape, shape_of
+from fourfold.surfaces.shapes import ANY_COUNT, USUAL, Shape, make_shape, shape_of, written
 
 _FORMAT = "fourfold-surface-3"
 _SHARED_FORMAT = "fourfold-shared-1"  # of a file of what corners share, beside the surface's
@@ -139,7 +139,7 @@ class Surface:
             raise InputError(
                 f"a {shape.kind} needs {count} corners, got {len(corners)}; give the state dicts "
                 f"of the networks at ({', '.join(shape.axes)}) = "
-                f"{', '.join(_written(corner) for corner in shape.corner_coordinates)}."
+                f"{', '.join(f'({written(corner)})' for corner in shape.corner_coordinates)}."
             )
         parameters = None
         labels = shape.corner_names
@@ -500,7 +500,3 @@ def _usual_name(shape: Shape) -> str:
     if shape.kind != "square":
         return shape.kind
     return "bezier" if shape.free_rows else "linear"
-
-
-def _written(point: Sequence[float]) -> str:
-    return f"({','.join(f'{x:g}' for x in point)})"

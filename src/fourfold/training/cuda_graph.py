@@ -61,7 +61,7 @@ class Recorded:
             tensor.copy_(value)
         torch.cuda.set_rng_state(random_state, device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.device(device), torch.cuda.graph(graph):  # it records the current device
             self._outputs = self._function(*self._inputs)
         return graph
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 
 from fourfold.errors import InputError
-from fourfold.surfaces.shapes import shape_of
+from fourfold.surfaces.shapes import shape_of, written
 from fourfold.zoo.description import MODEL, OWN, STATISTICS, Description
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -55,7 +55,7 @@ def check_license(license: str) -> None:
 
 def render_example(described: Description) -> str:
     """Return a program that loads the folder in which it lies."""
-    center = ", ".join(f"{x:g}" for x in described.points["center"])
+    center = written(described.points["center"])
     call = f"ff.load_network(folder, {center}{_builder(described)})"
     lines = ['"""Load this surface and one of its networks; first `pip install fourfold`."""', ""]
     lines += ["from pathlib import Path", ""]
@@ -80,7 +80,7 @@ def _what(described: Description) -> str:
         f"{key} {' x '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
         for key, value in shape.settings().items()
     )
-    corners = ", ".join(f"({', '.join(f'{x:g}' for x in at)})" for at in shape.corner_coordinates)
+    corners = ", ".join(f"({written(at)})" for at in shape.corner_coordinates)
     axes = ", ".join(shape.axes)
     return (
         f"Each point ({axes}) of this {shape.kind} in parameter space ({settings}) is a network "
@@ -96,7 +96,7 @@ def _what(described: Description) -> str:
 
 
 def _use(described: Description) -> str:
-    center = ", ".join(f"{x:g}" for x in described.points["center"])
+    center = written(described.points["center"])
     given = _builder(described) if described.network else ", model=build()"
     lines = ["import fourfold as ff", "", 'surface = ff.load_surface("folder")']
     lines += [f'network = ff.load_network("folder", {center}{given})  # an nn.Module, evaluating']

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fourfold.data.augment import RandomShiftFlip
-from fourfold.data.batches import Augment, have_their_size
+from fourfold.data.batches import Augment, as_device, have_their_size
 from fourfold.errors import InputError
 from fourfold.evaluation.batchnorm import reestimate_batchnorm
 from fourfold.files.reading import reading, shortened
@@ -95,7 +95,7 @@ def load_network(
             raise InputError(f"{STATISTICS} has {unknown[:3]}, which the network doesn't.")
         load_state(network, values | (state or {}))
     if device is not None:
-        network = network.to(device)
+        network = network.to(device := as_device(device))
         images = images.to(device) if isinstance(images, Tensor) else images
     classifier = Classifier(network.eval(), described, at, statistics).eval()
     if statistics == "reestimated" and state is None:

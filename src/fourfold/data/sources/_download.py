@@ -1,10 +1,12 @@
-"""Published archives, downloaded completely or not at all."""
+"""Published archives, downloaded completely or not at all, and a lock on their folder."""
 
 import contextlib
 import fcntl
 import hashlib
 import http.client
+import os
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,6 +45,17 @@ def download(url: str, archive: Path, md5: str) -> None:
             f"{url} can't be downloaded to {archive} ({error}); try again, or put the archive "
             "there by hand."
         ) from error
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder until the block ends, or its process does; who asks for it meanwhile waits."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no such folder; some file systems have no locks
+            held = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, held)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def _lock(file: BinaryIO) -> None:

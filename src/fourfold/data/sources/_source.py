@@ -4,6 +4,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+# Of words in the names of files and folders.
+SPLIT_OF = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
 
 @dataclass(frozen=True)
 class Source:

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from fourfold.data.sources._decode import SUFFIXES, decode_images
-from fourfold.data.sources._source import Source
+from fourfold.data.sources._source import SPLIT_OF, Source
 from fourfold.errors import InputError
 from fourfold.files.reading import check_reachable
 
 # What systems put into folders: copies of file information, thumbnails, deleted files.
 _SYSTEM = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini")
-_SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 
 
 def read_image_folder(
@@ -81,7 +80,7 @@ def _check_no_splits(folder: Path, classes: list[Path]) -> None:
     names = {path.name for path in classes}
     splits = [name for name in below if below[name] & (names - {name})]
     if not splits:
-        splits = [name for name in below if name.lower() in _SPLIT_NAMES]
+        splits = [name for name in below if name.lower() in SPLIT_OF]
         if len(splits) < 2:
             return
     splits.sort(key=lambda name: ("train" not in name.lower(), "test" not in name.lower(), name))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fourfold.data.sources._decode import decode_images
-from fourfold.data.sources._source import Source
+from fourfold.data.sources._source import SPLIT_OF, Source
 from fourfold.errors import InputError
 from fourfold.files.parquet import read_batches, read_footer
 from fourfold.files.reading import check_reachable, require_file, shortened
@@ -33,12 +33,6 @@ _HOLDS = {
 _BINARY = (pa.binary(), pa.large_binary(), pa.binary_view())
 _TEXT = (pa.string(), pa.large_string(), pa.string_view())
 _SUFFIXES = (".parquet", ".parq", ".pq")
-# Words in the names of files of different splits.
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 Label = str | bool | int
 
 
@@ -153,7 +147,7 @@ def _check_one_split(paths: list[Path], key: str) -> None:
     """Refuse files whose names, or folders, are those of different splits."""
     common = len(os.path.commonpath([path.parent for path in paths]))
     words = [re.findall("[a-z]+", str(path)[common:].lower()) for path in paths]
-    splits = {frozenset(_SPLIT_NAMES[one] for one in some if one in _SPLIT_NAMES) for some in words}
+    splits = {frozenset(SPLIT_OF[one] for one in some if one in SPLIT_OF) for some in words}
     if len(splits - {frozenset()}) > 1:
         names = ", ".join(str(path)[common:].strip("/") for path in paths[:4])
         raise InputError(

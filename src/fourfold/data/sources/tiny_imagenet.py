@@ -23,7 +23,9 @@ ROOT = "tiny-imagenet-200"  # the one folder in the archive
 _AGAIN = f"get the archive again from {URL}, complete"
 
 
-def read_tiny_imagenet(folder: Path, threads: int, *, download: bool) -> Source:
+def read_tiny_imagenet(
+    folder: Path, threads: int, *, download: bool, size: int | None = None
+) -> Source:
     """Read Tiny-ImageNet: 100,000 + 10,000 color images, 64x64, of 200 classes.
 
     The published `test` has no labels. The published `val` is our test: one folder of all classes,
@@ -31,13 +33,14 @@ def read_tiny_imagenet(folder: Path, threads: int, *, download: bool) -> Source:
 
     Args:
         folder: has `tiny-imagenet-200/`, or `tiny-imagenet-200.zip`, which is read as it is.
-        threads: decode the images.
+        threads: see `decode_images`, as for `size`.
         download: whether to get the archive if neither is there.
+        size: of the images.
     """
     extracted, archive = folder / ROOT, folder / f"{ROOT}.zip"
     if extracted.is_dir():
         names = [path.relative_to(extracted).as_posix() for path in extracted.rglob("*.JPEG")]
-        return _read(extracted, names, threads)
+        return _read(extracted, names, size, threads)
     if not archive.is_file():
         check_reachable(archive)
         if not download:
@@ -51,14 +54,14 @@ def read_tiny_imagenet(folder: Path, threads: int, *, download: bool) -> Source:
         with zipfile.ZipFile(archive) as opened:
             inside = [name.removeprefix(f"{ROOT}/") for name in opened.namelist()]
             names = [name for name in inside if name.endswith(".JPEG")]
-            return _read(zipfile.Path(opened, f"{ROOT}/"), names, threads)
+            return _read(zipfile.Path(opened, f"{ROOT}/"), names, size, threads)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(
             f"{archive} is damaged ({error}); remove it and get it again from {URL}."
         ) from error
 
 
-def _read(root: Path | zipfile.Path, names: list[str], threads: int) -> Source:
+def _read(root: Path | zipfile.Path, names: list[str], size: int | None, threads: int) -> Source:
     """Read the images `names` and the texts that lie in the folder or the archive `root`."""
     wnids = sorted(line for _, line in _lines(root / "wnids.txt"))
     words = dict(line.partition("\t")[::2] for _, line in _lines(root / "words.txt"))
@@ -69,7 +72,7 @@ def _read(root: Path | zipfile.Path, names: list[str], threads: int) -> Source:
         _train_images(root, sorted(name for name in names if name.startswith("train/")), label_of),
         _val_images(root, {name for name in names if name.startswith("val/")}, label_of),
     ]
-    (images, labels), test = (_decode(root, part, threads) for part in parts)
+    (images, labels), test = (_decode(root, part, size, threads) for part in parts)
     return Source([words[wnid] for wnid in wnids], images, labels, test)
 
 
@@ -127,7 +130,7 @@ def _val_images(
 
 
 def _decode(
-    root: Path | zipfile.Path, images: dict[str, int], threads: int
+    root: Path | zipfile.Path, images: dict[str, int], size: int | None, threads: int
 ) -> tuple[Tensor, Tensor]:
     encoded = ((str(root / name), (root / name).read_bytes()) for name in images)
-    return decode_images(encoded, len(images), threads=threads), torch.tensor([*images.values()])
+    return decode_images(encoded, len(images), size, threads), torch.tensor([*images.values()])

@@ -117,7 +117,8 @@ class NetworkJob(Job):
 
     def initial_model(self, seed: int) -> nn.Module:
         """Build it with the initialization of a seed."""
-        with torch.random.fork_rng():
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
             torch.manual_seed(derive_seed(seed, "initialization"))
             return self.build_model()
 

@@ -3,9 +3,9 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from fourfold.combination.baselines import Surfaces
+from fourfold.combination.baselines import Described, Surfaces
 from fourfold.errors import InputError
 from fourfold.files.reading import (
     check_fields,
@@ -17,12 +17,8 @@ from fourfold.files.reading import (
 from fourfold.pipeline.schema import check_sections
 from fourfold.surfaces.shapes import Shape, make_shape, shape_of
 
-_OF_SURFACE = {"corners": str, "kind": str, "fit": str | None, "shape": str, "count": int}
-# Some have some.
-_SETTINGS: dict[str, Any] = {"degree": list[int], "bends": int, "added": int, "at": float}
-_SETTINGS |= {"batchnorm": str | None}
-_SETTINGS |= dict.fromkeys(("choose", "training", "then", "to", "method", "fit_of"), str)
-_SETTINGS |= dict.fromkeys(("origin", "origin_kind"), str)
+_OF_SURFACE = get_type_hints(Described)
+_REQUIRED = [key for key in _OF_SURFACE if key in Described.__required_keys__]
 SURFACES_HELP = (
     '{name: {"corners": name of its corner set, "kind": how that came about, "count": its '
     'networks, "fit": name of its fit or null, "shape": its kind, and degree, bends or added}}'
@@ -33,6 +29,12 @@ def add_paths(parser: argparse.ArgumentParser, nargs: str | None = None, **paths
     """Add required arguments that name files or folders: argument -> what they are."""
     for name, what in paths.items():
         parser.add_argument(f"--{name}", required=True, type=Path, nargs=nargs, help=what)
+
+
+def take_arguments_from_files(parser: argparse.ArgumentParser) -> None:
+    """Let `@FILE` stand for arguments: those over all experiments can be too many for a shell."""
+    parser.fromfile_prefix_chars = "@"
+    parser.epilog = "@FILE stands for the arguments in a file, one a line."
 
 
 def add_data_folder_argument(parser: argparse.ArgumentParser, what: str) -> None:
@@ -131,7 +133,7 @@ def add_shape_argument(parser: argparse.ArgumentParser) -> None:
 def read_shape(text: str, corners: int) -> Shape:
     """Parse `--shape`, of a surface with so many corners."""
     stated = parse_object(text, "--shape")
-    kinds = {"kind": str} | {key: _SETTINGS[key] for key in ("degree", "bends", "added")}
+    kinds = {"kind": str} | {key: _OF_SURFACE[key] for key in ("degree", "bends", "added")}
     if unknown := sorted(stated.keys() - kinds.keys()):
         raise InputError(f"--shape has {unknown}; it may have {', '.join(kinds)}.")
     check_fields(stated, {key: kinds[key] for key in ("kind", *stated)}, "--shape")
@@ -153,13 +155,12 @@ def check_described(surfaces: Any, where: str) -> Surfaces:
         raise InputError(f"{where} is {shortened(surfaces)}; it must be an object of surfaces.")
     for name, of in surfaces.items():
         described = f"{where}: {shortened(name)}"
-        known = {**_OF_SURFACE, **_SETTINGS}
-        if not isinstance(of, dict) or not of.keys() <= known.keys():
+        if not isinstance(of, dict) or not of.keys() <= _OF_SURFACE.keys():
             raise InputError(
                 f"{described} is {shortened(of)}; it must be an object with the keys "
-                f"{', '.join(_OF_SURFACE)}, and those of its shape."
+                f"{', '.join(_REQUIRED)}, and those of its shape."
             )
-        check_fields(of, _OF_SURFACE | {key: known[key] for key in of}, described)
+        check_fields(of, {key: _OF_SURFACE[key] for key in (*_REQUIRED, *of)}, described)
         shape_of(of)
     return surfaces
 

@@ -3,9 +3,11 @@
 import argparse
 from collections.abc import Sequence
 
+import pandas as pd
+
 from fourfold.combination.baselines import check_surfaces
-from fourfold.combination.merge import compare_merges, save_soups
-from fourfold.evaluation.grid import Evaluation, Images, evaluate_networks
+from fourfold.combination.merge import Logits, compare_merges, save_soups
+from fourfold.evaluation.grid import Images, evaluate_networks
 from fourfold.files.table import read_table
 from fourfold.pipeline.commands._job import surface_files
 from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
@@ -34,13 +36,13 @@ def run(arguments: argparse.Namespace) -> None:
         loaded = Surface.load(*files[surface])
         return [loaded.corner(k) for k in range(len(loaded.shape.corner_rows))]
 
-    def evaluate(network: StateDict, names: Sequence[str]) -> Evaluation:
+    def evaluate(network: StateDict, names: Sequence[str]) -> tuple[pd.DataFrame, Logits]:
         images: dict[str, Images] = {
             name: (splits[name].images, splits[name].labels) for name in names
         }
         found = evaluate_networks(model, [network], images, **job.evaluation())
         job.count_evaluated(found.table)
-        return found
+        return found.table, {split: logits[0] for split, logits in found.logits.items()}
 
     grid = read_table("grid", *arguments.grids)
     rows, soups = compare_merges(grid, surfaces, corners_of, evaluate)

@@ -341,7 +341,7 @@ class _Finished:
     def _cure(self) -> str:
         # Below the top level Snakemake takes values from files alone.
         more = f" replicates={self.replicate + 1}" if self.replicate else ""
-        return f"run `snakemake --cores 2 --config run=[{self.experiment}]{more}` first"
+        return f"run `snakemake --cores 2 --config 'run=[{self.experiment}]'{more}` first"
 
 
 def _read(files: Sequence[Path]) -> dict[str, Any]:

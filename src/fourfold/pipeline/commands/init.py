@@ -10,8 +10,11 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from string import Template
+from textwrap import indent
+from typing import Any
 
 import yaml
 
@@ -34,6 +37,7 @@ _SHAPES = {
     8: ("shape: cube, degree: [1, 1, 1]", "shape: cube, degree: [2, 2, 2]"),
 }
 _MOST_PIXELS = 4096  # as in the schema
+_TIMM = "timm:"  # in front of an architecture of timm
 # Folders of splits, the first ones first; as image_folder, whose import takes torch, knows them.
 _TRAIN, _HELD_OUT = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev")
 _MOST_HELD_OUT = 5000  # images of val, and of test where none is published
@@ -54,17 +58,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="checkpoints of 2, 3, 4 or 8 networks of torchvision, to span a surface between them",
+        help="checkpoints of 2, 3, 4 or 8 networks, to span a surface between them",
     )
     own = parser.add_argument_group("with --from-files")
-    own.add_argument("--architecture", metavar="NAME", help="of torchvision.models, as resnet18")
+    own.add_argument(
+        "--architecture",
+        metavar="NAME",
+        help="of torchvision.models, as resnet18, or of timm, as timm:resnet18",
+    )
     own.add_argument(
         "--images",
         type=Path,
         metavar="FOLDER",
         help="of class folders, or of such folders named train and test (or val, validation, ...)",
     )
-    own.add_argument("--size", type=int, metavar="PIXELS", help="of the images in training")
+    own.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="of the images in training (default for timm's: of its data config)",
+    )
     own.add_argument("--key", help="where in each file the state dict is (default: usual places)")
 
 
@@ -75,10 +88,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"{folder} is the folder that you are in; name a new one.")
     with atomic_folder(folder) as made:
         params = (files / "params.yaml").read_text(encoding="utf-8")
-        names = arguments.experiments
+        names, requirements = arguments.experiments, [f"fourfold[pipeline]=={__version__}"]
         own = {key: getattr(arguments, key) for key in ("architecture", "images", "size", "key")}
         if arguments.from_files:
             params, names = insert_parts(params, own_parts(arguments.from_files, **own)), [_OWN]
+            if arguments.architecture.startswith(_TIMM):
+                requirements.append(f"timm=={version('timm')}")
         elif given := [f"--{key}" for key, value in own.items() if value is not None]:
             raise InputError(f"{', '.join(given)} given without --from-files; give both or none.")
         if names:
@@ -97,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
         texts = {
             "params.yaml": params,
             "dvc.yaml": project_stages((files / "dvc.yaml").read_text(encoding="utf-8")),
-            "requirements.txt": f"fourfold[pipeline]=={__version__}\n",
+            "requirements.txt": "\n".join([*requirements, ""]),
             "Snakefile": _template("Snakefile").template,
             "README.md": _template("README.md").substitute(
                 name=folder.name, version=__version__, run=run
@@ -126,6 +141,9 @@ def own_parts(
     from fourfold.networks import build_model
     from fourfold.surfaces.checkpoint import load_into
 
+    settings: dict[str, Any] = {}
+    if architecture is not None:
+        size, settings = _network(architecture, size)
     needed = {"architecture": architecture, "images": images, "size": size}
     if architecture is None or images is None or size is None:
         missing = " and ".join(f"--{name}" for name, value in needed.items() if value is None)
@@ -142,19 +160,19 @@ def own_parts(
     train, test = _splits(images)
     counted = count_images(train)
     held_out = min(sum(counted.values()) // 5, _MOST_HELD_OUT)
-    network = build_model(
-        "torchvision", architecture=architecture, channels=3, image_size=size, classes=len(counted)
-    )
+    built = {key: value for key, value in settings.items() if key != "normalize"}
+    network = build_model(channels=3, image_size=size, classes=len(counted), **built)
     for file in files:
         load_into(network, file, key)
     linear, bezier = _SHAPES[len(files)]
+    entry = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None).rstrip()
     return _template("mine.yaml").substitute(
         train=_quoted(train),
         test=_quoted(test),
         size=size,
         val_images=held_out,
         test_images=held_out if test is None else "null",
-        architecture=architecture,
+        network=indent(entry, " " * 4),
         files=f"[{', '.join(map(_quoted, files))}]",
         key=json.dumps(key),
         linear=linear,
@@ -175,6 +193,21 @@ def insert_parts(params: str, parts: str) -> str:
 def project_stages(stages: str) -> str:
     """Return a dvc.yaml whose stages depend on the version of the package, not on its files."""
     return re.sub(r"- workflow(/rules)?\n( +)- src/fourfold\n", "- requirements.txt\n", stages)
+
+
+def _network(architecture: str, size: int | None) -> tuple[int | None, dict[str, Any]]:
+    """Return the pixels of an image, if known, and an entry for `networks` in params.yaml."""
+    if not architecture.startswith(_TIMM):
+        return size, {
+            "name": "torchvision",
+            "architecture": architecture,
+            "normalize": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        }
+    from fourfold.networks.timm import expected_input
+
+    name = architecture.removeprefix(_TIMM)
+    size, settings = expected_input(name, size)
+    return size, {"name": "timm", "architecture": name, **settings}
 
 
 def _template(name: str) -> Template:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fourfold.errors import InputError
 from fourfold.evaluation.grid import Images
-from fourfold.evaluation.plane import Plane, evaluate_plane, plane
+from fourfold.evaluation.plane import CORNERS, Plane, evaluate_plane, plane
 from fourfold.pipeline.commands._job import surface_files
 from fourfold.pipeline.commands._network_job import NetworkJob, add_network_job_arguments
 from fourfold.pipeline.commands._settings import add_paths
@@ -20,7 +20,6 @@ from fourfold.surfaces.layout import StateDict
 from fourfold.surfaces.shapes import along
 from fourfold.surfaces.surface import Surface
 
-_NETWORKS = 3
 _SHARES = [k / 20 for k in range(21)]  # of an edge, its points that are projected
 
 
@@ -45,11 +44,11 @@ def run(arguments: argparse.Namespace) -> None:
     surfaces = (Surface.load(path) for (path,) in files.values())
     job = NetworkJob(arguments, inputs=files[arguments.through])
     through = Surface.load(*files[arguments.through])
-    if (count := len(through.corner_hashes)) < _NETWORKS:
+    if (count := len(through.corner_hashes)) < CORNERS:
         raise InputError(
             f"--through is {arguments.through!r}, which has {count} corners; a plane needs three."
         )
-    spanned = plane(*(through.corner(k) for k in range(_NETWORKS)))
+    spanned = plane(*(through.corner(k) for k in range(CORNERS)))
     grid, splits = job.settings["grid"], job.dataset.splits
     shown = {"train": splits["train"].first(grid["train_images"]), "test": splits["test"]}
     n = grid["search_images"]
@@ -77,7 +76,7 @@ def _path(
     for name, (x, y) in zip(through.shape.corner_names, spanned.corners, strict=False):
         row = {"kind": "network", "surface": through.name, "name": name, "order": 0}
         yield row | {"x": x, "y": y, "distance": 0.0}
-    networks = through.corner_hashes[:_NETWORKS]
+    networks = through.corner_hashes[:CORNERS]
     for surface in surfaces:
         corners = dict(zip(surface.shape.corner_coordinates, surface.corner_hashes, strict=True))
         for k, edge in enumerate(surface.shape.edges):

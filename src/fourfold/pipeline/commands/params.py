@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _is_used(key: str, rows: Mapping[str, Stated]) -> bool:
     """Return whether anything of the experiment uses a value: many recipes have more to offer."""
     group, *rest = key.split(".")
-    if group not in ("fits", "trainings"):
+    if group not in ("fits", "trainings") or not rest:  # such a section may be null
         return True
     named = ("surfaces", {"fit"}) if group == "fits" else ("corners", {"training", "then"})
     return any(

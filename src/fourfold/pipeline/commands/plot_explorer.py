@@ -14,6 +14,7 @@ from fourfold.pipeline.commands._settings import (
     add_paths,
     add_surfaces_of_each,
     read_surfaces_of_each,
+    take_arguments_from_files,
 )
 from fourfold.report.explorer import Cached, render_explorer
 
@@ -22,6 +23,7 @@ _TABLES = ("grid", "barrier", "merge", "ensemble", "rival")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    take_arguments_from_files(parser)
     add_paths(parser, nargs="+", **{name: f"{name} tables to read" for name in _TABLES})
     parser.add_argument(
         "--logits",

@@ -12,6 +12,7 @@ from fourfold.pipeline.commands._settings import (
     add_paths,
     add_surfaces_of_each,
     read_surfaces_of_each,
+    take_arguments_from_files,
 )
 from fourfold.report import figures as plot
 from fourfold.report.summary import render_markdown, render_metrics, summarize
@@ -24,6 +25,7 @@ _TABLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    take_arguments_from_files(parser)
     read = {name.replace("_", "-"): f"{name} tables to read" for name in _TABLES}
     add_paths(parser, nargs="+", **read)
     add_surfaces_of_each(parser)

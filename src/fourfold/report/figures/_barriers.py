@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fourfold.combination.baselines import Surfaces
+from fourfold.combination.baselines import UNTRAINED, Surfaces
 from fourfold.report.figures import _style
 from fourfold.report.figures._labels import label_marks
 from fourfold.report.figures._measure import ACCURACY, Floats
@@ -35,7 +35,6 @@ _KINDS = {
     "untrained": _style.mark("v", 5, _style.BLACK, label="untrained"),
     "free": _style.mark("p", 5, _style.VERMILLION, label="not trained alone"),
 }
-_FROM_UNTRAINED = ("untrained", "free")
 
 
 @_style.paper_style
@@ -129,7 +128,7 @@ def plot_careful(
     squares = [
         name
         for name, of in surfaces.items()
-        if of["shape"] == "square" and (of["fit"] is None or of["kind"] in _FROM_UNTRAINED)
+        if of["shape"] == "square" and (of["fit"] is None or of["kind"] in UNTRAINED)
     ]
     is_shown = (barrier["metric"] == "nll") & (barrier["split"] == "val")
     rows = barrier[is_shown & barrier["surface"].isin(squares)]

@@ -17,6 +17,7 @@ from fourfold.surfaces.shapes.shape import (
     Weights,
     along,
     full_coordinates,
+    written,
 )
 from fourfold.surfaces.shapes.simplex import Simplex
 from fourfold.surfaces.shapes.star import PointSet, Star
@@ -44,4 +45,5 @@ __all__ = [
     "gram_matrix",
     "make_shape",
     "shape_of",
+    "written",
 ]

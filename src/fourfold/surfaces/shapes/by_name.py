@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_count
 from fourfold.surfaces.shapes.box import MAX_DEGREE, Box
 from fourfold.surfaces.shapes.chain import Chain
 from fourfold.surfaces.shapes.shape import Shape
@@ -22,6 +22,11 @@ def _degree(kind: str, degree: Any, axes: int = 1) -> tuple[int, ...]:
     return tuple(degree)
 
 
+def _simplex(corners: int | None, added: int = 0, degree: Any = (1,)) -> Simplex:
+    check_count("added", added)
+    return Simplex(4 - added if corners is None else corners, added, _degree("simplex", degree)[0])
+
+
 # Kind -> what makes it from the number of networks, if that is known, and its settings.
 _MAKERS: dict[str, Callable[..., Shape]] = {
     "curve": lambda corners, degree: Box(_degree("curve", degree)),
@@ -29,9 +34,7 @@ _MAKERS: dict[str, Callable[..., Shape]] = {
     "cube": lambda corners, degree: Box(_degree("cube", degree, 3)),
     "chain": lambda corners, bends: Chain(bends),
     "triangle": lambda corners, degree: Simplex(3, 0, _degree("triangle", degree)[0]),
-    "simplex": lambda corners, added=0, degree=(1,): Simplex(
-        4 - added if corners is None else corners, added, _degree("simplex", degree)[0]
-    ),
+    "simplex": _simplex,
     "star": lambda corners, added=0: Star(4 if corners is None else corners, added),
     "set": lambda corners: PointSet(4 if corners is None else corners),
 }

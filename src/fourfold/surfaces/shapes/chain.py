@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_count
 from fourfold.surfaces.shapes.box import Box
 from fourfold.surfaces.shapes.shape import (
     Array,
@@ -35,7 +35,8 @@ class Chain(Shape):
 
     def __post_init__(self) -> None:
         """Check the number of bends."""
-        if not 0 <= self.bends <= 100:
+        check_count("bends", self.bends)
+        if self.bends > 100:
             raise InputError(f"bends is {self.bends}; a chain has 0 to 100.")
 
     @property

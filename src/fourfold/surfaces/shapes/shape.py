@@ -58,7 +58,7 @@ class Shape(ABC):
     @property
     @abstractmethod
     def center(self) -> Point:
-        """The point in the middle, at equal distances from all corners."""
+        """The point in the middle, whose `mixture` has equal shares of all corners."""
 
     @abstractmethod
     def weights(self, points: Coordinates) -> Weights:
@@ -236,6 +236,11 @@ def along(edge: Edge, shares: Sequence[float | Fraction]) -> list[Point]:
     # In fractions, so that an edge from 1 to 0 has the numbers of a lattice too.
     ends = [(Fraction(a), Fraction(b)) for a, b in zip(start, end, strict=True)]
     return [tuple(float(a + Fraction(t) * (b - a)) for a, b in ends) for t in shares]
+
+
+def written(point: Sequence[float]) -> str:
+    """Return the coordinates of a point, as messages and cards have them."""
+    return ", ".join(f"{x:g}" for x in point)
 
 
 def equidistant(points: int) -> list[float]:

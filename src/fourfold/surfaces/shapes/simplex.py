@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_count
 from fourfold.surfaces.shapes.box import MAX_DEGREE
 from fourfold.surfaces.shapes.shape import (
     AXES,
@@ -49,12 +49,15 @@ class Simplex(Shape):
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        if self.corners < 1 or self.added < 0 or not 2 <= self._vertices <= len(AXES) + 1:
+        check_count("corners", self.corners, 1)
+        check_count("added", self.added)
+        check_count("degree", self.degree, 1)
+        if not 2 <= self._vertices <= len(AXES) + 1:
             raise InputError(
                 f"a simplex of {self.corners} corners and {self.added} added vertices; it has 2 to "
                 f"{len(AXES) + 1} vertices, at least one of them a corner."
             )
-        if not 1 <= self.degree <= MAX_DEGREE:
+        if self.degree > MAX_DEGREE:
             raise InputError(f"degree is [{self.degree}]; give one integer from 1 to {MAX_DEGREE}.")
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from fourfold.errors import InputError
+from fourfold.errors import InputError, check_count
 from fourfold.surfaces.shapes.box import Box
 from fourfold.surfaces.shapes.shape import (
     Array,
@@ -46,11 +46,10 @@ class Star(Shape):
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        if self.corners < 1 or self.added not in (0, 1):
-            raise InputError(
-                f"a {self.kind} of {self.corners} corners with added: {self.added}; it has at "
-                "least one corner, and added is 0 or 1: one center."
-            )
+        check_count("corners", self.corners, 1)
+        check_count("added", self.added)
+        if self.added > 1:
+            raise InputError(f"added is {self.added}; of a {self.kind} it is 0 or 1: one center.")
 
     @cached_property
     def corner_coordinates(self) -> tuple[Point, ...]:
