@@ -20,7 +20,7 @@ from _timing import add_common_arguments, print_machine, verdict
 from fourfold.combination.baselines import Surfaces
 from fourfold.combination.differences import measure_differences
 from fourfold.combination.ensemble import compare_ensembles
-from fourfold.combination.merge import best_point
+from fourfold.combination.merge import Soup, best_point
 from fourfold.combination.picks import measure_picks
 from fourfold.combination.rivals import compare_rivals
 from fourfold.evaluation.logits import Examples, SurfaceLogits
@@ -109,6 +109,8 @@ def main() -> None:
     examples = {name: make_examples(of) for name, of in logits.items()}
     grid, cost = pd.concat([make_grid(of) for of in logits.values()]), make_cost()
 
+    soups = {of["corners"]: Soup([0], {}) for of in SURFACES.values()}
+
     def differences() -> None:
         for name, of in logits.items():
             measure_differences(of, examples[name], 0.9)
@@ -123,7 +125,7 @@ def main() -> None:
         "ensembles": lambda: compare_ensembles(logits, SURFACES, 8),
         "best points": merges,
         "differences": differences,
-        "rivals": lambda: compare_rivals(logits, SURFACES, grid, cost),
+        "rivals": lambda: compare_rivals(logits, SURFACES, grid, cost, soups),
         "picks": lambda: measure_picks(logits, SURFACES),
     }
     for what, run in variants.items():

@@ -115,6 +115,7 @@ def align(
         else _Correlations(symmetry, network, folded, inputs)
     )
     found = _align(symmetry.groups, len(states), compare, reference)
+    del compare  # which may hold as much as the networks
     aligned = [move_units(symmetry, *pair) for pair in zip(folded, found, strict=True)]
     for k, (before, after) in enumerate(zip(states, aligned, strict=True)):
         much = difference(network, before, after, first)
@@ -186,7 +187,7 @@ def _align(
 ) -> list[Moves]:
     found = [_identity(groups) for _ in range(count)]
     if isinstance(reference, int):
-        of = {reference: found[reference]}
+        of: dict[int, Moves] = {reference: {}}  # as it is, without a copy
         return [
             same if k == reference else _match(groups, compare(of, k), same)
             for k, same in enumerate(found)
@@ -217,11 +218,13 @@ class _Weights:
         self._every = every
 
     def __call__(self, targets: Mapping[int, Moves], k: int) -> list[_Pair]:
-        permuted = [
-            [_move(block, moves) for block in self._every[j]] for j, moves in targets.items()
-        ]
-        target = [torch.stack(parts).mean(dim=0) for parts in zip(*permuted, strict=True)]
-        return list(zip(target, self._every[k], strict=True))
+        found = []
+        for place, own in enumerate(self._every[k]):  # one block of all networks at a time
+            moved = [_move(self._every[j][place], moves) for j, moves in targets.items()]
+            is_one = len(moved) == 1
+            mean = moved[0] if is_one else torch.stack([each.double() for each in moved]).mean(0)
+            found.append((mean, own))
+        return found
 
 
 class _Correlations:
@@ -299,7 +302,7 @@ def _weights(symmetry: Symmetry, state: StateDict) -> list[Block]:
     return [
         block
         for name in symmetry.parameters
-        for block in blocks(_own(symmetry, state, name).double(), symmetry.axes[name])
+        for block in blocks(_own(symmetry, state, name), symmetry.axes[name])
         if any(not units.is_fixed for units in block[1])
     ]
 
@@ -366,7 +369,7 @@ def _own(symmetry: Symmetry, state: StateDict, name: str) -> Tensor:
     """Return a tensor of a state dict, which may have it under another of its names alone."""
     names = [name, *(alias for alias, first in symmetry.tied.items() if first == name)]
     tensor = next(state[each] for each in names if each in state)
-    return tensor.detach().cpu().contiguous()
+    return tensor.detach().cpu()
 
 
 def _inputs(images: Any, network: nn.Module, preprocess: Preprocess | None, most: int) -> Input:
@@ -442,7 +445,7 @@ def move_units(symmetry: Symmetry, state: StateDict, moves: Moves) -> dict[str, 
     """Return a copy of a state dict with the units moved in every tensor."""
     made = {}
     for name, axes in symmetry.axes.items():
-        own = _own(symmetry, state, name)
+        own = _own(symmetry, state, name).contiguous()
         made[name] = own.clone()
         for (view, units), (old, _) in zip(
             blocks(made[name], axes), blocks(own, axes), strict=True
@@ -470,8 +473,10 @@ def _match(groups: Sequence[Group], pairs: Sequence[_Pair], start: Moves) -> Mov
 
 
 def _total(pairs: Sequence[_Pair], moves: Moves) -> float:
+    """Return what target and network have in common, the sum of their products."""
     return sum(
-        float((target * _move(own, moves)).sum(dtype=torch.float64)) for target, own in pairs
+        float((target.double() * _move((own.double(), units), moves)).sum())
+        for target, (own, units) in pairs
     )
 
 
@@ -492,16 +497,37 @@ def _touched(group: Group, pairs: Sequence[_Pair]) -> list[_Pair]:
 
 
 def _descend(groups: Sequence[Group], pairs: Sequence[_Pair], moves: Moves) -> Moves:
-    """Match one group after the other until none changes."""
-    is_changed, least = True, _least(groups)
-    while is_changed:
-        is_changed = False
-        for group in groups:
-            touched = _touched(group, pairs)
-            new = {**moves, **_solve(group, touched, moves)}
-            if _is_more(_total(touched, new), _total(touched, moves), least):
-                moves, is_changed = new, True
+    """Match one group after the other until none changes.
+
+    One that was matched, and has no tensor with a group that has changed since, stays as it is.
+    """
+    least = _least(groups)
+    touched = [_touched(group, pairs) for group in groups]
+    near = [
+        {j for j, other in enumerate(groups) if any(other.units in own[1] for _, own in of_group)}
+        for of_group in touched
+    ]
+    waiting = set(range(len(groups)))
+    while waiting:
+        for k, group in enumerate(groups):
+            if k not in waiting:
+                continue
+            waiting.remove(k)
+            solved, new, old = _solve(group, touched[k], moves)
+            if not _is_linear(group, touched[k]):
+                new, old = (_total(touched[k], each) for each in ({**moves, **solved}, moves))
+            if _is_more(new, old, least):
+                moves = {**moves, **solved}
+                waiting |= near[k]
     return moves
+
+
+def _is_linear(group: Group, pairs: Sequence[_Pair]) -> bool:
+    """Return whether each tensor has the units of a group once, with one kind inside at most."""
+    return all(
+        units.count(group.units) == 1 and sum(each in group.inner for each in units) <= 1
+        for _, (_, units) in pairs
+    )
 
 
 def _first_pass(groups: Sequence[Group], pairs: Sequence[_Pair]) -> Moves:
@@ -516,15 +542,16 @@ def _first_pass(groups: Sequence[Group], pairs: Sequence[_Pair]) -> Moves:
             for target, (own, units) in touched
             if not open_units & set(units) and units.count(group.units) == 1
         ]
-        moves = {**moves, **_solve(group, known or touched, moves)}
+        moves = {**moves, **_solve(group, known or touched, moves)[0]}
     return moves
 
 
-def _solve(group: Group, pairs: Sequence[_Pair], moves: Moves) -> Moves:
+def _solve(group: Group, pairs: Sequence[_Pair], moves: Moves) -> tuple[Moves, float, float]:
     """Return the best moves of one group, all others as they are.
 
     Which unit goes where is decided by the sum of what the two have in common themselves and the
-    best matches of the units in them.
+    best matches of the units in them. With them comes what the pairs have in common by these moves
+    and by the old ones, where that is linear in the group's.
     """
     n = group.units.size
     common = torch.zeros(n, n, dtype=torch.float64)
@@ -532,33 +559,42 @@ def _solve(group: Group, pairs: Sequence[_Pair], moves: Moves) -> Moves:
         inner: torch.zeros(n, inner.size, n, inner.size, dtype=torch.float64)
         for inner in group.inner
     }
-    held = dict(moves)
+    held, before = dict(moves), moves[group.units]
     if group.inner:  # what is inside a unit moves with it, wherever it goes
-        back = moves[group.units].argsort()
+        back = before.argsort()
         held |= {inner: moves[inner][back] for inner in group.inner}
     for target, (own, units) in pairs:
         parts = [k for k, each in enumerate(units) if each in inside]
         for dim in (k for k, each in enumerate(units) if each is group.units):
             for raw in [[dim, k] for k in parts] or [[dim]]:
                 size = prod(target.shape[k] for k in raw)
-                rest = _move((own, units), held, leave=raw)
                 a, b = (
-                    each.movedim(raw, [0, 1][: len(raw)]).reshape(size, -1)
-                    for each in (target, rest)
+                    each.movedim(raw, [0, 1][: len(raw)]).reshape(size, -1).double()
+                    for each in (target, _move((own, units), held, leave=raw))
                 )
                 gram = a @ b.T
                 if len(raw) == 1:
                     common += gram
                 else:
                     inside[units[raw[1]]] += gram.view_as(inside[units[raw[1]]])
+    old = _along(group.units, common, before)
     every = {}
     for inner, gram in inside.items():
         options = [_best(inner, gram[i, :, j]) for i, j in product(range(n), range(n))]
         every[inner] = torch.stack([move for move, _ in options]).unflatten(0, (n, n))
         common += torch.tensor([value for _, value in options], dtype=torch.float64).view(n, n)
-    move, _ = _best(group.units, common)
+        known = zip(before.tolist(), moves[inner], strict=True)
+        old += sum(_along(inner, gram[i, :, j], move) for i, (j, move) in enumerate(known))
+    move, new = _best(group.units, common)
     best = {inner: options[torch.arange(n), move] for inner, options in every.items()}
-    return {group.units: move, **best}
+    return {group.units: move, **best}, new, old
+
+
+def _along(units: Units, similarity: Tensor, move: Tensor) -> float:
+    """Return the sum of the similarities of (target, own) units by a move."""
+    if units.turn == Turn.NONE:
+        return float(similarity[torch.arange(units.size), move].sum())
+    return float((similarity * move).sum())
 
 
 def _best(units: Units, similarity: Tensor) -> tuple[Tensor, float]:
@@ -571,6 +607,6 @@ def _best(units: Units, similarity: Tensor) -> tuple[Tensor, float]:
     if units.turn == Turn.CENTERED:  # the first vector of an orthonormal one is the mean's
         basis, _ = torch.linalg.qr(torch.cat([torch.ones(units.size, 1), basis[:, :-1]], dim=1))
         kept, basis = basis[:, :1], basis[:, 1:]
-    u, values, v = torch.linalg.svd(basis.T @ similarity @ basis)
-    turn = basis @ (u @ v) @ basis.T
-    return turn + kept @ kept.T, float(values.sum())
+    u, _, v = torch.linalg.svd(basis.T @ similarity @ basis)
+    turn = basis @ (u @ v) @ basis.T + kept @ kept.T
+    return turn, _along(units, similarity, turn)

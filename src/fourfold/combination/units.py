@@ -241,7 +241,7 @@ def join(parts: Axes) -> Axis:
 
 
 def blocks(tensor: Tensor, axes: Axes) -> Iterator[Block]:
-    """Yield the parts of a contiguous tensor as views whose axes are single units."""
+    """Yield the parts of a tensor as views whose axes are single units."""
     units = [each for axis in axes for each in leaves_of(axis)]
     view = tensor.view([each.size for each in units])
     for dim, each in enumerate(units):
