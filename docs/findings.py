@@ -725,16 +725,21 @@ def compare_untrained(results: Results) -> Written:
     found, factors = [], []
     for name, of in results.items():
         nobodys = [k for k, one in surfaces(of).items() if one["kind"] == "untrained"]
-        paid = images(of, f"{bezier(of)}/{ONE[0]}")
-        factors += [paid / images(of, f"{surface}/{ONE[0]}") for surface in nobodys]
+        main, *others = (
+            of_summary(name, of, "surface", str(surface), "images_backward")
+            for surface in (bezier(of), *nobodys)
+        )
+        factors += [main.mean / other.mean for other in others if main and other]
         for method in (*ONE, SEVERAL[0]):
             shown = pairs(name, of, f"{bezier(of)}/{method}", (_ACCURACY, _NLL))
             found += [one for one in shown if against(one).rpartition("/")[0] in nobodys]
     if not found:
         return None
-    text = "Is the surface on trained corners better than the same fit on untrained ones, for "
-    span = " to ".join(dict.fromkeys(f"{of(factors):.1f}" for of in (min, max)))
-    return f"{text}{span} times the images of these? {say(found)}", listing(found)
+    text = "Is the surface on trained corners better than the same fit on untrained ones"
+    if factors:
+        span = " to ".join(dict.fromkeys(f"{of(factors):.1f}" for of in (min, max)))
+        text += f", for {span} times the images of these"
+    return f"{text}? {say(found)}", listing(found)
 
 
 def compare_certificates(results: Results) -> Written:
