@@ -26,6 +26,7 @@ RUNS = {
     "data": ["benchmarks/data.py"],
     "loader": ["benchmarks/loader.py"],
     "ensembles": ["benchmarks/ensembles.py", "--threads", "1"],
+    "alignment": ["benchmarks/alignment.py"],
     "full-size": ["benchmarks/full_size.py", "--threads", "1"],
 }
 # Kept from machines with a GPU; `--run` leaves them alone.

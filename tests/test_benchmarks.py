@@ -28,6 +28,12 @@ def test_a_benchmark_prints_its_ratios(program):
     assert "at most" in run_quickly(program)
 
 
+def test_the_benchmark_of_alignments_prints_time_and_memory_of_each_network():
+    printed = run_quickly("alignment.py")
+    assert [printed.count(f" {name} ") for name in ("resnet18", "vgg16", "vit")] == [1, 1, 1]
+    assert printed.count("met") + printed.count("MET") == 3
+
+
 def test_the_scaling_benchmark_writes_what_its_page_needs(tmp_path):
     run_quickly("memory.py", "--output", str(tmp_path / "scaling.json"))
     measured = json.loads((tmp_path / "scaling.json").read_text())
