@@ -322,9 +322,12 @@ def _nearest_chosen(results: Results) -> str:
     gains, nearest = {}, []
     for name, of in results.items():
         for table, rows in of.tables.items():
-            if table.startswith("selection-") and len(rows := rows[rows["replicate"] == 0]):
-                gains[name] = rows.loc[rows["selected"], "gain"].iloc[0]
-                if rows.loc[rows["selected"], "distance"].iloc[0] <= rows["distance"].min():
+            if not table.startswith("selection-"):
+                continue
+            rows = rows[rows["replicate"] == 0]
+            for chosen in rows[rows["selected"].astype(bool)].itertuples():
+                gains[name] = chosen.gain
+                if chosen.distance <= rows["distance"].min():
                     nearest.append(name)
     none = [name for name, gain in gains.items() if not gain > 0]
     if not none:

@@ -338,6 +338,7 @@ class Targets:
                 for kind in ("surfaces", "logits", "examples")
                 for surface in self.surfaces(experiment)
             ),
+            "soups/greedy.safetensors",
             *(f"tables/{table}.parquet" for table in self.tables(experiment)),
             *(f"tables/csv/{table}.csv" for table in self.tables(experiment)),
             *(
