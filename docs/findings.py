@@ -36,6 +36,8 @@ from fourfold.report.summary import (
     markdown_table,
 )
 
+DOUBLE = "double"  # set of one network that was trained for twice the epochs of a corner
+_A_LITTLE = 1.0  # points: corners to which twice the epochs give less are trained out
 SLACK = 1.02  # a rival may cost this much more than the surface: epochs are whole numbers
 _CHEAP = 0.5  # a rival for less than this part of the surface's images is counted for itself
 UNTESTED = "not tested"  # the word of a single value, which has no interval
@@ -279,10 +281,6 @@ def claims(
         return text, markdown_table(head, body)
 
     return write
-
-
-DOUBLE = "double"  # set of one network that was trained for twice the epochs of a corner
-_A_LITTLE = 1.0  # points: corners to which twice the epochs give less are trained out
 
 
 def trained_out(results: Results) -> str:

@@ -89,8 +89,8 @@ def compare_merges(
             rows += _rows({"merge": merge, **of, **place, "selected_on": selected_on}, found)
     for corners, name in references.items():
         of_soup = {"surface": name, "corners": corners, "u": None, "v": None, "w": None}
-        own = own_corner_rows(parts[name], shape_of(surfaces[name]))
         shape, states = shape_of(surfaces[name]), corners_of(name)
+        own = own_corner_rows(parts[name], shape)
         if not is_plain(surfaces[name]):
             found = evaluate(average_states(states), ["val", "test"])[0]
             uniform = {"merge": "uniform-soup", **of_soup, "selected_on": "none"}

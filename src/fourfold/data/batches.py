@@ -68,10 +68,7 @@ def as_device(asked: torch.device | str) -> torch.device:
         ) from error
     try:
         torch.empty(0, device=device)
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # the latter of a PyTorch that was built without
+    except (RuntimeError, AssertionError) as error:  # asserted where it was built without CUDA
         raise InputError(
             f"device is {str(asked)!r}, which PyTorch can't use here ({reason(error)}); choose "
             "'cpu', or look at CUDA_VISIBLE_DEVICES."
