@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 
 import fourfold
 from fourfold.files.table import read_table
-from fourfold.report.explorer import render_explorer
+from fourfold.report.explorer import Predictions, render_explorer
 
 HERE = Path(__file__).parent
 RESULTS, CAPTIONS = HERE / "results", HERE.parent / "workflow" / "report"
@@ -103,7 +103,7 @@ def _add(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] += f"\n{_ADDED[page]()}\n"
 
 
-# --- the explorer of what is published, without predictions: those are too large for the repository
+# --- the explorer of what is published, with the predictions that lie there
 
 EXPLORED = ("grid", "barrier", "merge", "ensemble", "rival")
 
@@ -112,7 +112,7 @@ def _explore(app: Sphinx, exception: Exception | None) -> None:
     if exception is not None or app.builder.format != "html":
         return
     found: dict[str, list[Path]] = {name: [] for name in EXPLORED}
-    surfaces = {}
+    surfaces, packed = {}, {}
     for folder in sorted(path.parent for path in RESULTS.glob("*/environment.json")):
         of = {name: [folder / f"{name}.parquet"] for name in EXPLORED}
         of["grid"] = sorted(folder.glob("grid-*.parquet"))
@@ -121,8 +121,12 @@ def _explore(app: Sphinx, exception: Exception | None) -> None:
             surfaces[folder.name] = environment["surfaces"]
             for name, every in of.items():
                 found[name] += every
+            if (path := folder / "predictions.json").exists():
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                key = folder.name, 0, kept["surface"]
+                packed[key] = Predictions(kept["stored"], kept["said"])
     tables = {name: read_table(name, *every) for name, every in found.items()}
-    page = render_explorer(tables, surfaces, {})
+    page = render_explorer(tables, surfaces, {}, packed=packed)
     (Path(app.outdir) / "explorer.html").write_text(page, encoding="utf-8")
 
 

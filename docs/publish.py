@@ -33,13 +33,17 @@ from overview import (
 from PIL import Image
 
 from fourfold.combination.alignment import choose_method
+from fourfold.combination.baselines import Surfaces
 from fourfold.errors import InputError
+from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.files.atomic import write_text
 from fourfold.files.table import GATHERED, read_metadata, read_table, write_table
 from fourfold.networks import build_model
 from fourfold.pipeline.params import read_params
 from fourfold.pipeline.targets import Targets, split_run
+from fourfold.report.explorer import Cached, Predictions, pack_predictions
 from fourfold.report.figures import plot_convergence, plot_summary, save_figure
+from fourfold.report.pairs import main_surface
 from fourfold.report.summary import markdown_table, render_headline, rival_blocks, summarize
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +53,8 @@ NINE = "cpu"  # the scale of the experiments that the pages show first
 FULL = "full"  # and that of the paper
 FIGURE_OF_NINE = figure_name(NINE)
 IN_README = "cifar10-resnet18-cpu"  # whose surfaces README.md shows until all nine have been run
+# Predictions on test, of an experiment that the site's explorer shows: main surface, replicate 0.
+PREDICTIONS, PREDICTIONS_BYTES = "predictions.json", 500_000
 FIGURE_BYTES, COLORS = 150_000, 256
 SHRINK = 0.85  # of a figure's sides, until it is small enough
 SUMMARY = "summary.parquet"  # of an experiment's replicates, made when all tables were there
@@ -160,11 +166,15 @@ def copy_experiment(targets: Targets, name: str, results: Path, folder: Path) ->
     sources = [results / name / str(number) for number in range(max(count, 1))]
     tables, has_many = targets.tables(name), len(targets.surfaces(name)) > MANY
     figure, jobs = _figure(name, targets.surfaces(name)), []
+    surfaces: Any = targets.described(name)
+    shown = None if has_many else main_surface(surfaces)
     for number, source in enumerate(sources):
         parts = [f"tables/{table}.parquet" for table in tables if table not in GATHERED]
         parts += [job for part in GATHERED for job in targets.job_parts(name, number, part)]
         gathered = [f"tables/{table}.parquet" for table in GATHERED]
         needed = [*parts, *gathered, *([] if figure == CONVERGENCE else [f"figures/{figure}"])]
+        if shown and not number:
+            needed.append(f"logits/{shown}.safetensors")
         if missing := [file for file in needed if not (source / file).is_file()]:
             raise InputError(
                 f"{source} is not finished: it lacks {', '.join(missing)}; {_run(name)}, "
@@ -186,6 +196,9 @@ def copy_experiment(targets: Targets, name: str, results: Path, folder: Path) ->
         write_table(table, read[table], folder / f"{table}.parquet")
     summary = summarize(read, {name: environment["surfaces"]})
     write_table("summary", summary, folder / SUMMARY)
+    if shown:
+        packed = _predictions(sources[0], read, environment["surfaces"], shown)
+        write_text(folder / PREDICTIONS, json.dumps({"surface": shown, **packed._asdict()}) + "\n")
     for path in sorted((sources[0] / "figures").glob("*.png")):
         if not has_many or path.stem in _FIGURES_OF_MANY:
             (folder / path.name).write_bytes(compress_figure(path))
@@ -193,6 +206,15 @@ def copy_experiment(targets: Targets, name: str, results: Path, folder: Path) ->
         drawn = plot_convergence(read["barrier"], read["cost"], environment["surfaces"])
         write_figure(drawn, folder / CONVERGENCE)
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+
+def _predictions(
+    source: Path, tables: Mapping[str, pd.DataFrame], surfaces: Surfaces, name: str
+) -> Predictions:
+    """Return predictions of a surface in replicate 0, whose folder is `source`."""
+    first = {table: rows[rows["replicate"] == 0] for table, rows in tables.items()}
+    cached = Cached.of(SurfaceLogits.load(source / "logits" / f"{name}.safetensors"))
+    return pack_predictions(first, surfaces, name, cached, PREDICTIONS_BYTES)
 
 
 def _figure(name: str, surfaces: Sequence[str]) -> str:

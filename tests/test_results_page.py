@@ -28,6 +28,7 @@ REPLICATES = 2
 publish = import_docs_program("publish")
 TARGETS = publish.read_targets(ROOT)
 EXPERIMENT = TARGETS.experiments[NAME]
+PACKED = publish.Predictions("{}", {"images": 5, "steps": 1024, "networks": [0], "errors": {}})
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,11 @@ def test_what_is_published_is_complete_and_small(published):
         assert rows["replicate"].nunique() == of.environment["replicates"]
         assert publish._figure(name, list(surfaces)) in of.figures
         files = [path for path in (OUTPUT / name).rglob("*") if path.is_file()]
+        if (path := OUTPUT / name / publish.PREDICTIONS) in files:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            assert len(kept["stored"]) <= publish.PREDICTIONS_BYTES
+            assert kept["said"]["errors"]["accuracy"] < 0.001
+            assert json.loads(kept["stored"])["images"] == rows["n"][rows["split"] == "test"].max()
         assert sum(path.stat().st_size for path in files) < 1e6 or not has_many
     assert all(path.stat().st_size <= publish.FIGURE_BYTES for path in OUTPUT.rglob("*.png"))
 
@@ -210,6 +216,8 @@ def make_results(root, name, own):
                 settings = own.get(Path(job).stem.partition("-")[2], {})
                 write_job(folder / job, tables["cost"].head(1), settings)
         (folder / "figures").mkdir()
+        (folder / "logits").mkdir()
+        (folder / "logits" / "bezier.safetensors").touch()
         for figure in TARGETS.figures(name):
             Image.new("RGB", (40, 30)).save(folder / "figures" / f"{figure}.png")
 
@@ -241,8 +249,10 @@ def finished(tmp_path_factory):
             },
         },
     )
-    publish.main([NAME, LARGE], root)
-    return root
+    with pytest.MonkeyPatch.context() as patch:  # made-up tables have no logits
+        patch.setattr(publish, "_predictions", lambda *_: PACKED)
+        publish.main([NAME, LARGE], root)
+        yield root
 
 
 @pytest.fixture
@@ -285,6 +295,8 @@ def test_a_copy_has_the_tables_and_the_summary_of_all_replicates(root):
     assert (environment["experiment"], environment["replicates"]) == (NAME, REPLICATES)
     assert environment["data_sha256"] == "d"
     assert "0000000000 *with changes*" in page
+    kept = json.loads((folder / publish.PREDICTIONS).read_text(encoding="utf-8"))
+    assert kept == {"surface": "bezier", **PACKED._asdict()}
     before = content(root)
     (folder / "old.png").write_bytes(b"old")
     run(root, NAME)

@@ -19,7 +19,12 @@ from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.evaluation.metrics import best_network, classification_metrics
 from fourfold.files.table import make_table, read_table, write_table
 from fourfold.pipeline.cli import main
-from fourfold.report.explorer import Cached, render_explorer
+from fourfold.report.explorer import (
+    Cached,
+    Predictions,
+    pack_predictions,
+    render_explorer,
+)
 from fourfold.report.explorer.data import Members
 from fourfold.report.explorer.predictions import STEPS, pack
 from fourfold.surfaces.shapes import full_coordinates, make_shape, shape_of
@@ -132,12 +137,6 @@ def surfaces_of(logits):
     return {name: SURFACES[name] for name in logits}
 
 
-def cached(surface):
-    arrays = (part["test"].numpy() for part in (surface.logits, surface.own, surface.labels))
-    logits, own, labels = arrays
-    return Cached(surface.points, logits, own, labels)
-
-
 # --- arithmetic -----------------------------------------------------------------------------------
 
 
@@ -166,7 +165,7 @@ def test_steps_are_fine_where_the_accuracies_of_the_table_need_it(images, sharpn
     for part in (logits.logits, logits.own):
         part.update({split: of * sharpness for split, of in part.items()})
     tables = make_tables({"linear": logits})
-    loads = {("e", 0, "linear"): lambda: cached(logits)}
+    loads = {("e", 0, "linear"): lambda: Cached.of(logits)}
     page = render_explorer(tables, {"e": {"linear": SURFACES["linear"]}}, loads)
     (surface,) = data_of(page)["replicates"][0]["surfaces"]
     assert surface["predictions"]["steps"] == steps
@@ -250,7 +249,7 @@ def data_of(page):
 
 
 def test_a_full_page_leaves_out_points_and_never_grows(tables, logits):
-    loads = {("e", 0, name): lambda s=of: cached(s) for name, of in logits.items()}
+    loads = {("e", 0, name): lambda s=of: Cached.of(s) for name, of in logits.items()}
     whole = render_explorer(tables, {"e": SURFACES}, loads)
     none = render_explorer(tables, {"e": SURFACES}, {})
     middle = (len(whole.encode()) + len(none.encode())) // 2
@@ -267,8 +266,25 @@ def test_a_full_page_leaves_out_points_and_never_grows(tables, logits):
         render_explorer(tables, {"e": SURFACES}, loads, len(none.encode()) - 1)
 
 
+def test_a_page_of_kept_predictions_is_that_of_the_logits(tables, logits):
+    one = {"e": {"fitted": SURFACES["fitted"]}}
+    here = {
+        name: rows[rows["surface"] == "fitted"] if "surface" in rows else rows
+        for name, rows in tables.items()
+    }
+    cached = Cached.of(logits["fitted"])
+    whole = render_explorer(here, one, {("e", 0, "fitted"): lambda: cached})
+    kept = pack_predictions(here, one["e"], "fitted", cached, 10**7)
+    kept = Predictions(*json.loads(json.dumps(kept)))
+    assert render_explorer(here, one, {}, packed={("e", 0, "fitted"): kept}) == whole
+    assert data_of(whole)["replicates"][0]["surfaces"][0]["predictions"]["blob"] == 0
+    fewer = pack_predictions(here, one["e"], "fitted", cached, len(kept.stored) // 2)
+    assert len(fewer.stored) < len(kept.stored) / 2
+    assert 4 <= len(fewer.said["networks"]) < len(kept.said["networks"])
+
+
 def test_what_the_page_says_of_its_own_error_is_small(tables, logits):
-    loads = {("e", 0, name): lambda s=of: cached(s) for name, of in logits.items()}
+    loads = {("e", 0, name): lambda s=of: Cached.of(s) for name, of in logits.items()}
     for one in data_of(render_explorer(tables, {"e": SURFACES}, loads))["replicates"][0][
         "surfaces"
     ]:
@@ -309,7 +325,7 @@ def test_a_network_without_numbers_is_shown_and_is_in_no_ensemble(logits):
     one = draw_logits("fitted", 3, 50)
     one.logits["test"][4, 0, 0] = np.nan
     tables = make_tables({"fitted": one})
-    loads = {("e", 0, "fitted"): lambda: cached(one)}
+    loads = {("e", 0, "fitted"): lambda: Cached.of(one)}
     page = render_explorer(tables, {"e": {"fitted": SURFACES["fitted"]}}, loads)
     (surface,) = data_of(page)["replicates"][0]["surfaces"]
     assert surface["splits"]["test"]["points"]["nll"][4] is None

@@ -52,7 +52,4 @@ def _of_surface(path: Path) -> tuple[tuple[str, int, str], Callable[[], Cached]]
 
 
 def _load(path: Path) -> Cached:
-    found = SurfaceLogits.load(path)
-    parts = (found.logits, found.own, found.labels)
-    logits, own, labels = (part["test"].numpy() for part in parts)
-    return Cached(found.points, logits, own, labels)
+    return Cached.of(SurfaceLogits.load(path))

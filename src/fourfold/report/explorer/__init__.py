@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from plotly.offline import get_plotlyjs
@@ -17,7 +17,7 @@ from fourfold.report.explorer.data import Cached, describe_replicate, prediction
 from fourfold.report.explorer.predictions import deflated
 from fourfold.surfaces.shapes import shape_of
 
-__all__ = ["LARGEST", "Cached", "render_explorer"]
+__all__ = ["LARGEST", "Cached", "Predictions", "pack_predictions", "render_explorer"]
 
 LARGEST = 25_000_000  # bytes of the page
 _AROUND = 4_000  # bytes around the predictions of a surface
@@ -25,11 +25,24 @@ _SCRIPTS = ("predictions.js", "lattice.js", "charts.js", "page.js")
 _BASE64 = 3 / 4  # bytes in a character
 
 
+class Predictions(NamedTuple):
+    """Predictions of one surface, as they stand in the page.
+
+    Attributes:
+        stored: JSON of the networks, empty if none has room.
+        said: what the page says of them.
+    """
+
+    stored: str
+    said: Mapping[str, Any]
+
+
 def render_explorer(
     tables: Mapping[str, pd.DataFrame],
     surfaces: Mapping[str, Surfaces],
     cached: Mapping[tuple[str, int, str], Callable[[], Cached]],
     largest: int = LARGEST,
+    packed: Mapping[tuple[str, int, str], Predictions] = {},
 ) -> str:
     """Return the page: HTML with styles, scripts, data and plotly in it.
 
@@ -43,10 +56,11 @@ def render_explorer(
         cached: (experiment, replicate, surface) -> what loads the logits; those that are missing
             have no ensembles by click.
         largest: bytes of the page.
+        packed: of surfaces without logits, what `pack_predictions` returned of them.
 
     Raises:
         InputError: if the grids are not of these surfaces, or the page is larger than `largest`
-            without any prediction.
+            without any prediction that it would have to pack.
     """
     replicates = []
     for (experiment, replicate), grid in tables["grid"].groupby(
@@ -58,40 +72,59 @@ def render_explorer(
         }
         here = {name: table[is_here[name]] for name, table in tables.items()} | {"grid": grid}
         replicates.append(describe_replicate(here, surfaces.get(experiment, {})))
+    waiting = [
+        (place, (one["experiment"], one["replicate"], surface["name"]), surface)
+        for one in replicates
+        for place, surface in enumerate(one["surfaces"])
+    ]
     blobs: list[str] = []
+    for _, key, surface in waiting:
+        if key in packed:
+            _add(blobs, surface, packed[key])
     left = largest - len(_page(replicates, blobs).encode())
     if left < 0:
         raise InputError(
-            f"the explorer of {len(replicates)} replicates takes {largest - left:,} bytes without "
-            f"predictions, more than {largest:,}; name fewer experiments in `run`."
+            f"the explorer of {len(replicates)} replicates takes {largest - left:,} bytes before "
+            f"any prediction is packed, more than {largest:,}; name fewer experiments in `run`."
         )
-    waiting = [
-        (place, one, surface, load)
-        for one in replicates
-        for place, surface in enumerate(one["surfaces"])
-        if (load := cached.get((one["experiment"], one["replicate"], surface["name"])))
-    ]
+    waiting = [one for one in waiting if one[1] in cached and one[1] not in packed]
     # What the first surfaces of all experiments leave is shared by all second ones, and so on.
     waiting.sort(key=itemgetter(0))
-    for k, (_, one, surface, load) in enumerate(waiting):
+    for k, (_, key, surface) in enumerate(waiting):
         limit = int((left // (len(waiting) - k) - _AROUND) * _BASE64)
-        blob, surface["predictions"] = _blob(
-            surface, surfaces[one["experiment"]], load(), limit, len(blobs)
-        )
-        if blob:
-            blobs.append(blob)
-        left -= len(blob) + _AROUND
+        found = _pack(surface, surfaces[key[0]], cached[key](), limit)
+        _add(blobs, surface, found)
+        left -= len(found.stored) + _AROUND
     return _page(replicates, blobs)
 
 
-def _blob(
-    surface: Mapping[str, Any], surfaces: Surfaces, cached: Cached, limit: int, number: int
-) -> tuple[str, dict[str, Any]]:
-    """Return the predictions of a surface as JSON, and what the page says of them."""
+def pack_predictions(
+    tables: Mapping[str, pd.DataFrame], surfaces: Surfaces, name: str, cached: Cached, limit: int
+) -> Predictions:
+    """Return predictions of one surface, to be kept for a page that is made without its logits.
+
+    Args:
+        tables: those of `render_explorer`, of one replicate.
+        surfaces: of the experiment.
+        name: of the surface.
+        cached: its logits.
+        limit: bytes that the networks may take; of a lattice that doesn't fit, a coarser one is
+            kept.
+
+    Raises:
+        InputError: if the grids are not of these surfaces.
+    """
+    described = describe_replicate(tables, surfaces)["surfaces"]
+    return _pack(described[list(surfaces).index(name)], surfaces, cached, int(limit * _BASE64))
+
+
+def _pack(
+    surface: Mapping[str, Any], surfaces: Surfaces, cached: Cached, limit: int
+) -> Predictions:
     shape = shape_of(surfaces[surface["name"]])
     packed, errors = predictions_of(surface, shape, cached, limit)
     if packed is None:
-        return "", {"images": len(cached.labels), "networks": []}
+        return Predictions("", {"images": len(cached.labels), "networks": []})
     stored = {
         "images": packed.images,
         "steps": packed.steps,
@@ -99,13 +132,20 @@ def _blob(
         "above": _text(deflated(packed.above)),
         "networks": {network: _text(stream) for network, stream in packed.streams.items()},
     }
-    return json.dumps(stored, separators=(",", ":")), {
-        "blob": number,
+    said = {
         "images": packed.images,
         "steps": packed.steps,
         "networks": list(packed.streams),
         "errors": errors,
     }
+    return Predictions(json.dumps(stored, separators=(",", ":")), said)
+
+
+def _add(blobs: list[str], surface: dict[str, Any], found: Predictions) -> None:
+    surface["predictions"] = dict(found.said)
+    if found.stored:
+        surface["predictions"]["blob"] = len(blobs)
+        blobs.append(found.stored)
 
 
 def _page(replicates: Sequence[Mapping[str, Any]], blobs: Sequence[str]) -> str:

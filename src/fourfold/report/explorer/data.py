@@ -17,6 +17,7 @@ from fourfold.combination.baselines import (
     corner_ensembles,
     reference_surfaces,
 )
+from fourfold.evaluation.logits import SurfaceLogits
 from fourfold.report.explorer.predictions import STEPS, Packed, pack
 from fourfold.report.pairs import is_named_twice
 from fourfold.report.wording import number
@@ -73,6 +74,14 @@ class Cached:
     logits: NDArray[np.float16]
     own: NDArray[np.float16]
     labels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, surface: SurfaceLogits) -> "Cached":
+        """Return the part on test of what an evaluation has kept."""
+        logits, own, labels = (
+            part["test"].numpy() for part in (surface.logits, surface.own, surface.labels)
+        )
+        return cls(surface.points, logits, own, labels)
 
 
 @dataclass(frozen=True)
