@@ -42,6 +42,7 @@ DOUBLE = "double"  # set of one network that was trained for twice the epochs of
 _A_LITTLE = 1.0  # points: corners to which twice the epochs give less are trained out
 SLACK = 1.02  # a rival may cost this much more than the surface: epochs are whole numbers
 _CHEAP = 0.5  # a rival for less than this part of the surface's images is counted for itself
+_ANSWER = re.compile(r"\*\*(.+?)\*\* \(of (\d+): ([^;)]+)")  # as `say` and `answer` write it
 UNTESTED = "not tested"  # the word of a single value, which has no interval
 FACTOR = "factor"  # metric of a ratio, whose mean and interval are logarithms
 METRICS = ("test_accuracy", "test_nll", "test_nll_scaled")
@@ -899,10 +900,24 @@ def render_findings(published: Results, targets: Targets) -> str:
         "one comes out as yes and one as no. Scaled nll: at the temperature fitted on val, which "
         "few val images leave uncertain: on test it may raise the nll, which stands beside it.",
     ]
-    for section in SECTIONS:
-        results = of_group.get(section.group, {})
-        blocks += [f"## {section.title}", *_section(section, results, targets)]
+    written = {
+        section.title: [*_section(section, of_group.get(section.group, {}), targets)]
+        for section in SECTIONS
+    }
+    blocks.append(_contents(written))
+    for title, of_section in written.items():
+        blocks += [f"## {title}", *of_section]
     return "\n\n".join(blocks) + "\n"
+
+
+def _contents(written: Mapping[str, Sequence[str]]) -> str:
+    """Return a table of the sections with the first answer that each gives, if it does."""
+    rows = []
+    for title, blocks in written.items():
+        anchor = re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))
+        found = _ANSWER.search(blocks[0])
+        rows.append([f"[{title}](#{anchor})", *(found.groups() if found else [""] * 3)])
+    return markdown_table(["section", "its first answer", "of", "of these"], rows)
 
 
 def _section(section: Section, results: Results, targets: Targets) -> Iterator[str]:

@@ -108,6 +108,17 @@ def test_the_first_line_answers_at_equal_cost(of_long, of_deep, word):
     assert f"[{RIVALS}](results/{RIVALS}/rivals.png)" in page
 
 
+def test_the_page_begins_with_the_first_answer_of_each_section():
+    page = findings.render_findings(rivals(GOOD, BAD), TARGETS)
+    head, *sections = page.split("\n## ")
+    linked = re.findall(r"\| \[(.+?)\]\(#([\w-]+)\) +\| (.*?) +\|", head)
+    assert [title for title, *_ in linked] == [of.splitlines()[0] for of in sections]
+    assert len({anchor for _, anchor, _ in linked}) == len(linked)
+    told = {title: word for title, _, word in linked}
+    assert (told["Other ways to one network"], told["Other ensembles"]) == ("Yes", "No")
+    assert told["Claim 1: the linear surface fails"] == ""  # not run
+
+
 def test_the_first_line_says_so_if_the_best_average_on_val_of_one_run_is_better():
     averages = {"swa": (BAD, 0.5), "fge": (GOOD, 0.6), "ema": (GOOD, 0.1)}
     results = rivals(GOOD, GOOD, of_averages=averages)
