@@ -3,7 +3,7 @@
     python docs/benchmarks.py          # from the outputs kept in docs/measured/
     python docs/benchmarks.py --run    # run the programs first; let nothing else run
 
-`data.py` needs the CIFAR-10 files (FOURFOLD_DATA). All take about a quarter of an hour on two
+`data.py` needs the CIFAR-10 files (FOURFOLD_DATA), `explorer.py` Chromium. All take about a quarter of an hour on two
 cores.
 """
 
@@ -27,6 +27,7 @@ RUNS = {
     "loader": ["benchmarks/loader.py"],
     "ensembles": ["benchmarks/ensembles.py", "--threads", "1"],
     "alignment": ["benchmarks/alignment.py"],
+    "explorer": ["benchmarks/explorer.py"],
     "full-size": ["benchmarks/full_size.py", "--threads", "1"],
 }
 # Kept from machines with a GPU; `--run` leaves them alone.

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,15 @@ def test_the_benchmark_of_alignments_prints_time_and_memory_of_each_network():
     printed = run_quickly("alignment.py")
     assert [printed.count(f" {name} ") for name in ("resnet18", "vgg16", "vit")] == [1, 1, 1]
     assert printed.count("met") + printed.count("MET") == 3
+
+
+def test_the_benchmark_of_the_explorer_opens_a_page_of_nine_experiments():
+    pytest.importorskip("playwright", reason="playwright isn't installed")
+    if (browser := shutil.which("chromium")) is None:
+        pytest.skip("there is no chromium")
+    printed = run_quickly("explorer.py", "--rounds", "1", "--browser", browser)
+    assert "9 experiments, 27 surfaces" in printed
+    assert "target at most 25: met" in printed
 
 
 def test_the_scaling_benchmark_writes_what_its_page_needs(tmp_path):
