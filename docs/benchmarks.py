@@ -3,8 +3,8 @@
     python docs/benchmarks.py          # from the outputs kept in docs/measured/
     python docs/benchmarks.py --run    # run the programs first; let nothing else run
 
-`data.py` needs the CIFAR-10 files (FOURFOLD_DATA), `explorer.py` Chromium. All take about a quarter of an hour on two
-cores.
+`data.py` needs the CIFAR-10 files (FOURFOLD_DATA), `explorer.py` Chromium. All take
+about a quarter of an hour on two cores.
 """
 
 import argparse
