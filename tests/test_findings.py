@@ -14,7 +14,7 @@ from fourfold.report.pairs import main_surface, pair_differences
 
 findings, overview = map(import_docs_program, ("findings", "overview"))
 TARGETS = import_docs_program("publish").read_targets(Path(__file__).parent.parent)
-RIVALS, FITS = "digits-vit-rivals", "digits-vit-fits"
+RIVALS, FITS = "digits-vit-rivals", "digits-resnet18-fits"
 GOOD, OPEN, BAD = (0.02, 0.01, 0.03), (0.02, -0.01, 0.05), (-0.02, -0.03, -0.01)
 TRAINING = ["replicate", "stage", "item", "epoch", "split", "accuracy"]
 
