@@ -3,8 +3,9 @@
     python benchmarks/explorer.py [--quick] [--output explorer.html]
 
 Tables are those of the published digits, three times, their grids made finer: 121 points a surface.
-Predictions are drawn, of ten classes: networks are right on about eight of ten of 10,000 images,
-and two of them differ on about one of ten. What has no room in the page is left out, as always.
+Predictions are drawn, of ten classes: networks are right on 78 % of 10,000 images, and two of them
+differ on 16 %. They don't agree with those tables, so they are kept in the finer steps. What has no
+room in the page is left out, as always: here all networks of most surfaces but the corners.
 """
 
 import argparse
