@@ -20,6 +20,7 @@ from fourfold.training.bound_model import ALIGNMENT, BoundModel
 from fourfold.training.cuda_graph import Recorded, check_recordable
 from fourfold.training.descent import DECAYS, OPTIMIZERS
 from fourfold.training.loop import Loop, OnStep
+from fourfold.training.onednn import avoid_wrong_gradients
 from fourfold.training.phases import plan_phases
 from fourfold.training.sampling import SAMPLERS, draw_edges, draw_on_curves
 from fourfold.training.schedule import Schedule, check_training_settings, learning_rate, lies
@@ -167,24 +168,25 @@ def fit(
         preprocess=as_input(preprocess or data.preprocess, model), snapshots=snapshots,
         on_step=on_step,
     )  # fmt: skip
-    for inputs, target in loop.batches():
-        check_recordable(cuda_graph, inputs, target)
-        k = bisect_right(ends, loop.epoch)
-        phase, steps = plan[k], plan[k].epochs * loop.steps_per_epoch
-        step = loop.position - (ends[k] * loop.steps_per_epoch - steps)
-        if step == 0:
-            descend.restart()
-        rate = learning_rate(step, steps, lr, warmup, schedule)
-        weights, passes = None, 1
-        if phase.curves:
-            points, weights = draw_on_curves(surface.shape, phase.curves, drawing)
-            passes = len(points)
-            inputs, target = (join_inputs([part] * passes) for part in (inputs, target))
-        else:
-            draw = draw_edges if phase.edges else draw_surface
-            points = draw(surface.shape, points_per_step, drawing)
-        done = descend(points, inputs, target, rate, weights=weights, rows=phase.rows)
-        loop.finish_step(*done, rate, passes)
+    with avoid_wrong_gradients(model, data.device):
+        for inputs, target in loop.batches():
+            check_recordable(cuda_graph, inputs, target)
+            k = bisect_right(ends, loop.epoch)
+            phase, steps = plan[k], plan[k].epochs * loop.steps_per_epoch
+            step = loop.position - (ends[k] * loop.steps_per_epoch - steps)
+            if step == 0:
+                descend.restart()
+            rate = learning_rate(step, steps, lr, warmup, schedule)
+            weights, passes = None, 1
+            if phase.curves:
+                points, weights = draw_on_curves(surface.shape, phase.curves, drawing)
+                passes = len(points)
+                inputs, target = (join_inputs([part] * passes) for part in (inputs, target))
+            else:
+                draw = draw_edges if phase.edges else draw_surface
+                points = draw(surface.shape, points_per_step, drawing)
+            done = descend(points, inputs, target, rate, weights=weights, rows=phase.rows)
+            loop.finish_step(*done, rate, passes)
     surface.control_points = surface.control_points.cpu()
     if not bool(torch.isfinite(surface.control_points).all()):  # the last step is in no loss
         raise DivergenceError(

@@ -16,6 +16,7 @@ from fourfold.evaluation.precision import check_precision, compute_precision
 from fourfold.surfaces.modules import batchnorm_layers
 from fourfold.training.cuda_graph import Recorded, check_recordable
 from fourfold.training.loop import Loop, OnStep
+from fourfold.training.onednn import avoid_wrong_gradients
 from fourfold.training.schedule import Schedule, check_training_settings, learning_rate, lies
 from fourfold.training.snapshots import Snapshots
 
@@ -151,16 +152,17 @@ def train(
     is_recorded = cuda_graph and device.type == "cuda"
     step = Recorded(passes, changed=model.buffers()) if is_recorded else passes
     model.train()
-    for inputs, target in loop.batches():
-        check_recordable(cuda_graph, inputs, target)
-        rate = learning_rate(before + loop.position, before + loop.steps, lr, warmup, schedule)
-        for group in descent.param_groups:
-            group["lr"] = rate
-        loss, correct = step(inputs, target)
-        descent.step()
-        if average is not None:
-            average.update(loop.step + 1)
-        loop.finish_step(loss, correct, rate)
+    with avoid_wrong_gradients(model, device):
+        for inputs, target in loop.batches():
+            check_recordable(cuda_graph, inputs, target)
+            rate = learning_rate(before + loop.position, before + loop.steps, lr, warmup, schedule)
+            for group in descent.param_groups:
+                group["lr"] = rate
+            loss, correct = step(inputs, target)
+            descent.step()
+            if average is not None:
+                average.update(loop.step + 1)
+            loop.finish_step(loss, correct, rate)
     if average is not None:
         average.finish()
         if batchnorm_layers(average.module):
