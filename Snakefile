@@ -29,6 +29,7 @@ report: "workflow/report/workflow.rst"
 onstart:
     check_writable()
     hold_folder()
+    warn_of_bfloat16()
     lift_rate_limit()
     tell_plan()
 

@@ -37,7 +37,7 @@ def main() -> None:
     add_common_arguments(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    steps, width = (2, 4) if arguments.quick else (10, 16)
+    steps, width = (2, 8) if arguments.quick else (10, 16)
     settings = SETTINGS | {"width": width}
     images, labels = make_images(steps * BATCH, channels=3, size=32, device=torch.device("cpu"))
     images = images.contiguous()  # what a loader makes of samples, in whatever format they are

@@ -98,7 +98,7 @@ def main() -> None:
         width, degree, points = arguments.peak_of
         print_peak(width, degree, points, arguments.device)
         return
-    arguments.widths = (4,) if arguments.quick else WIDTHS
+    arguments.widths = (8,) if arguments.quick else WIDTHS
     print_machine(arguments)
     device = {"device": describe_device(arguments.device), "threads": arguments.threads}
     measured = {

@@ -8,6 +8,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -49,13 +51,27 @@ METRICS = ("test_accuracy", "test_nll", "test_nll_scaled")
 _ACCURACY, _NLL, _SCALED = METRICS
 
 
-class Published(NamedTuple):
+@dataclass(frozen=True)
+class Published:
     """A published experiment; its tables hold all replicates, `grid` all surfaces."""
 
     environment: Mapping[str, Any]
     tables: Mapping[str, pd.DataFrame]
     summary: pd.DataFrame
     figures: Sequence[str]
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, str, str], Any]:
+        """Return (kind, method, metric) -> row of the summary: thousands are asked for."""
+        found: dict[tuple[str, str, str], Any] = {}
+        for row in self.summary.itertuples():
+            found.setdefault((row.kind, row.method, row.metric), row)
+        return found
+
+    @cached_property
+    def pairs(self) -> list[str]:
+        """Return the methods that are held against each other, as the summary names them."""
+        return list(dict.fromkeys(method for kind, method, _ in self.rows if kind == "pair"))
 
 
 class Group(NamedTuple):
@@ -178,12 +194,10 @@ def of_summary(
     name: str, of: Published, kind: str, method: str, metric: str, what: str = ""
 ) -> Found | None:
     """Return one row of an experiment's summary, if it is there."""
-    rows = of.summary
-    rows = rows[(rows["kind"] == kind) & (rows["method"] == method) & (rows["metric"] == metric)]
-    for row in rows.itertuples():
-        low, high = float(row.low), float(row.high)
-        return Found(name, int(row.replicates), metric, float(row.mean), low, high, what)
-    return None
+    if (row := of.rows.get((kind, method, metric))) is None:
+        return None
+    low, high = float(row.low), float(row.high)
+    return Found(name, int(row.replicates), metric, float(row.mean), low, high, what)
 
 
 def bezier(of: Published) -> str | None:
@@ -199,9 +213,8 @@ def surfaces(of: Published) -> Surfaces:
 
 def pairs(name: str, of: Published, method: str, metrics: Iterable[str]) -> Iterator[Found]:
     """Yield what a method differs from each that it is held against."""
-    rows = of.summary[of.summary["kind"] == "pair"]
     starts = f"{method} against "
-    for pair in dict.fromkeys(rows["method"]):
+    for pair in of.pairs:
         if pair.startswith(starts):
             for metric in metrics:
                 if found := of_summary(name, of, "pair", pair, metric, pair):

@@ -519,16 +519,17 @@ def _origin_table(published: Mapping[str, Published], defined: Mapping[str, Any]
     head = ["experiment", "corners' accuracy (%)", "expected (%)", "device", "processor", "commit"]
     head += ["torch", "jobs", "time of all jobs (h)"]
     body = []
-    for name, (made_by, tables, summary, _) in published.items():
-        cost, expected = tables["cost"], defined.get(name, {}).get("expected_accuracy")
+    for name, of in published.items():
+        made_by, summary, cost = of.environment, of.summary, of.tables["cost"]
+        expected = defined.get(name, {}).get("expected_accuracy")
         # Of the first surface, whose corners the expectation is about.
         corners = summary.loc[summary["metric"] == "accuracy_corner_mean_own", "mean"].iloc[0]
         lists = [
             cost["device"].tolist(),
             [machine["processor"] for machine in made_by["hardware"]],
             [
-                f"{of['commit']}"[:10] + " *with changes*" * bool(of["dirty"])
-                for of in made_by["git"]
+                f"{git['commit']}"[:10] + " *with changes*" * bool(git["dirty"])
+                for git in made_by["git"]
             ],
             [versions["torch"] for versions in made_by["versions"]],
         ]

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -402,6 +403,6 @@ def test_rivals_are_left_out_by_what_they_are():
     assert findings.rivals_of(of, "bezier/all", sizes) == {largest}
     every = findings.surfaces(of)
     aligned = {name: one for name, one in every.items() if one["kind"] in ("aligned", "free")}
-    alone = of._replace(environment={"surfaces": aligned})  # they are of independent networks
+    alone = replace(of, environment={"surfaces": aligned})  # they are of independent networks
     known = ["independent/network", "independent/mean"]
     assert findings.rivals_of(alone, "bezier/center", known) == {"independent/network"}

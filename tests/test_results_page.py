@@ -117,7 +117,8 @@ def test_published_intervals_come_out_of_published_draws_where_these_are_there(p
 
 def test_published_corners_are_as_trained_whether_re_estimated_or_not(published):
     small = [of for of in published.values() if "grid" in of.tables]
-    for environment, tables, _, _ in small:
+    for experiment in small:
+        environment, tables = experiment.environment, experiment.tables
         endpoints = tables["endpoints"]
         final = endpoints[endpoints["checkpoint"].str.startswith("endpoints/seed")]
         squares = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 def test_a_killed_run_ends_as_an_undisturbed_one():
     program = Path(__file__).parents[1] / "kill_and_resume.py"
-    command = [sys.executable, str(program), "--kills", "3"]
+    command = [sys.executable, str(program), "--kills", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if "kills" in line]

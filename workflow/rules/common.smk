@@ -12,8 +12,8 @@ from pathlib import Path
 from fourfold.files.atomic import write_text
 from fourfold.files.reading import file_sha256
 from fourfold.pipeline.code import code_hash
-from fourfold.pipeline.devices import count_gpus
-from fourfold.pipeline.reads import BESIDE
+from fourfold.pipeline.devices import count_gpus, lacks_bfloat16
+from fourfold.pipeline.reads import BESIDE, READS
 from fourfold.pipeline.run_lock import RunLock
 from fourfold.pipeline.targets import FIGURES, SCALES, SPLITS, Targets, split_run
 
@@ -377,6 +377,27 @@ def check_writable():
                     f"can't write into {folder}: no permission, or a disk that is read-only; make "
                     "it writable, or run the workflow elsewhere (snakemake --directory)."
                 )
+
+
+def warn_of_bfloat16():
+    """Say which experiments compute in bfloat16 on a processor that has no instructions for it."""
+    is_on_cpu = config["device"] == "cpu" or (config["device"] == "auto" and not count_gpus())
+    if not (workflow.local_exec and is_on_cpu and lacks_bfloat16()):
+        return
+    slow = set()
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name in READS and "experiment" in job.wildcards.keys():
+            parts = read(job.rule.name, job.wildcards).values()
+            if any("bfloat16" == part.get("precision") for part in parts if isinstance(part, dict)):
+                slow.add(job.wildcards.experiment)
+    if slow:
+        print(
+            f"warning: {', '.join(sorted(slow))}: passes in bfloat16, for which this processor has "
+            "no instructions, take about ten times as long as in float32. Write precision: float32 "
+            "in params.yaml, in training, fits and grid of the recipe "
+            "(docs/reference/method/reproducibility.md#precision).",
+            file=sys.stderr,
+        )
 
 
 def hold_folder():

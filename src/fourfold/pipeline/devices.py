@@ -71,6 +71,18 @@ def count_gpus() -> int:
     return min(there, len(list(named)))
 
 
+def lacks_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether the processor has no instructions that PyTorch computes in bfloat16 with.
+
+    Without PyTorch, from Linux's list of what an x86 processor has; False where there is none.
+    """
+    try:
+        flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), flags=re.M)
+    except OSError:
+        return False
+    return flags is not None and not {"avx512bw", "avx_ne_convert"} & {*flags[1].split()}
+
+
 @cache  # one process, one claim
 def claim(gpus: tuple[str, ...], asked: int | None = None) -> int:
     """Claim a GPU for as long as this process lives; return its position in `gpus`.

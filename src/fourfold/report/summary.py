@@ -594,7 +594,8 @@ def rival_blocks(
 def _rival_table(rivals: pd.DataFrame, differences: pd.DataFrame) -> str:
     """One row per method: what it costs, what it gives, and that against one network."""
     of = rivals.pivot_table("mean", "method", "metric").sort_values(["images_backward", "nll"])
-    rows, against = rivals.set_index(["method", "metric"]), differences.set_index(_KEYS[1:])
+    rows = rivals.set_index(["method", "metric"])
+    against = dict(differences.set_index(_KEYS[1:]).iterrows())
     body = []
     for method, mean in of.iterrows():
         cells = [f"{mean['images_backward'] / 1000:.0f}", f"{mean['forward_passes']:g}"]
@@ -604,8 +605,8 @@ def _rival_table(rivals: pd.DataFrame, differences: pd.DataFrame) -> str:
         cells.append(f"{mean['disagreement']:.3f}" if mean["forward_passes"] > 1 else "")
         cells.append(f"{mean[_EQUIVALENTS]:.2f}" if _EQUIVALENTS in mean.dropna() else "")
         for metric in ("test_accuracy", "test_nll_scaled"):
-            found = against[against.index == (method, metric)]
-            cells += [_against(metric, row) for _, row in found.iterrows()] or [""]
+            found = against.get((method, metric))
+            cells.append("" if found is None else _against(metric, found))
         body.append([str(method), *cells])
     head = ["method", "images (k)", "forward passes", "accuracy", "nll (nats)", "scaled nll", "ece"]
     head += [
@@ -660,14 +661,12 @@ def _difference(metric: str, value: float, digits: int = 3) -> str:
 
 
 def _percent(row: pd.Series) -> str:
-    return _with_interval(100 * row[["mean", "low", "high"]].astype(float), digits=2)
+    return _with_interval(row, digits=2, scale=100)
 
 
-def _with_interval(row: pd.Series, digits: int = 4) -> str:
-    text = f"{row['mean']:.{digits}f}"
-    if pd.notna(row["low"]):
-        text += f" [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
-    return text
+def _with_interval(row: pd.Series, digits: int = 4, scale: float = 1) -> str:
+    mean, low, high = (f"{scale * row[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]" if pd.notna(row["low"]) else mean
 
 
 def markdown_table(head: list[str], body: list[list[str]]) -> str:
