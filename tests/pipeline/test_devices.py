@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from project import new_project, snakemake
+from project import EXPERIMENT, edit, new_project, section, snakemake
 
 from fourfold.errors import InputError
 from fourfold.pipeline import devices
-from fourfold.pipeline.devices import choose_device, count_gpus
+from fourfold.pipeline.devices import choose_device, count_gpus, lacks_bfloat16
 
 # A process that claims one of some GPUs, prints which, and lives until it is killed.
 JOB = (
@@ -152,3 +152,28 @@ def test_as_many_jobs_run_at_a_time_as_suits_the_gpus_unless_one_says(tmp_path):
         run = snakemake(project, "--list-rules", *options)
         assert run.returncode == 0, run.stderr
         assert re.findall(r"gpu=\d+", run.stderr[run.stderr.index("limit:") :]) == limit
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "lacks"),
+    [
+        ("model name\t: x\nflags\t\t: fpu avx avx2 avx512f\nbugs\t: y\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512bw\n", False),
+        ("flags\t\t: fpu avx2 avx_ne_convert\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", False),
+        (None, False),
+    ],
+)
+def test_what_computes_in_bfloat16_is_read_off_the_processors_flags(cpuinfo, lacks, tmp_path):
+    path = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        path.write_text(cpuinfo)
+    assert lacks_bfloat16(path) is lacks
+
+
+def test_a_run_in_bfloat16_begins_with_a_warning_where_that_is_slow(tmp_path):
+    project = new_project(tmp_path)
+    edit(project, lambda p: section(p, "training").update(precision="bfloat16"))
+    run = snakemake(project, "--", f"results/{EXPERIMENT}/0/endpoints/seed0.safetensors")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (f"warning: {EXPERIMENT}: passes in bfloat16" in run.stderr) == lacks_bfloat16()
