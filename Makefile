@@ -6,7 +6,7 @@ CORES ?= all
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install reproduce test docs lint clean
+.PHONY: install reproduce test test-long docs lint clean
 
 install: $(INSTALLED)
 
@@ -25,7 +25,10 @@ reproduce: install
 	@echo "All tables and figures: results/report.html. To explore them: results/explorer.html"
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
+
+test-long: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 docs: install
 	$(BIN)/sphinx-build -E -W --keep-going --quiet -b html docs site

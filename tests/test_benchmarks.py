@@ -24,6 +24,7 @@ def run_quickly(program, *arguments):
     return run.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [["step.py", "--case", "imagenet"], ["grid.py"], ["data.py"], ["loader.py"], ["ensembles.py"]],
@@ -32,12 +33,14 @@ def test_a_benchmark_prints_its_ratios(command):
     assert "at most" in run_quickly(*command)
 
 
+@pytest.mark.long
 def test_the_benchmark_of_alignments_prints_time_and_memory_of_each_network():
     printed = run_quickly("alignment.py")
     assert [printed.count(f" {name} ") for name in ("resnet18", "vgg16", "vit")] == [1, 1, 1]
     assert printed.count("met") + printed.count("MET") == 3
 
 
+@pytest.mark.long
 def test_the_benchmark_of_the_explorer_opens_a_page_of_nine_experiments():
     pytest.importorskip("playwright", reason="playwright isn't installed")
     if (browser := shutil.which("chromium")) is None:
@@ -47,6 +50,7 @@ def test_the_benchmark_of_the_explorer_opens_a_page_of_nine_experiments():
     assert "target at most 25: met" in printed
 
 
+@pytest.mark.long
 def test_the_scaling_benchmark_writes_what_its_page_needs(tmp_path):
     run_quickly("memory.py", "--output", str(tmp_path / "scaling.json"))
     measured = json.loads((tmp_path / "scaling.json").read_text())
@@ -56,6 +60,7 @@ def test_the_scaling_benchmark_writes_what_its_page_needs(tmp_path):
     assert all(value > 0 for row in measured["memory"] for value in row.values())
 
 
+@pytest.mark.long
 def test_an_experiment_at_full_size_makes_a_step_of_its_fit(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     program = importlib.import_module("full_size")

@@ -29,6 +29,7 @@ TRAIN_ONE = f"snakemake --cores 2 -- {CORNER}"
 AS_ROOT = os.geteuid() == 0  # who may write everywhere: then a disk is read-only
 
 
+@pytest.mark.long
 def test_a_killed_workflow_recovers_with_the_documented_command(tmp_path_factory):
     program = Path(__file__).parents[1] / "kill_workflow.py"
     undisturbed, _ = finished_project(tmp_path_factory)
@@ -204,6 +205,7 @@ def check_rerun(project, trained):
     assert not list((project / "results").rglob("*unfinished-*"))
 
 
+@pytest.mark.long
 def test_a_job_killed_for_lack_of_memory_is_named_and_continued(fresh, trained):
     """The system kills the process that has most memory; Snakemake lives."""
     run = Run(fresh, TRAIN_ONE)
@@ -231,6 +233,7 @@ def check_refusal(run, said):
     assert '.py", line' not in run.stdout + run.stderr
 
 
+@pytest.mark.long
 def test_nothing_is_moved_or_removed_from_under_a_run_until_it_is_killed(fresh):
     run, results = Run(fresh, TRAIN_ONE), fresh / "results" / EXPERIMENT / "0"
     try:
@@ -251,6 +254,7 @@ def test_nothing_is_moved_or_removed_from_under_a_run_until_it_is_killed(fresh):
     assert not [*fresh.rglob(".unfinished-x")]
 
 
+@pytest.mark.long
 def test_no_run_starts_beside_one_that_moves_files(fresh):
     (fresh / ".snakemake").mkdir()
     with (fresh / ".snakemake" / "fourfold.lock").open("w") as file:

@@ -91,6 +91,7 @@ def test_a_clone_that_pulled_has_nothing_to_do(origin, clone):
     assert "accuracy_mean" in run(clone, "dvc", "metrics", "show", "--json")
 
 
+@pytest.mark.long
 def test_a_changed_parameter_rebuilds_in_a_clone_what_it_would_at_home(origin, clone):
     before = contents(clone)
     edit(clone, lambda p: section(p, "ensembles").update(max_members=5))

@@ -15,6 +15,8 @@ from project import ROOT, new_project, snakemake
 import fourfold as ff
 from fourfold.files.tensors import read_header
 
+pytestmark = pytest.mark.long
+
 PAGE = (ROOT / "docs" / "how-to" / "own-network.md").read_text()
 SHELL = "sh"
 

@@ -284,6 +284,7 @@ def test_a_changed_module_reruns_what_uses_it_and_a_touched_one_nothing(project)
     assert planned(project) == {}, "a network that the experiment doesn't use changes nothing"
 
 
+@pytest.mark.long
 def test_another_fit_on_the_same_corners_trains_no_network_and_goes_without_a_trace(project):
     """One more surface in params.yaml, and its name in the experiment."""
 

@@ -497,6 +497,7 @@ def test_what_has_no_number_is_drawn_nowhere(opened):
     assert drawn and all(values == [None, None] for values in drawn)
 
 
+@pytest.mark.long
 def test_every_shape_shows_what_it_has_on_any_screen(opened):
     wide, narrow = opened(), opened(width=400, color_scheme="dark")
     paper = "getComputedStyle(document.body).backgroundColor"

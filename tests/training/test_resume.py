@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.long
 def test_a_killed_run_ends_as_an_undisturbed_one():
     program = Path(__file__).parents[1] / "kill_and_resume.py"
     command = [sys.executable, str(program), "--kills", "2"]
